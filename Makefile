@@ -1,0 +1,82 @@
+# make run    from sequences to the report, on the shipped model and data
+# make test   the whole suite
+# Each creates the environment it needs in .venv; nothing but Python 3.11 or 3.12, git and make has to be there.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The first Python that helical's pins allow; `make PYTHON=/path/to/python3.12` names another.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { command -v $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+INTEROP_VENV := .venv-interop
+
+# One thread a worker: two workers with a pool of threads each would only fight for the cores.
+SINGLE_THREADED := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
+
+.PHONY: help
+help:
+	@sed -n 's/^\([a-z-]*\):.*## */\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
+
+.PHONY: install
+install: $(STAMP) ## create .venv from requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed and was not found: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+.PHONY: run
+run: $(STAMP) ## run the default pipeline: sequences, activations, features, their biology and their effects
+	$(BIN)/kedro run
+	@echo
+	@echo "Figures and the report: data/08_reporting"
+	@echo "Tables:                 data/07_model_output"
+	@echo "To look at everything:  make viz"
+
+.PHONY: test
+test: $(STAMP) ## run the test suite
+	$(SINGLE_THREADED) $(BIN)/python -m pytest -n 2 --dist worksteal
+
+.PHONY: lint
+lint: $(STAMP) ## style, types and the arrows between packages
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+.PHONY: viz
+viz: $(STAMP) ## look at the pipelines, tables and figures in the browser
+	$(BIN)/kedro viz run
+
+.PHONY: bench
+bench: $(STAMP) ## run every benchmark; one JSON line a case
+	@set -e; for script in benchmarks/*.py; do echo "# $$script"; $(BIN)/python $$script; done
+
+ifneq ($(wildcard tests/interop/requirements.txt),)
+.PHONY: test-interop
+test-interop: $(INTEROP_VENV)/.installed ## exchange autoencoders with real SAELens, in an environment of its own
+	$(SINGLE_THREADED) $(INTEROP_VENV)/bin/python -m pytest tests/interop
+
+$(INTEROP_VENV)/.installed: tests/interop/requirements.txt
+	test -x $(INTEROP_VENV)/bin/python || $(PYTHON) -m venv $(INTEROP_VENV)
+	$(INTEROP_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+endif
+
+.PHONY: lock
+lock: $(STAMP) ## write requirements.lock anew from pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command "make lock" --extra structure --extra cluster --extra dev \
+		--output-file requirements.lock pyproject.toml
+
+.PHONY: clean
+clean: ## remove what the tools leave behind; data and .venv stay
+	rm -rf build dist .viz .ruff_cache .pytest_cache .hypothesis .import_linter_cache src/*.egg-info
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,234 @@
+"""Pairs as tensors: which tokens of a batch are patched, and with what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from helix_sae.causal.alignment import TokenPair, patched_rows
+from helix_sae.causal.interfaces import (
+    Dictionary,
+    Direction,
+    Edit,
+    InterventionModel,
+    Positions,
+    ReadOut,
+    decoder_directions,
+    in_forward_order,
+)
+from helix_sae.errors import ConfigurationError
+from helix_sae.helix.batching import DEFAULT_TOKEN_BUDGET, length_batches
+from helix_sae.mrna.tokens import pad_batch
+
+
+class PairBatch(NamedTuple):
+    """Some pairs of nearly one length, padded on the right.
+
+    Attributes
+    ----------
+    index : int64 (n,)
+        Which pairs of the list these are.
+    source_ids, target_ids : int64 (n, time)
+    source_nucleotide, target_nucleotide : bool (n, time)
+        Tokens that the pool averages over.
+    aligned : int64 (n, source time)
+        Target token that stands for each source token; 0 where ``patched`` is False.
+    patched : bool (n, source time)
+        Tokens that a patch may touch.
+    """
+
+    index: Int[np.ndarray, " n"]
+    source_ids: Int[Tensor, "n time"]
+    target_ids: Int[Tensor, "n target_time"]
+    source_nucleotide: Bool[Tensor, "n time"]
+    target_nucleotide: Bool[Tensor, "n target_time"]
+    aligned: Int[Tensor, "n time"]
+    patched: Bool[Tensor, "n time"]
+
+    def align(self, x: Float[Tensor, "n target_time width"]) -> Float[Tensor, "n time width"]:
+        """Rows of the target, each where the source has the token that it stands for."""
+        return x.gather(1, self.aligned.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
+class Site(NamedTuple):
+    """One site of a batch: the source's activation, and what the target has instead at the same tokens.
+
+    ``delta`` and ``error_delta`` are zero at tokens that are not patched. The error is what the dictionary leaves
+    unexplained, ``x - decode(encode(x))``.
+    """
+
+    x: Float[Tensor, "n time width"]
+    target_codes: Float[Tensor, "n time features"]
+    target_error: Float[Tensor, "n time width"]
+    delta: Float[Tensor, "n time features"]
+    error_delta: Float[Tensor, "n time width"]
+    target: Float[Tensor, "n time width"]
+
+
+def pair_batches(
+    model: InterventionModel,
+    pairs: Sequence[TokenPair],
+    positions: Positions,
+    direction: Direction,
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+) -> Iterator[PairBatch]:
+    """Batches of pairs of nearly equal length, similar in where they first differ.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no pair.
+    """
+    if not pairs:
+        raise ConfigurationError(
+            "There is no pair to intervene on; loosen the bounds on pairs (see the exclusions)."
+        )
+    turned = [p if direction == "source_to_target" else p.reversed() for p in pairs]
+    order = np.argsort([p.first for p in turned], kind="stable")
+    lengths = np.array([turned[i].source.ids.size for i in order], dtype=np.int64)
+    for batch in length_batches(lengths, token_budget):
+        yield _batch(model.device, order[batch], turned, positions)
+
+
+def _batch(
+    device: torch.device, index: Int[np.ndarray, " n"], pairs: Sequence[TokenPair], positions: Positions
+) -> PairBatch:
+    chosen = [pairs[i] for i in index]
+    source_ids, source_nucleotide = pad_batch([p.source for p in chosen])
+    target_ids, target_nucleotide = pad_batch([p.target for p in chosen])
+    aligned = np.zeros(source_ids.shape, dtype=np.int64)
+    patched = np.zeros(source_ids.shape, dtype=bool)
+    for row, pair in enumerate(chosen):
+        rows = patched_rows(pair, positions)
+        aligned[row, pair.source_row[rows]] = pair.target_row[rows]
+        patched[row, pair.source_row[rows]] = True
+    arrays = (source_ids, target_ids, source_nucleotide, target_nucleotide, aligned, patched)
+    return PairBatch(index, *(torch.from_numpy(a).to(device) for a in arrays))
+
+
+def site_values(
+    batch: PairBatch,
+    dictionary: Dictionary,
+    source: Float[Tensor, "n time width"],
+    target: Float[Tensor, "n target_time width"],
+) -> Site:
+    """Codes, errors and their differences at one site."""
+    aligned = batch.align(target)
+    mask = batch.patched.unsqueeze(-1)
+    codes, error = encode(dictionary, source)
+    target_codes, target_error = encode(dictionary, aligned)
+    return Site(
+        x=source,
+        target_codes=target_codes,
+        target_error=target_error,
+        delta=(target_codes - codes) * mask,
+        error_delta=(target_error - error) * mask,
+        target=torch.where(mask, aligned, source),
+    )
+
+
+def encode(
+    dictionary: Dictionary, x: Float[Tensor, "n time width"]
+) -> tuple[Float[Tensor, "n time features"], Float[Tensor, "n time width"]]:
+    """Codes and reconstruction errors of a batch of sequences."""
+    flat = x.reshape(-1, x.shape[-1])
+    with torch.no_grad():
+        codes = dictionary.encode(flat)
+        error = flat - dictionary.decode(codes)
+    return codes.view(*x.shape[:-1], -1), error.view(x.shape)
+
+
+class Experiment(NamedTuple):
+    """What every intervention needs: the model, one dictionary a site with its decoder, the read-out.
+
+    Attributes
+    ----------
+    model : InterventionModel
+    sites : tuple of str
+        In forward order.
+    dictionaries, decoders : mapping of site
+        ``decoders[site]`` has shape (features, width): the change of the activation for one unit of each code.
+    probe : ReadOut
+    """
+
+    model: InterventionModel
+    sites: tuple[str, ...]
+    dictionaries: Mapping[str, Dictionary]
+    decoders: Mapping[str, Float[Tensor, "features width"]]
+    probe: ReadOut
+
+    def read(
+        self, hidden: Float[Tensor, "n time hidden"], is_nucleotide: Bool[Tensor, "n time"]
+    ) -> Float[Tensor, " n"]:
+        """The probe's value of last hidden states."""
+        return self.probe(self.model.pool(hidden, is_nucleotide))
+
+    def width(self, site: str) -> int:
+        """Number of nodes at a site: its features and, last, the error node."""
+        return self.decoders[site].shape[0] + 1
+
+
+def experiment(
+    model: InterventionModel,
+    dictionaries: Mapping[str, Dictionary],
+    probe: ReadOut,
+    sites: Sequence[str] | None = None,
+) -> Experiment:
+    """Put an experiment together and check that every site can be intervened on.
+
+    Parameters
+    ----------
+    sites : sequence of str, optional
+        All that have a dictionary when absent.
+
+    Raises
+    ------
+    ConfigurationError
+        If a site has no dictionary, or there is none at all.
+    UnknownSiteError
+        If the model does not have a site.
+    """
+    ordered = in_forward_order(model, list(dictionaries) if sites is None else sites)
+    missing = [site for site in ordered if site not in dictionaries]
+    if missing or not ordered:
+        raise ConfigurationError(
+            f"No trained dictionary for site {', '.join(missing) or '(none given)'}; there are some for "
+            f"{', '.join(dictionaries) or 'no site'}. Train one, or leave the site out of target_blocks."
+        )
+    probe_ids = torch.tensor([[7]], device=model.device)
+    like = model.capture(probe_ids, ordered)
+    decoders: dict[str, Tensor] = {}
+    for site in ordered:
+        dictionary, x = dictionaries[site], like[site].reshape(-1, like[site].shape[-1])
+        with torch.no_grad():
+            n_features = int(dictionary.encode(x).shape[-1])
+        decoders[site] = decoder_directions(dictionary, n_features, x)
+    return Experiment(model, ordered, {s: dictionaries[s] for s in ordered}, decoders, probe)
+
+
+def unpatched(
+    exp: Experiment, batch: PairBatch
+) -> tuple[Any, Float[Tensor, " n"], Float[Tensor, " n"], dict[str, Tensor], dict[str, Tensor]]:
+    """Run both sides of a batch as they are.
+
+    Returns
+    -------
+    cache
+        Of the source's pass.
+    y_source, y_target : float (n,)
+    source, target : mapping of site to float (n, time, width)
+        Activations.
+    """
+    identity: Mapping[str, Edit] = {}
+    with torch.no_grad():
+        cache = exp.model.cache(batch.source_ids)
+        source = {site: exp.model.at_site(site, cache) for site in exp.sites}
+        y_source = exp.read(exp.model.run(batch.source_ids, identity), batch.source_nucleotide)
+        y_target = exp.read(exp.model.run(batch.target_ids, identity), batch.target_nucleotide)
+        target = exp.model.capture(batch.target_ids, exp.sites)
+    return cache, y_source, y_target, source, target

@@ -1,0 +1,387 @@
+"""How much of the target's prediction a growing set of nodes brings about.
+
+*Sufficiency* patches the k most important nodes into the source's run. *Necessity* starts fully patched and gives the k
+most important ones back. With ``m`` the read-out, oriented towards the target, and sums over pairs (single ratios
+explode)::
+
+    faithfulness F(S) = sum (m(S) - m(0)) / sum (m(all) - m(0)),        completeness F(all minus S)
+
+``m(all)`` has all features and errors of the chosen sites patched, so it is the same for every dictionary of a site.
+CPR is the area under F against the share of nodes, CMD that of |1 - F| (MIB: Mueller et al. 2025, arXiv:2504.13151).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from helix_sae.causal.alignment import TokenPair
+from helix_sae.causal.batches import experiment
+from helix_sae.causal.inference import DEFAULT_RESAMPLES, resampled_ratios
+from helix_sae.causal.interfaces import ERROR, Dictionary, Direction, InterventionModel, Positions, ReadOut
+from helix_sae.causal.interventions import GroupOutcome, NodeSet, all_nodes, patched_outputs
+from helix_sae.errors import ConfigurationError
+from helix_sae.helix.batching import DEFAULT_TOKEN_BUDGET
+
+CurveKind = Literal["sufficiency", "necessity"]
+
+MIB_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Shares of the nodes at which CPR and CMD are read."""
+
+
+class Ranking(NamedTuple):
+    """Nodes in descending importance.
+
+    Attributes
+    ----------
+    sites : tuple of str
+    widths : mapping of site to int
+        Nodes of each site, its error node included.
+    site : int64 (n_nodes,)
+        Index into ``sites``.
+    node : int64 (n_nodes,)
+    score : float64 (n_nodes,)
+    """
+
+    sites: tuple[str, ...]
+    widths: dict[str, int]
+    site: Int[np.ndarray, " n_nodes"]
+    node: Int[np.ndarray, " n_nodes"]
+    score: Float[np.ndarray, " n_nodes"]
+
+    def first(self, k: int) -> dict[str, np.ndarray]:
+        """The k most important nodes as a set."""
+        out = {site: np.zeros(self.widths[site], dtype=bool) for site in self.sites}
+        for i, site in enumerate(self.sites):
+            out[site][self.node[:k][self.site[:k] == i]] = True
+        return out
+
+    def without_first(self, k: int) -> dict[str, np.ndarray]:
+        """Every node of every site, errors included, apart from the k most important."""
+        return {site: ~chosen for site, chosen in self.first(k).items()}
+
+
+def rank_nodes(scores: Mapping[str, Float[np.ndarray, " nodes"]], *, include_errors: bool = False) -> Ranking:
+    """Sort nodes by descending score.
+
+    Parameters
+    ----------
+    scores : mapping of site to float (features + 1,)
+        E.g. of :func:`helix_sae.causal.inference.attribution`: with oriented effects the nodes that pull towards the
+        target come first and those that pull away last.
+    include_errors : bool
+        Whether error nodes are ranked among the features. A dictionary's features are judged without.
+    """
+    sites = tuple(scores)
+    parts = [
+        (i, j, s)
+        for i, site in enumerate(sites)
+        for j, s in enumerate(scores[site][: None if include_errors else -1])
+    ]
+    site, node, score = (np.array(column) for column in zip(*parts, strict=True))
+    order = np.argsort(-score, kind="stable")
+    widths = {name: len(scores[name]) for name in sites}
+    return Ranking(sites, widths, site[order], node[order], score[order].astype(np.float64))
+
+
+def random_ranking(widths: Mapping[str, int], seed: int) -> Ranking:
+    """All features in random order."""
+    rng = np.random.default_rng(seed)
+    return rank_nodes({site: rng.random(width) for site, width in widths.items()})
+
+
+class Curve(NamedTuple):
+    """Read-outs of all pairs along a curve.
+
+    Attributes
+    ----------
+    kind : {"sufficiency", "necessity"}
+    k : int64 (n_points,)
+    n_nodes : int
+        Nodes in the ranking.
+    outcome : GroupOutcome
+        One set a point.
+    y_patched : float64 (n_pairs,)
+        With everything at the sites patched, errors included.
+    """
+
+    kind: CurveKind
+    k: Int[np.ndarray, " n_points"]
+    n_nodes: int
+    outcome: GroupOutcome
+    y_patched: Float[np.ndarray, " n_pairs"]
+
+
+def log_spaced(n_nodes: int, n_points: int = 20) -> Int[np.ndarray, " k"]:
+    """0, and about ``n_points`` numbers of nodes from 1 to all, evenly spaced on a logarithmic scale."""
+    return np.unique(np.concatenate([[0], np.geomspace(1, n_nodes, n_points).round()])).astype(np.int64)
+
+
+def share_counts(n_nodes: int, shares: Sequence[float] = MIB_SHARES) -> Int[np.ndarray, " k"]:
+    """Numbers of nodes at the given shares, rounded."""
+    return np.array([round(share * n_nodes) for share in shares], dtype=np.int64)
+
+
+def curve(
+    model: InterventionModel,
+    dictionaries: Mapping[str, Dictionary],
+    probe: ReadOut,
+    pairs: Sequence[TokenPair],
+    ranking: Ranking,
+    *,
+    kind: CurveKind = "sufficiency",
+    k: Sequence[int] | Int[np.ndarray, " n_points"] | None = None,
+    direction: Direction = "source_to_target",
+    positions: Positions = "nucleotides",
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+) -> Curve:
+    """Run the pairs with growing sets of nodes.
+
+    Parameters
+    ----------
+    model, dictionaries, probe, pairs, direction, positions, token_budget
+        As in :func:`helix_sae.causal.effects.effects`.
+    ranking : Ranking
+        Nodes of one or several sites, jointly.
+    kind : {"sufficiency", "necessity"}
+    k : sequence of int, optional
+        Numbers of nodes; :func:`log_spaced` when absent. Numbers that round to the same are run once.
+    """
+    n_nodes = len(ranking.node)
+    points = log_spaced(n_nodes) if k is None else np.asarray(k, dtype=np.int64)
+    if points.min(initial=0) < 0 or points.max(initial=0) > n_nodes:
+        raise ConfigurationError(f"A curve over {n_nodes} nodes cannot take {points.tolist()} of them.")
+    unique, inverse = np.unique(points, return_inverse=True)
+    make = ranking.first if kind == "sufficiency" else ranking.without_first
+    sets: list[NodeSet] = [make(int(n)) for n in unique]
+    sets.append(all_nodes(ranking.widths))
+    out = patched_outputs(
+        model,
+        dictionaries,
+        probe,
+        pairs,
+        sets,
+        sites=ranking.sites,
+        direction=direction,
+        positions=positions,
+        token_budget=token_budget,
+    )
+    picked = GroupOutcome(
+        out.y[inverse], out.magnitude[inverse], out.y_source, out.y_target, out.divergence[inverse]
+    )
+    return Curve(kind, points, n_nodes, picked, out.y[-1])
+
+
+def faithfulness(outcome: GroupOutcome, y_all: Float[np.ndarray, " n_pairs"]) -> Float[np.ndarray, " n_sets"]:
+    """``F`` of each set; see the module's head."""
+    top, bottom = _gains(outcome, y_all)
+    return top.sum(axis=0) / bottom.sum(axis=0)
+
+
+def _gains(
+    outcome: GroupOutcome, y_all: Float[np.ndarray, " n_pairs"]
+) -> tuple[Float[np.ndarray, "n_pairs n_sets"], Float[np.ndarray, "n_pairs n_sets"]]:
+    """Oriented gains of each pair: of the sets, and of everything."""
+    sign = np.sign(outcome.y_target - outcome.y_source)
+    top = ((outcome.y - outcome.y_source) * sign).T
+    bottom = ((y_all - outcome.y_source) * sign)[:, None]
+    return top, np.broadcast_to(bottom, top.shape)
+
+
+def curve_table(
+    found: Curve, clusters: np.ndarray, *, n_resamples: int = DEFAULT_RESAMPLES, seed: int = 0, **labels: Any
+) -> pd.DataFrame:
+    """One row a point, with cluster-bootstrap intervals.
+
+    Returns
+    -------
+    DataFrame
+        ``curve, k, share, faithfulness, low, high, divergence, divergence_low, divergence_high, edit_magnitude, n_pairs,
+        n_clusters`` and the labels given. For a necessity curve ``faithfulness`` is that of what is left, the
+        completeness of the k nodes given back.
+    """
+    top, bottom = _gains(found.outcome, found.y_patched)
+    draws = resampled_ratios(top, bottom, clusters, n_resamples, seed)
+    divergence = found.outcome.divergence.T
+    spread = resampled_ratios(divergence, np.ones_like(divergence), clusters, n_resamples, seed)
+    low, high = _interval(draws, len(found.k))
+    divergence_low, divergence_high = _interval(spread, len(found.k))
+    return pd.DataFrame(
+        {
+            **labels,
+            "curve": found.kind,
+            "k": found.k,
+            "share": found.k / found.n_nodes,
+            "faithfulness": faithfulness(found.outcome, found.y_patched),
+            "low": low,
+            "high": high,
+            "divergence": divergence.mean(axis=0),
+            "divergence_low": divergence_low,
+            "divergence_high": divergence_high,
+            "edit_magnitude": found.outcome.magnitude.mean(axis=1),
+            "n_pairs": len(found.y_patched),
+            "n_clusters": len(np.unique(clusters)),
+        }
+    )
+
+
+def _interval(draws: Float[np.ndarray, "n columns"] | None, columns: int) -> Float[np.ndarray, "2 columns"]:
+    if draws is None:
+        return np.full((2, columns), np.nan)
+    return np.quantile(draws, [0.025, 0.975], axis=0)
+
+
+def area(share: Float[np.ndarray, " n"], value: Float[np.ndarray, "... n"]) -> Float[np.ndarray, "..."]:
+    """Trapezoidal area under a curve over the share of nodes, as MIB computes it."""
+    return np.trapezoid(value, share, axis=-1)
+
+
+def curve_summary(
+    found: Curve,
+    clusters: np.ndarray,
+    *,
+    shares: Sequence[float] = MIB_SHARES,
+    level: float = 0.8,
+    n_resamples: int = DEFAULT_RESAMPLES,
+    seed: int = 0,
+    **labels: Any,
+) -> pd.DataFrame:
+    """CPR and CMD of a sufficiency curve run at :func:`share_counts` of the same shares, with intervals.
+
+    Parameters
+    ----------
+    found : Curve
+        Points in the order of ``shares``.
+    clusters : array (n_pairs,)
+    level : float
+        Faithfulness whose number of nodes is looked up.
+
+    Returns
+    -------
+    DataFrame
+        One row: the labels, ``cpr, cpr_low, cpr_high, cmd, cmd_low, cmd_high``, ``k_at_level`` (smallest k run whose
+        faithfulness reaches the level; NA when none does), ``level``, ``n_nodes``.
+    """
+    x = np.asarray(shares, dtype=np.float64)
+    if len(x) != len(found.k):
+        raise ConfigurationError(f"The curve has {len(found.k)} points, the shares are {len(x)}.")
+    values = faithfulness(found.outcome, found.y_patched)
+    draws = resampled_ratios(*_gains(found.outcome, found.y_patched), clusters, n_resamples, seed)
+    row: dict[str, Any] = dict(labels)
+    for name, measure in (("cpr", lambda f: f), ("cmd", lambda f: np.abs(1.0 - f))):
+        row[name] = float(area(x, measure(values)))
+        resampled = None if draws is None else area(x, measure(draws))[:, None]
+        row[f"{name}_low"], row[f"{name}_high"] = _interval(resampled, 1)[:, 0]
+    reached = found.k[values >= level]
+    row |= {
+        "k_at_level": int(reached.min()) if len(reached) else pd.NA,
+        "level": level,
+        "n_nodes": found.n_nodes,
+    }
+    return pd.DataFrame([row]).astype({"k_at_level": "Int64"})
+
+
+def ceilings(
+    model: InterventionModel,
+    dictionaries: Mapping[str, Dictionary],
+    probe: ReadOut,
+    pairs: Sequence[TokenPair],
+    clusters: np.ndarray,
+    *,
+    direction: Direction = "source_to_target",
+    positions: Positions = "nucleotides",
+    n_resamples: int = DEFAULT_RESAMPLES,
+    seed: int = 0,
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+) -> pd.DataFrame:
+    """What can be reached at all: everything of one site, and of all together, without and with the errors.
+
+    Returns
+    -------
+    DataFrame
+        ``site`` (``all`` for all together), ``nodes`` (``features``, ``error``, ``features and error``), ``recovered``:
+        the share of the difference between the target's and the source's own predictions (ratio of sums), with
+        ``low, high``; ``divergence``; ``edit_magnitude``.
+    """
+    exp = experiment(model, dictionaries, probe)
+    widths = {site: exp.width(site) for site in exp.sites}
+    groups = [*((site, {site: widths[site]}) for site in exp.sites), ("all", widths)]
+    kinds = {"features": (True, False), "error": (False, True), "features and error": (True, True)}
+    labels = [(site, name) for site, _ in groups for name in kinds]
+    sets = [all_nodes(chosen, features=f, error=e) for _, chosen in groups for f, e in kinds.values()]
+    out = patched_outputs(
+        model,
+        dictionaries,
+        probe,
+        pairs,
+        sets,
+        direction=direction,
+        positions=positions,
+        token_budget=token_budget,
+    )
+    top, bottom = _gains(out, out.y_target)
+    low, high = _interval(resampled_ratios(top, bottom, clusters, n_resamples, seed), len(sets))
+    return pd.DataFrame(
+        {
+            "site": [site for site, _ in labels],
+            "nodes": [name for _, name in labels],
+            "recovered": faithfulness(out, out.y_target),
+            "low": low,
+            "high": high,
+            "divergence": out.divergence.mean(axis=1),
+            "edit_magnitude": out.magnitude.mean(axis=1),
+        }
+    )
+
+
+def minimality(
+    model: InterventionModel,
+    dictionaries: Mapping[str, Dictionary],
+    probe: ReadOut,
+    pairs: Sequence[TokenPair],
+    nodes: NodeSet,
+    *,
+    direction: Direction = "source_to_target",
+    positions: Positions = "nucleotides",
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+) -> pd.DataFrame:
+    """What each node of a circuit adds to it: the drop of the mean oriented read-out when it alone is taken out.
+
+    Returns
+    -------
+    DataFrame
+        ``site, feature, contribution`` (share of the circuit's own gain), most needed first. A circuit is minimal when
+        no contribution is near zero.
+    """
+    members = [(site, int(j)) for site, chosen in nodes.items() for j in np.flatnonzero(chosen)]
+    if not members:
+        raise ConfigurationError("The circuit has no node; nothing can be taken out of it.")
+    sets: list[NodeSet] = [nodes]
+    for site, j in members:
+        reduced = {name: chosen.copy() for name, chosen in nodes.items()}
+        reduced[site][j] = False
+        sets.append(reduced)
+    out = patched_outputs(
+        model,
+        dictionaries,
+        probe,
+        pairs,
+        sets,
+        sites=list(nodes),
+        direction=direction,
+        positions=positions,
+        token_budget=token_budget,
+    )
+    kept = faithfulness(out, out.y[0])
+    table = pd.DataFrame(
+        {
+            "site": [site for site, _ in members],
+            "feature": [ERROR if j == len(nodes[site]) - 1 else str(j) for site, j in members],
+            "contribution": 1.0 - kept[1:],
+        }
+    )
+    return table.sort_values("contribution", ascending=False, kind="stable", ignore_index=True)

@@ -1,0 +1,349 @@
+"""The effect of single features on the read-out: exact, by attribution patching, by integrated gradients.
+
+Patching feature ``j`` of a site adds ``delta_tj d_j`` at every patched token ``t``, where ``delta`` is the target's code
+minus the source's and ``d_j`` the decoder direction; the reconstruction error stays in place and the model runs on
+from the site. The error itself is one more node.
+
+References
+----------
+Vig et al. 2020 (activation patching); Nanda 2023 and Syed et al. 2023, arXiv:2310.10348 (attribution patching);
+Marks et al. 2024, arXiv:2403.19647 (features and error nodes, integrated gradients).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from helix_sae.causal.alignment import TokenPair
+from helix_sae.causal.batches import (
+    Experiment,
+    PairBatch,
+    Site,
+    experiment,
+    pair_batches,
+    site_values,
+    unpatched,
+)
+from helix_sae.causal.interfaces import (
+    Dictionary,
+    Direction,
+    Edit,
+    InterventionModel,
+    Method,
+    Positions,
+    ReadOut,
+    Start,
+)
+from helix_sae.errors import ConfigurationError
+from helix_sae.helix.batching import DEFAULT_TOKEN_BUDGET
+
+DEFAULT_STEPS = 10
+"""Midpoints of the integrated-gradients path."""
+
+
+class Effects(NamedTuple):
+    """Effects of every node on every pair.
+
+    The last column of each matrix is the site's error node.
+
+    Attributes
+    ----------
+    values : mapping of site to float32 (n_pairs, features + 1)
+        Change of the read-out. Exactly 0 where the node does not differ within the pair; NaN where it was left out.
+    magnitude : mapping of site to float32 (n_pairs, features + 1)
+        Norm of the node's change, averaged over the source's nucleotides.
+    y_source, y_target : float64 (n_pairs,)
+        Read-out of both sequences, ``source`` being the one that is run (see ``direction``).
+    y_patched : mapping of site to float64 (n_pairs,)
+        Read-out with all features and the error of this site patched.
+    metadata : dict
+        Estimator and everything else that a number depends on.
+    """
+
+    values: dict[str, Float[np.ndarray, "n_pairs nodes"]]
+    magnitude: dict[str, Float[np.ndarray, "n_pairs nodes"]]
+    y_source: Float[np.ndarray, " n_pairs"]
+    y_target: Float[np.ndarray, " n_pairs"]
+    y_patched: dict[str, Float[np.ndarray, " n_pairs"]]
+    metadata: dict[str, Any]
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """In forward order."""
+        return tuple(self.values)
+
+
+def effects(
+    model: InterventionModel,
+    dictionaries: Mapping[str, Dictionary],
+    probe: ReadOut,
+    pairs: Sequence[TokenPair],
+    *,
+    method: Method = "exact",
+    sites: Sequence[str] | None = None,
+    direction: Direction = "source_to_target",
+    positions: Positions = "nucleotides",
+    start: Start = "source",
+    features: Mapping[str, Sequence[int] | Int[np.ndarray, " k"]] | None = None,
+    steps: int = DEFAULT_STEPS,
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+    on_batch: Callable[[int], None] | None = None,
+) -> Effects:
+    """Effect of every feature and error node, one at a time, on every pair.
+
+    Parameters
+    ----------
+    model : InterventionModel
+    dictionaries : mapping of site to Dictionary
+        Trained autoencoders, or baselines with the same interface.
+    probe : ReadOut
+    pairs : sequence of TokenPair
+        From :func:`helix_sae.causal.alignment.align_table`.
+    method : {"exact", "atp", "ig"}
+        ``exact`` runs the model on from the site for each pair and each node that differs. ``atp`` multiplies the
+        difference by one gradient, ``ig`` by its mean along the path from source to patched.
+    sites : sequence of str, optional
+        All that have a dictionary when absent.
+    direction : {"source_to_target", "target_to_source"}
+    positions : {"nucleotides", "tokens", "edited"}
+    start : {"source", "patched"}
+        ``exact`` only: change the node alone on the source's run, or leave it out of the fully patched site.
+    features : mapping of site to indices, optional
+        ``exact`` only: the nodes to run (the error node has the index of the number of features); others are NaN. A
+        screening, said so in the metadata. See :func:`screen`.
+    steps : int
+        ``ig`` only: number of midpoints.
+    token_budget : int
+        Tokens in one pass. It changes the speed, not the result.
+    on_batch : callable, optional
+        Called with the number of pairs of each finished batch.
+
+    Returns
+    -------
+    Effects
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no pair, a site has no dictionary, or the arguments contradict each other.
+    UnknownSiteError
+        If the model does not have a site.
+    """
+    if method != "exact" and (start != "source" or features is not None):
+        raise ConfigurationError(f"start and features belong to method='exact', not {method!r}.")
+    exp = experiment(model, dictionaries, probe, sites)
+    result = _empty(exp, len(pairs))
+    for batch in pair_batches(model, pairs, positions, direction, token_budget):
+        cache, y_source, y_target, source, target = unpatched(exp, batch)
+        result.y_source[batch.index], result.y_target[batch.index] = _numpy(y_source), _numpy(y_target)
+        gradients = _source_gradients(exp, batch) if method == "atp" else {}
+        for site in exp.sites:
+            state = site_values(batch, exp.dictionaries[site], source[site], target[site])
+            run = SiteRun(exp, site, batch, state, cache, y_source)
+            y_patched = run.read_from(state.target)
+            if method == "exact":
+                chosen = None if features is None else np.asarray(features.get(site, ()), dtype=np.int64)
+                values = _exact(run, y_patched, start, chosen, token_budget)
+            elif method == "atp":
+                values = _attribute(run, gradients[site])
+            else:
+                values = _attribute(run, _path_gradient(run, steps))
+            result.values[site][batch.index] = _numpy(values)
+            result.magnitude[site][batch.index] = _numpy(_magnitude(run))
+            result.y_patched[site][batch.index] = _numpy(y_patched)
+        if on_batch is not None:
+            on_batch(len(batch.index))
+    metadata = _metadata(exp, method, direction, positions, start, features, steps)
+    return result._replace(metadata=metadata)
+
+
+class SiteRun(NamedTuple):
+    """One site of one batch, ready to be run on from."""
+
+    exp: Experiment
+    site: str
+    batch: PairBatch
+    state: Site
+    cache: Any
+    y_source: Float[Tensor, " n"]
+
+    def read_from(self, value: Float[Tensor, "n time width"]) -> Float[Tensor, " n"]:
+        """Read-out with another activation at the site."""
+        with torch.no_grad():
+            hidden = self.exp.model.resume(self.site, value, self.cache)
+            return self.exp.read(hidden, self.batch.source_nucleotide)
+
+
+def _exact(
+    run: SiteRun,
+    y_patched: Float[Tensor, " n"],
+    start: Start,
+    chosen: Int[np.ndarray, " k"] | None,
+    token_budget: int,
+) -> Float[Tensor, "n nodes"]:
+    """One resumed pass for each pair and node that differs."""
+    state, n_features = run.state, run.exp.width(run.site) - 1
+    differs = torch.cat(
+        [(state.delta != 0).any(1), (state.error_delta != 0).any(-1).any(-1, keepdim=True)], dim=1
+    )
+    values = torch.zeros(differs.shape, dtype=run.y_source.dtype, device=differs.device)
+    if chosen is not None:
+        keep = torch.zeros(n_features + 1, dtype=torch.bool, device=differs.device)
+        keep[torch.as_tensor(chosen, device=keep.device)] = True
+        values[:, ~keep] = torch.nan
+        differs &= keep
+    sign = 1.0 if start == "source" else -1.0
+    base, y_base = (state.x, run.y_source) if start == "source" else (state.target, y_patched)
+    for row, node in _chunks(differs, state.x.shape[1], token_budget):
+        value = base[row] + sign * _node_change(run, row, node)
+        with torch.no_grad():
+            hidden = run.exp.model.resume(run.site, value, run.cache.rows(row))
+            y = run.exp.read(hidden, run.batch.source_nucleotide[row])
+        values[row, node] = sign * (y - y_base[row])
+    return values
+
+
+def _chunks(
+    differs: Float[Tensor, "n nodes"], time: int, token_budget: int
+) -> Iterator[tuple[Int[Tensor, " b"], Int[Tensor, " b"]]]:
+    """(pair, node) indices, as many at a time as the budget allows."""
+    items = differs.nonzero()
+    for part in items.split(max(1, token_budget // time)):
+        yield part[:, 0], part[:, 1]
+
+
+def _node_change(
+    run: SiteRun, row: Int[Tensor, " b"], node: Int[Tensor, " b"]
+) -> Float[Tensor, "b time width"]:
+    """What patching a node adds to the activation, for several (pair, node) at once."""
+    decoder, state = run.exp.decoders[run.site], run.state
+    is_error = node == decoder.shape[0]
+    feature = node.clamp(max=decoder.shape[0] - 1)
+    change = state.delta[row, :, feature].unsqueeze(-1) * decoder[feature].unsqueeze(1)
+    if bool(is_error.any()):
+        change[is_error] = state.error_delta[row[is_error]]
+    return change
+
+
+def _source_gradients(exp: Experiment, batch: PairBatch) -> dict[str, Float[Tensor, "n time width"]]:
+    """Gradient of the read-out in the activations of every site, from one forward and one backward pass."""
+    nudges: dict[str, Tensor] = {}
+
+    def nudge(site: str) -> Edit:
+        def edit(activation: Tensor) -> Tensor:
+            nudges[site] = torch.zeros_like(activation, requires_grad=True)
+            return activation + nudges[site]
+
+        return edit
+
+    with torch.enable_grad():
+        hidden = exp.model.run(batch.source_ids, {site: nudge(site) for site in exp.sites})
+        total = exp.read(hidden, batch.source_nucleotide).sum()
+        # A site that the read-out does not depend on has no gradient.
+        found = torch.autograd.grad(total, [nudges[s] for s in exp.sites], allow_unused=True)
+    return {
+        site: torch.zeros_like(nudges[site]) if g is None else g
+        for site, g in zip(exp.sites, found, strict=True)
+    }
+
+
+def _path_gradient(run: SiteRun, steps: int) -> Float[Tensor, "n time width"]:
+    """Mean gradient at the midpoints of the straight path from the source's activation to the patched one."""
+    state = run.state
+    total = torch.zeros_like(state.x)
+    for step in range(steps):
+        point = (state.x + (step + 0.5) / steps * (state.target - state.x)).detach().requires_grad_(True)
+        with torch.enable_grad():
+            hidden = run.exp.model.resume(run.site, point, run.cache)
+            y = run.exp.read(hidden, run.batch.source_nucleotide).sum()
+            (gradient,) = torch.autograd.grad(y, point, allow_unused=True)
+        total += 0.0 if gradient is None else gradient
+    return total / steps
+
+
+def _attribute(run: SiteRun, gradient: Float[Tensor, "n time width"]) -> Float[Tensor, "n nodes"]:
+    """``sum_t delta_tj <g_t, d_j>``, and for the error ``sum_t <g_t, e'_t - e_t>``."""
+    state = run.state
+    along = gradient @ run.exp.decoders[run.site].T
+    features = torch.einsum("btj,btj->bj", state.delta, along)
+    error = (gradient * state.error_delta).sum(dim=(1, 2))
+    return torch.cat([features, error.unsqueeze(1)], dim=1)
+
+
+def _magnitude(run: SiteRun) -> Float[Tensor, "n nodes"]:
+    """Norm of each node's change, averaged over nucleotides."""
+    count = run.batch.source_nucleotide.sum(1, keepdim=True)
+    norms = run.exp.decoders[run.site].norm(dim=1)
+    features = run.state.delta.abs().sum(1) * norms
+    error = run.state.error_delta.norm(dim=-1).sum(1, keepdim=True)
+    return torch.cat([features, error], dim=1) / count
+
+
+def screen(estimate: Effects, top: int) -> dict[str, Int[np.ndarray, " k"]]:
+    """The nodes of each site worth an exact run: the ``top`` features of largest mean absolute effect, and the error.
+
+    Parameters
+    ----------
+    estimate : Effects
+        Of a cheap method.
+    top : int
+        Features kept at each site.
+    """
+    kept: dict[str, Int[np.ndarray, " k"]] = {}
+    for site, values in estimate.values.items():
+        score = np.abs(values[:, :-1]).mean(axis=0)
+        best = np.argsort(-score, kind="stable")[:top]
+        kept[site] = np.append(best[score[best] > 0], values.shape[1] - 1)
+    return kept
+
+
+def _empty(exp: Experiment, n_pairs: int) -> Effects:
+    def matrices() -> dict[str, np.ndarray]:
+        return {site: np.zeros((n_pairs, exp.width(site)), dtype=np.float32) for site in exp.sites}
+
+    return Effects(
+        values=matrices(),
+        magnitude=matrices(),
+        y_source=np.zeros(n_pairs),
+        y_target=np.zeros(n_pairs),
+        y_patched={site: np.zeros(n_pairs) for site in exp.sites},
+        metadata={},
+    )
+
+
+def _metadata(
+    exp: Experiment,
+    method: Method,
+    direction: Direction,
+    positions: Positions,
+    start: Start,
+    features: Mapping[str, Any] | None,
+    steps: int,
+) -> dict[str, Any]:
+    return {
+        "estimator": method,
+        "direction": direction,
+        "positions": positions,
+        "start": start if method == "exact" else "path" if method == "ig" else "source",
+        "steps": steps if method == "ig" else None,
+        "error_handling": "a node of its own; in place when features are patched",
+        "screening": None if features is None else {site: len(nodes) for site, nodes in features.items()},
+        "model": exp.model.fingerprint,
+        "dictionaries": {site: decoder_hash(exp.decoders[site]) for site in exp.sites},
+    }
+
+
+def decoder_hash(decoder: Float[Tensor, "features width"]) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of a dictionary's decoder."""
+    return hashlib.sha256(decoder.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+def _numpy(x: Tensor) -> np.ndarray:
+    return x.detach().cpu().numpy()

@@ -1,0 +1,274 @@
+"""The store of activations: versions that share content-addressed shards.
+
+Layout below the store's root::
+
+    shards/<ab>/<key>.<sha256>.safetensors       shared by all versions (helix_sae.datasets.shards)
+    <version>/<name>/index.parquet               sequence_id, shard, start, n_rows
+    <version>/<name>/manifest.json               written last: without it there is no version
+
+A rerun computes the shards that are missing; an interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from kedro.io.core import AbstractVersionedDataset, Version, get_filepath_str, get_protocol_and_path
+from kedro_datasets._typing import JSONPreview
+
+from helix_sae.datasets.activation_store import ActivationStore
+from helix_sae.datasets.plan import Compute, ExtractionPlan, ShardSpec, plan_extraction
+from helix_sae.datasets.shards import (
+    ShardEntry,
+    entry_of_bytes,
+    entry_of_file,
+    parse_shard_path,
+    shard_bytes,
+    shard_path,
+)
+from helix_sae.datasets.storage import (
+    Verify,
+    canonical_json,
+    is_local,
+    open_filesystem,
+    remove_abandoned,
+    sha256,
+    storage_errors,
+    write_file,
+)
+from helix_sae.engine import map_work
+
+__all__ = ["ActivationStore", "ActivationsDataset", "ExtractionPlan", "ShardSpec", "plan_extraction"]
+
+_log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+INDEX = "index.parquet"
+
+
+class ActivationsDataset(AbstractVersionedDataset[ExtractionPlan, ActivationStore]):
+    """Activations of a model: saves an :class:`ExtractionPlan` by computing it, loads an :class:`ActivationStore`.
+
+    Parameters
+    ----------
+    filepath : str
+        Root of the store; a local path or any fsspec URL.
+    version : Version, optional
+        Given by Kedro with ``versioned: true``.
+    verify : {"full", "size"}
+        What is checked of each shard when it is first read: its SHA-256, or its size alone.
+    credentials, fs_args : mapping, optional
+        Of the fsspec file system.
+    metadata : mapping, optional
+        Ignored by Kedro; plugins read it.
+
+    Examples
+    --------
+    ::
+
+        activations:
+          type: helix_sae.datasets.activations.ActivationsDataset
+          filepath: data/04_feature/activations
+          versioned: true
+          verify: full
+
+    """
+
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        version: Version | None = None,
+        verify: Verify = "full",
+        credentials: dict[str, Any] | None = None,
+        fs_args: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self._storage_options = {**(credentials or {}), **(fs_args or {})}
+        self._fs, path = open_filesystem(filepath, self._storage_options)
+        self._protocol, _ = get_protocol_and_path(filepath, version)
+        self._url = filepath
+        self._verify: Verify = verify
+        self.metadata = metadata
+        super().__init__(
+            filepath=PurePosixPath(path),
+            version=version,
+            exists_function=self._has_manifest,
+            glob_function=self._fs.glob,
+        )
+
+    def load(self) -> ActivationStore:
+        """Open the version for reading; nothing but its manifest and index is read yet."""
+        folder = get_filepath_str(self._get_load_path(), self._protocol)
+        return ActivationStore(self._fs, str(self._filepath), folder, verify=self._verify)
+
+    def save(self, data: ExtractionPlan) -> None:
+        """Compute the shards of the plan that the store lacks, then write the version's index and manifest."""
+        folder = get_filepath_str(self._get_save_path(), self._protocol)
+        save_activations(data, self._url, self._storage_options, folder)
+        self._invalidate_cache()
+
+    def _has_manifest(self, path: str) -> bool:
+        return bool(self._fs.exists(f"{path}/{MANIFEST}"))
+
+    def _exists(self) -> bool:
+        return self._has_manifest(get_filepath_str(self._get_load_path(), self._protocol))
+
+    def _describe(self) -> dict[str, Any]:
+        return {
+            "filepath": self._url,
+            "protocol": self._protocol,
+            "version": self._version,
+            "verify": self._verify,
+        }
+
+    def _release(self) -> None:
+        super()._release()
+        self._invalidate_cache()
+
+    def _invalidate_cache(self) -> None:
+        self._fs.invalidate_cache(str(self._filepath))
+
+    def preview(self) -> JSONPreview:
+        """Return the manifest without its list of shards."""
+        folder = get_filepath_str(self._get_load_path(), self._protocol)
+        store = ActivationStore(self._fs, str(self._filepath), folder, verify="size")
+        return JSONPreview(
+            json.dumps({key: value for key, value in store.manifest.items() if key != "shards"})
+        )
+
+
+def save_activations(plan: ExtractionPlan, url: str, storage_options: Mapping[str, Any], folder: str) -> None:
+    """Make a version of the store at ``url``, in ``folder`` (a path of its file system).
+
+    Raises
+    ------
+    StoreError
+        If a shard cannot be written, or the model's activations cannot be stored.
+
+    """
+    began = time.perf_counter()
+    fs, root = open_filesystem(url, storage_options)
+    root = root.rstrip("/")
+    finished = finished_shards(fs, root, {spec.key for spec in plan.shards})
+    missing = [spec for spec in plan.shards if spec.key not in finished]
+    make = partial(
+        make_shard,
+        compute=plan.compute,
+        described=plan.described(),
+        url=url,
+        storage_options=dict(storage_options),
+    )
+    sizes = [spec.n_tokens for spec in missing]
+    for index, entry in map_work(make, missing, label="activations", sizes=sizes, unit="tokens"):
+        finished[missing[index].key] = entry
+    entries = [finished[spec.key] for spec in plan.shards]
+    index_data = _index_bytes(plan.shards, entries)
+    write_file(fs, f"{folder}/{INDEX}", index_data)
+    write_file(fs, f"{folder}/{MANIFEST}", canonical_json(_manifest(plan, entries, index_data)))
+    _log.info(
+        "Activations: %s sequences, %s tokens stored of %s; %d shards computed, %d reused; %s bytes; %.1f s.",
+        f"{sum(e.n_sequences for e in entries):,}",
+        f"{sum(e.n_rows for e in entries):,}",
+        f"{sum(s.n_tokens for s in plan.shards):,}",
+        len(missing),
+        len(entries) - len(missing),
+        f"{sum(e.bytes for e in entries):,}",
+        time.perf_counter() - began,
+    )
+
+
+def finished_shards(fs: Any, root: str, keys: set[str]) -> dict[str, ShardEntry]:
+    """Shards of the store that are whole and have one of the keys; abandoned temporary files are removed."""
+    finished: dict[str, ShardEntry] = {}
+    with storage_errors(root, "read"):
+        if not fs.exists(f"{root}/shards"):
+            return finished
+        found = cast("dict[str, dict[str, Any]]", fs.find(f"{root}/shards", detail=True))
+    if is_local(fs):
+        for prefix in {path.rsplit("/", 1)[0] for path in found}:
+            remove_abandoned(prefix)
+    for path in sorted(found):
+        named = parse_shard_path(path)
+        if named is not None and named[0] in keys and named[0] not in finished:
+            entry = entry_of_file(fs, root, path, int(found[path]["size"]))
+            if entry is not None:
+                finished[named[0]] = entry
+    return finished
+
+
+def make_shard(
+    spec: ShardSpec,
+    *,
+    compute: Compute,
+    described: Mapping[str, Any],
+    url: str,
+    storage_options: Mapping[str, Any],
+) -> ShardEntry:
+    """Compute one shard and write it; the piece of work that travels to a worker."""
+    fs, root = open_filesystem(url, storage_options)
+    root = root.rstrip("/")
+    tokens = spec.tokens()
+    data = shard_bytes(
+        compute(tokens),
+        tokens,
+        spec.sequence_ids,
+        described["sites"],
+        described["dtype"],
+        described["tokens_per_sequence"],
+        {**described, "key": spec.key},
+    )
+    path = shard_path(root, spec.key, sha256(data))
+    write_file(fs, path, data)
+    return entry_of_bytes(data, root, path)
+
+
+def _index_bytes(specs: Sequence[ShardSpec], entries: Sequence[ShardEntry]) -> bytes:
+    """Where the rows of each sequence are, as Parquet."""
+    rows = [np.array(entry.rows_of_sequence, dtype=np.int64) for entry in entries]
+    index = pd.DataFrame(
+        {
+            "sequence_id": [name for spec in specs for name in spec.sequence_ids],
+            "shard": np.repeat(np.arange(len(rows), dtype=np.int32), [len(r) for r in rows]),
+            "start": np.concatenate([np.cumsum(r) - r for r in rows]),
+            "n_rows": np.concatenate(rows),
+        }
+    )
+    stream = io.BytesIO()
+    index.to_parquet(stream, index=False)
+    return stream.getvalue()
+
+
+def _manifest(plan: ExtractionPlan, entries: Sequence[ShardEntry], index_data: bytes) -> dict[str, object]:
+    fields = ("key", "file", "sha256", "bytes", "n_sequences", "n_rows")
+    return {
+        **plan.described(),
+        "widths": entries[0].widths,
+        "n_sequences": sum(entry.n_sequences for entry in entries),
+        "n_rows": sum(entry.n_rows for entry in entries),
+        "n_tokens_computed": sum(spec.n_tokens for spec in plan.shards),
+        "storage_error": {site: _site_error(entries, site) for site in plan.sites},
+        "index": {"file": INDEX, "sha256": sha256(index_data), "bytes": len(index_data)},
+        "shards": [{field: getattr(entry, field) for field in fields} for entry in entries],
+    }
+
+
+def _site_error(entries: Sequence[ShardEntry], site: str) -> dict[str, float]:
+    """Largest absolute error and relative root-mean-square error of storing a site."""
+    errors = [entry.errors[site] for entry in entries]
+    total = math.fsum(e.sum_sq for e in errors)
+    lost = math.fsum(e.error_sum_sq for e in errors)
+    return {
+        "max_abs": max(e.max_abs for e in errors),
+        "relative_rms": math.sqrt(lost / total) if total else 0.0,
+    }

@@ -1,0 +1,101 @@
+"""Files that users bring, and the demo chunks in the original JSON schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any, cast
+
+from kedro.io.core import AbstractDataset, DatasetError
+from kedro_datasets._typing import TablePreview
+
+from helix_sae.datasets.storage import open_filesystem, storage_errors, write_file
+from helix_sae.mrna.readers import CHUNK_NAME, RawFormat, read_sequences
+from helix_sae.mrna.records import RawRecords
+
+CHUNK_RECORDS = 5_000
+
+
+class SequenceFilesDataset(AbstractDataset[Sequence[Mapping[str, Any]], RawRecords]):
+    """Raw sequences: a file, or a folder of files of one format.
+
+    Loads :class:`~helix_sae.mrna.records.RawRecords`. Saves records of the JSON schema as
+    ``mRNA_dataset_chunk_%04d.json`` into a folder (the ``json`` format only).
+
+    Parameters
+    ----------
+    filepath : str
+        A file or folder; a local path or any fsspec URL.
+    format : {"json", "fasta", "csv", "tsv", "parquet", "genbank"}, optional
+        By the file's suffix when not given.
+    gff3 : str, optional
+        Coding regions of the transcripts of a FASTA file.
+    credentials, fs_args : mapping, optional
+        Of the fsspec file system.
+    metadata : mapping, optional
+        Ignored by Kedro; plugins read it.
+
+    Examples
+    --------
+    ::
+
+        raw_sequences:
+          type: helix_sae.datasets.raw.SequenceFilesDataset
+          filepath: data/01_raw/demo
+          format: json
+
+    """
+
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        format: RawFormat | None = None,
+        gff3: str | None = None,
+        credentials: dict[str, Any] | None = None,
+        fs_args: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self._filepath = filepath
+        self._format: RawFormat | None = format
+        self._gff3 = gff3
+        self._storage_options = {**(credentials or {}), **(fs_args or {})}
+        self.metadata = metadata
+
+    def load(self) -> RawRecords:
+        """Read the records, not yet checked."""
+        return read_sequences(self._filepath, self._format, self._gff3, self._storage_options)
+
+    def save(self, data: Sequence[Mapping[str, Any]]) -> None:
+        """Write records of the JSON schema as chunks, and remove chunks of an earlier, longer set."""
+        if self._format != "json":
+            raise DatasetError(
+                f"{self._filepath}: only chunks in the format json can be written, not {self._format}."
+            )
+        fs, folder = open_filesystem(self._filepath, self._storage_options)
+        written: set[str] = set()
+        for number, start in enumerate(range(0, len(data), CHUNK_RECORDS)):
+            name = f"mRNA_dataset_chunk_{number:04d}.json"
+            content = json.dumps(list(data[start : start + CHUNK_RECORDS]), indent=1, allow_nan=False)
+            write_file(fs, f"{folder}/{name}", content.encode())
+            written.add(name)
+        with storage_errors(folder, "cleared of earlier chunks"):
+            for path in cast("list[str]", fs.ls(folder, detail=False)) if fs.exists(folder) else []:
+                name = path.rsplit("/", 1)[-1]
+                if CHUNK_NAME.fullmatch(name) and name not in written:
+                    fs.rm_file(path)
+
+    def _exists(self) -> bool:
+        fs, path = open_filesystem(self._filepath, self._storage_options)
+        return bool(fs.exists(path))
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath, "format": self._format, "gff3": self._gff3}
+
+    def preview(self, nrows: int = 5) -> TablePreview:
+        """Return the first records as they were read."""
+        records = list(islice(self.load().records, nrows))
+        columns = list(dict.fromkeys(name for record in records for name in record.values))
+        data = [[str(record.values.get(name, "")) for name in columns] for record in records]
+        return TablePreview({"index": list(range(len(data))), "columns": columns, "data": data})

@@ -1,0 +1,327 @@
+"""One shard of activations: a safetensors file, named by what it is made from and by what it holds.
+
+``shards/<first two letters>/<key>.<sha256>.safetensors``. The key is a hash of (model, sites, dtype, sequences); the second name
+is the file's own SHA-256. A single rename makes a shard complete, with its checksum, and no two processes can disturb
+each other: equal content has an equal name.
+
+Tensors: ``site:<name>`` (rows, width) of the storage dtype; ``token``, ``nucleotide`` int32 (rows,), the row's token in its sequence and
+that token's nucleotide; ``is_nucleotide`` uint8 (rows,); ``offsets`` int64 (sequences + 1,).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import re
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, Literal, NamedTuple, cast
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+from safetensors import TensorSpec, serialize
+
+from helix_sae.datasets.storage import Verify, is_local, read_file, sha256, storage_errors
+from helix_sae.errors import StoreError
+from helix_sae.mrna.tokens import TokenizedSequence
+
+StorageDtype = Literal["float32", "float16", "bfloat16"]
+FORMAT = "helix-sae-activations/1"
+METADATA = "helix_sae"
+
+_SHARD_NAME = re.compile(r"(?P<key>[0-9a-f]{64})\.(?P<sha256>[0-9a-f]{64})\.safetensors$")
+_NUMPY_DTYPE = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I32": "<i4", "I64": "<i8", "U8": "u1"}
+_HEADER_LIMIT = 100_000_000
+
+
+class StorageError(NamedTuple):
+    """What storing a site at a lower precision costs.
+
+    Attributes
+    ----------
+    max_abs : float
+        Largest absolute error.
+    error_sum_sq, sum_sq : float
+        Sums of squares of the errors and of the values.
+
+    """
+
+    max_abs: float
+    error_sum_sq: float
+    sum_sq: float
+
+
+class ShardEntry(NamedTuple):
+    """A finished shard, as the manifest lists it."""
+
+    key: str
+    file: str
+    sha256: str
+    bytes: int
+    n_sequences: int
+    n_rows: int
+    rows_of_sequence: tuple[int, ...]
+    widths: dict[str, int]
+    errors: dict[str, StorageError]
+
+
+def draw_tokens(sequence_id: str, n_tokens: int, tokens_per_sequence: int | None) -> Int[np.ndarray, " rows"]:
+    """Tokens of a sequence that are kept: all, or a draw that depends on the sequence's id alone.
+
+    Returns
+    -------
+    int32 (rows,)
+        Ascending token indices; ``min(n_tokens, tokens_per_sequence)`` of them.
+
+    """
+    if tokens_per_sequence is None or n_tokens <= tokens_per_sequence:
+        return np.arange(n_tokens, dtype=np.int32)
+    seed = int.from_bytes(blake2b(sequence_id.encode(), digest_size=16).digest(), "little")
+    drawn = np.random.default_rng(seed).choice(n_tokens, tokens_per_sequence, replace=False)
+    return np.sort(drawn).astype(np.int32)
+
+
+def shard_bytes(
+    activations: Mapping[str, Float[np.ndarray, "tokens _"]],
+    tokens: Sequence[TokenizedSequence],
+    sequence_ids: Sequence[str],
+    sites: Sequence[str],
+    dtype: StorageDtype,
+    tokens_per_sequence: int | None,
+    described: Mapping[str, object],
+) -> bytes:
+    """Serialise the activations of some sequences, one after another, as a shard.
+
+    Raises
+    ------
+    StoreError
+        If a site is missing or has another number of rows, or a value is not finite or too large for ``dtype``.
+
+    """
+    sizes = np.array([t.ids.size for t in tokens], dtype=np.int64)
+    start = np.cumsum(sizes) - sizes
+    kept = [draw_tokens(i, int(n), tokens_per_sequence) for i, n in zip(sequence_ids, sizes, strict=True)]
+    rows = np.concatenate([first + keep for first, keep in zip(start, kept, strict=True)])
+    arrays: dict[str, tuple[str, np.ndarray]] = {
+        "token": ("int32", np.concatenate(kept)),
+        "nucleotide": ("int32", np.concatenate([t.nucleotide for t in tokens]).astype(np.int32)[rows]),
+        "is_nucleotide": ("uint8", np.concatenate([t.is_nucleotide for t in tokens]).astype(np.uint8)[rows]),
+        "offsets": ("int64", np.cumsum([0, *(k.size for k in kept)], dtype=np.int64)),
+    }
+    errors: dict[str, StorageError] = {}
+    everything = rows.size == sizes.sum()
+    for site in sites:
+        values = _checked(activations, site, int(sizes.sum()))
+        stored, errors[site] = _store(values if everything else values[rows], site, dtype)
+        arrays[f"site:{site}"] = (dtype, stored)
+    metadata = {**described, "sequence_ids": list(sequence_ids), "errors": errors}
+    return _safetensors(arrays, {METADATA: json.dumps(metadata, sort_keys=True, allow_nan=False)})
+
+
+def _checked(
+    activations: Mapping[str, np.ndarray], site: str, n_tokens: int
+) -> Float[np.ndarray, "tokens _"]:
+    if site not in activations:
+        raise StoreError(f"No activations were computed for site {site!r}, only for {sorted(activations)}.")
+    values = np.ascontiguousarray(activations[site], dtype=np.float32)
+    if values.ndim != 2 or len(values) != n_tokens:
+        raise StoreError(f"Site {site!r}: activations of shape {values.shape} for {n_tokens} tokens.")
+    if not np.isfinite(values).all():
+        raise StoreError(
+            f"Site {site!r}: the model gave activations that are not finite; check its weights and dtype."
+        )
+    return values
+
+
+def _store(
+    values: Float[np.ndarray, "rows width"], site: str, dtype: StorageDtype
+) -> tuple[Shaped[np.ndarray, "rows width"], StorageError]:
+    """Values at the storage precision (bfloat16 as its 16 bits), and what that costs."""
+    sum_sq = float(np.square(values, dtype=np.float64).sum())
+    if dtype == "float32":
+        return values, StorageError(0.0, 0.0, sum_sq)
+    if dtype == "float16":
+        with np.errstate(over="ignore"):
+            stored = values.astype(np.float16)
+        back = stored.astype(np.float32)
+    else:
+        bits = values.view(np.uint32)
+        # Round to nearest, ties to even, on the upper 16 bits; the values are finite here.
+        stored = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
+        back = _widen(stored)
+    if not np.isfinite(back).all():
+        raise StoreError(
+            f"Site {site!r}: activations up to {np.abs(values).max():.3g} do not fit {dtype}; use bfloat16 or float32."
+        )
+    error = np.abs(values - back)
+    return stored, StorageError(
+        float(error.max(initial=0.0)), float(np.square(error, dtype=np.float64).sum()), sum_sq
+    )
+
+
+def _widen(bits: Int[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """The float32 of bfloat16 bits."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def _safetensors(arrays: Mapping[str, tuple[str, np.ndarray]], metadata: Mapping[str, str]) -> bytes:
+    contiguous = {name: (dtype, np.ascontiguousarray(array)) for name, (dtype, array) in arrays.items()}
+    specs = {
+        name: TensorSpec(dtype=dtype, shape=array.shape, data_ptr=array.ctypes.data, data_len=array.nbytes)
+        for name, (dtype, array) in contiguous.items()
+    }
+    return bytes(serialize(specs, metadata=dict(metadata)))
+
+
+class Shard:
+    """A shard opened for reading: memory-mapped on the local disk, held in memory otherwise.
+
+    Raises
+    ------
+    StoreError
+        If the file is missing, cut short, damaged, or not a shard.
+
+    """
+
+    def __init__(self, fs: Any, path: str, bytes_expected: int, sha256_expected: str, verify: Verify) -> None:
+        self.path = path
+        self._buffer = _read_buffer(fs, path)
+        _check_content(self._buffer, path, bytes_expected, sha256_expected, verify)
+        header, self._data = parse_header(bytes(self._buffer[: 8 + header_length(self._buffer, path)]), path)
+        self.metadata = cast("dict[str, Any]", json.loads(header.pop("__metadata__")[METADATA]))
+        self._tensors = header
+        self.offsets: Int[np.ndarray, " sequences_1"] = self.rows("offsets")
+
+    def rows(self, tensor: str, start: int = 0, stop: int | None = None) -> Shaped[np.ndarray, rows *width]:
+        """Rows of a tensor as they are stored: a read-only view of the file."""
+        entry = self._tensors.get(tensor)
+        if entry is None:
+            raise StoreError(
+                f"{self.path}: the shard has no tensor {tensor!r}, only {sorted(self._tensors)}."
+            )
+        first, last = entry["data_offsets"]
+        flat = (
+            np.frombuffer(
+                self._buffer,
+                dtype=_NUMPY_DTYPE[entry["dtype"]],
+                count=math.prod(entry["shape"]),
+                offset=self._data + first,
+            )
+            if last > first
+            else np.empty(0, _NUMPY_DTYPE[entry["dtype"]])
+        )
+        return flat.reshape(entry["shape"])[start:stop]
+
+    def activations(
+        self, site: str, start: int = 0, stop: int | None = None
+    ) -> Float[np.ndarray, "rows width"]:
+        """Activations of a site as float32."""
+        stored = self.rows(f"site:{site}", start, stop)
+        return _widen(stored) if stored.dtype == np.uint16 else stored.astype(np.float32, copy=False)
+
+
+def _read_buffer(fs: Any, path: str) -> memoryview:
+    if not is_local(fs):
+        return memoryview(read_file(fs, path))
+    with storage_errors(path, "read"), open(path, "rb") as file:
+        try:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except ValueError as error:
+            raise StoreError(f"{path}: the file is empty. {_REPLACE}") from error
+
+
+_REPLACE = "Delete it and run the extraction again: only this shard is recomputed."
+
+
+def _check_content(buffer: memoryview, path: str, n_bytes: int, digest: str, verify: Verify) -> None:
+    if len(buffer) != n_bytes:
+        raise StoreError(
+            f"{path}: the shard has {len(buffer)} bytes where the manifest says {n_bytes}. {_REPLACE}"
+        )
+    if verify == "full" and sha256(buffer) != digest:
+        raise StoreError(
+            f"{path}: the shard's content has changed (its SHA-256 is not that of the manifest). {_REPLACE}"
+        )
+
+
+def header_length(start: bytes | memoryview, path: str) -> int:
+    """Length of the JSON header of a safetensors file, from its first eight bytes."""
+    length = int.from_bytes(bytes(start[:8]), "little")
+    if len(start) < 8 or not 0 < length <= _HEADER_LIMIT:
+        raise StoreError(f"{path}: not a safetensors file. {_REPLACE}")
+    return length
+
+
+def parse_header(start: bytes, path: str) -> tuple[dict[str, Any], int]:
+    """Header of a shard, and where its data begins."""
+    try:
+        header = cast("dict[str, Any]", json.loads(start[8:]))
+        header["__metadata__"][METADATA]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path}: the header of the shard is damaged. {_REPLACE}") from error
+    return header, len(start)
+
+
+def shard_path(root: str, key: str, digest: str) -> str:
+    """Path of a shard below the store's root."""
+    return f"{root}/shards/{key[:2]}/{key}.{digest}.safetensors"
+
+
+def parse_shard_path(path: str) -> tuple[str, str] | None:
+    """Key and SHA-256 in the name of a shard; None if the file is something else."""
+    match = _SHARD_NAME.search(path)
+    return None if match is None else (match["key"], match["sha256"])
+
+
+def entry_of_file(fs: Any, root: str, path: str, size: int) -> ShardEntry | None:
+    """Entry of a finished shard from its header alone; None if the file is cut short or no shard."""
+    named = parse_shard_path(path)
+    if named is None:
+        return None
+    try:
+        with storage_errors(path, "read"), fs.open(path, "rb") as file:
+            start = cast("bytes", file.read(8))
+            start += cast("bytes", file.read(header_length(start, path)))
+            header, data = parse_header(start, path)
+            tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+            if data + max(entry["data_offsets"][1] for entry in tensors.values()) != size:
+                return None
+            first, last = tensors["offsets"]["data_offsets"]
+            file.seek(data + first)
+            offsets = np.frombuffer(file.read(last - first), dtype="<i8")
+    except StoreError:
+        return None
+    return _entry(named, path.removeprefix(root).lstrip("/"), size, header, offsets)
+
+
+def entry_of_bytes(data: bytes, root: str, path: str) -> ShardEntry:
+    """Entry of a shard just made."""
+    named = parse_shard_path(path)
+    assert named is not None
+    header, begin = parse_header(data[: 8 + header_length(data, path)], path)
+    first, last = header["offsets"]["data_offsets"]
+    offsets = np.frombuffer(data[begin + first : begin + last], dtype="<i8")
+    return _entry(named, path.removeprefix(root).lstrip("/"), len(data), header, offsets)
+
+
+def _entry(
+    named: tuple[str, str], file: str, size: int, header: dict[str, Any], offsets: Int[np.ndarray, " _"]
+) -> ShardEntry:
+    metadata = json.loads(header["__metadata__"][METADATA])
+    widths = {
+        name.removeprefix("site:"): entry["shape"][1]
+        for name, entry in header.items()
+        if name.startswith("site:")
+    }
+    return ShardEntry(
+        key=named[0],
+        file=file,
+        sha256=named[1],
+        bytes=size,
+        n_sequences=len(offsets) - 1,
+        n_rows=int(offsets[-1]),
+        rows_of_sequence=tuple(np.diff(offsets).tolist()),
+        widths=widths,
+        errors={site: StorageError(*values) for site, values in metadata["errors"].items()},
+    )

@@ -1,0 +1,147 @@
+"""Files on any fsspec file system: whole or not at all, with their checksums."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from helix_sae.errors import StoreError
+
+Verify = Literal["full", "size"]
+"""What is checked when a file is read: its SHA-256, or its size alone."""
+
+TEMPORARY_PREFIX = ".tmp-"
+_counter = itertools.count()
+
+
+def open_filesystem(
+    filepath: str, credentials: Mapping[str, Any] | None = None, fs_args: Mapping[str, Any] | None = None
+) -> tuple[Any, str]:
+    """File system and path (without protocol) of a local path or a URL."""
+    return cast(
+        "tuple[Any, str]",
+        fsspec.core.url_to_fs(str(filepath), **dict(credentials or {}), **dict(fs_args or {})),
+    )
+
+
+def is_local(fs: Any) -> bool:
+    """Whether files can be memory-mapped and renamed."""
+    return isinstance(fs, LocalFileSystem)
+
+
+def sha256(data: bytes | memoryview) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def canonical_json(content: object) -> bytes:
+    """JSON with sorted keys, the same bytes for the same content; NaN is refused."""
+    return (
+        json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    ).encode()
+
+
+def write_file(fs: Any, path: str, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all, whenever the process is killed.
+
+    On the local disk: a temporary file, flushed to the disk, then renamed. Object stores show an object when it is
+    complete.
+
+    Raises
+    ------
+    StoreError
+        If the disk is full, the folder is read-only, or the file system refuses otherwise.
+
+    """
+    with storage_errors(path, "written"):
+        if not is_local(fs):
+            fs.pipe_file(path, data)
+            return
+        folder = os.path.dirname(path)
+        os.makedirs(folder, exist_ok=True)
+        temporary = os.path.join(folder, f"{temporary_prefix()}{next(_counter)}")
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+        sync_folder(folder)
+
+
+def sync_folder(folder: str) -> None:
+    """Flush a folder's list of names to the disk, so that a rename outlives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_file(fs: Any, path: str) -> bytes:
+    """Read a whole file.
+
+    Raises
+    ------
+    StoreError
+        If it is missing or cannot be read.
+
+    """
+    with storage_errors(path, "read"):
+        return cast("bytes", fs.cat_file(path))
+
+
+def temporary_prefix() -> str:
+    """Start of the names of this process's temporary files."""
+    return f"{TEMPORARY_PREFIX}{socket.gethostname()}-{os.getpid()}-"
+
+
+def remove_abandoned(folder: str) -> None:
+    """Remove the temporary files that killed processes of this machine left directly in a local folder."""
+    start = f"{TEMPORARY_PREFIX}{socket.gethostname()}-"
+    for path in Path(folder).glob(f"{TEMPORARY_PREFIX}*"):
+        owner = path.name.removeprefix(start).split("-")[0]
+        if path.name.startswith(start) and owner.isdigit() and not _is_alive(int(owner)):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextmanager
+def storage_errors(path: str, done: str) -> Iterator[None]:
+    """Turn what a file system raises into an error that names the file and says what to do."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StoreError(f"{path}: the file is missing, so it cannot be {done}.") from error
+    except OSError as error:
+        remedies = {
+            errno.ENOSPC: "The disk is full: free space and run again; what was completed is kept.",
+            errno.EDQUOT: "The disk quota is used up: free space and run again; what was completed is kept.",
+            errno.EROFS: "The disk is read-only: choose another folder in globals.yml.",
+            errno.EACCES: "Permission is denied: change the folder's rights, or choose another one in globals.yml.",
+            errno.EPERM: "Permission is denied: change the folder's rights, or choose another one in globals.yml.",
+        }
+        remedy = remedies.get(error.errno or 0, "Check the path, the connection and the credentials.")
+        raise StoreError(f"{path}: cannot be {done} ({error}). {remedy}") from error

@@ -1,0 +1,254 @@
+"""Spreading pure work over this process or a cluster.
+
+A piece of work is a picklable function of one item; items and results are small (handles, ids, parameters), arrays go through
+storage. What does the work is one setting of the environment, made once by the project's hook with :func:`use_engine`;
+no other module knows it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from helix_sae.errors import ConfigurationError, HelixSaeError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_IN_FLIGHT_PER_WORKER = 2
+
+
+class EngineError(HelixSaeError):
+    """The workers cannot be reached, or one of them failed."""
+
+
+class EngineParameters(BaseModel):
+    """What does the work.
+
+    Attributes
+    ----------
+    kind : {"serial", "threads", "dask"}
+        This process; threads of this process; a Dask cluster (extra ``cluster``).
+    workers : int
+        Threads, or Dask workers to wait for before work starts (SLURM: jobs to ask for).
+    address : str, optional
+        Scheduler of a running Dask cluster, e.g. ``tcp://head:8786``.
+    slurm : mapping, optional
+        Arguments of ``dask_jobqueue.SLURMCluster`` to start a cluster instead (``queue``, ``cores``, ``memory``...).
+    timeout_s : float
+        How long to wait for the workers.
+
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["serial", "threads", "dask"] = "serial"
+    workers: int = Field(default=1, ge=1, le=10_000)
+    address: str | None = None
+    slurm: dict[str, Any] | None = None
+    timeout_s: float = Field(default=300.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_cluster(self) -> EngineParameters:
+        named = [name for name in ("address", "slurm") if getattr(self, name) is not None]
+        if self.kind == "dask" and len(named) != 1:
+            raise ValueError(
+                "kind: dask needs either `address` (a running scheduler) or `slurm` (jobs to start)"
+            )
+        if self.kind != "dask" and named:
+            raise ValueError(f"{named[0]} goes with kind: dask, not with kind: {self.kind}")
+        return self
+
+
+_engine = EngineParameters()
+
+
+@contextmanager
+def use_engine(parameters: EngineParameters) -> Iterator[None]:
+    """Let :func:`map_work` use these workers within the block."""
+    previous = set_engine(parameters)
+    try:
+        yield
+    finally:
+        set_engine(previous)
+
+
+def set_engine(parameters: EngineParameters) -> EngineParameters:
+    """Let :func:`map_work` use these workers from now on; returns the setting before."""
+    global _engine
+    previous, _engine = _engine, parameters
+    return previous
+
+
+def current_engine() -> EngineParameters:
+    """Return the setting that :func:`map_work` uses."""
+    return _engine
+
+
+def map_work(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    label: str = "",
+    sizes: Sequence[int] | None = None,
+    unit: str = "items",
+) -> Iterator[tuple[int, Result]]:
+    """Apply a pure function to items, wherever the environment says.
+
+    Parameters
+    ----------
+    function : callable
+        Picklable for a cluster (a function of a module, or a ``functools.partial`` of one).
+    items : sequence
+    label : str
+        Shown with the progress bar, on a terminal only.
+    sizes : sequence of int, optional
+        How much of the whole each item is, in ``unit``, for the rate and the time left. One each when not given.
+
+    Yields
+    ------
+    (int, result)
+        Index of the item and its result, as they are completed: in order from ``serial``, in any order otherwise.
+
+    Raises
+    ------
+    EngineError
+        If the cluster cannot be reached or a worker dies. What the function raises comes through as it is; work
+        not begun is then given up.
+
+    """
+    runners = {"serial": _map_serial, "threads": _map_threads, "dask": _map_dask}
+    results = runners[_engine.kind](function, items, _engine)
+    weights = [1] * len(items) if sizes is None else list(sizes)
+    if not items or not sys.stderr.isatty():
+        yield from results
+        return
+    with _progress(label, sum(weights), unit) as advance:
+        for index, result in results:
+            advance(weights[index])
+            yield index, result
+
+
+def _map_serial(
+    function: Callable[[Item], Result], items: Sequence[Item], parameters: EngineParameters
+) -> Iterator[tuple[int, Result]]:
+    for index, item in enumerate(items):
+        yield index, function(item)
+
+
+def _map_threads(
+    function: Callable[[Item], Result], items: Sequence[Item], parameters: EngineParameters
+) -> Iterator[tuple[int, Result]]:
+    """Keep few items in flight, so that results do not pile up when they are taken slowly."""
+    pending: dict[Future[Result], int] = {}
+    remaining = iter(enumerate(items))
+    with ThreadPoolExecutor(parameters.workers) as pool:
+        try:
+            while True:
+                while len(pending) < _IN_FLIGHT_PER_WORKER * parameters.workers:
+                    entry = next(remaining, None)
+                    if entry is None:
+                        break
+                    pending[pool.submit(function, entry[1])] = entry[0]
+                if not pending:
+                    return
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    yield pending.pop(future), future.result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _map_dask(
+    function: Callable[[Item], Result], items: Sequence[Item], parameters: EngineParameters
+) -> Iterator[tuple[int, Result]]:
+    """``client.map`` with ``as_completed``: unlike joblib on Dask it raises when workers die, and never hangs."""
+    client, distributed = _dask_client(parameters.model_dump_json())
+    futures = client.map(function, list(items), pure=False, retries=1)
+    index_of = {future.key: index for index, future in enumerate(futures)}
+    try:
+        for future in distributed.as_completed(futures):
+            try:
+                result = future.result()
+            except (distributed.KilledWorker, distributed.scheduler.KilledWorker) as error:
+                raise EngineError(
+                    f"The worker that did item {index_of[future.key]} died more than once ({error}); see its log, "
+                    "most often it ran out of memory. What was completed stays."
+                ) from error
+            except (OSError, distributed.CommClosedError) as error:
+                if client.status == "running":
+                    raise
+                raise EngineError(
+                    f"The Dask scheduler is gone ({error}). What was completed stays; run again to go on."
+                ) from error
+            yield index_of[future.key], result
+            future.release()
+    finally:
+        client.cancel(futures)
+
+
+@lru_cache(maxsize=1)
+def _dask_client(parameters_json: str) -> tuple[Any, Any]:
+    """Connect once in the process, and make sure that the workers can import this package."""
+    parameters = EngineParameters.model_validate_json(parameters_json)
+    try:
+        import distributed
+    except ImportError as error:
+        raise ConfigurationError(
+            "engine kind: dask needs Dask; install the extra: pip install 'helix-sae[cluster]'."
+        ) from error
+    address: Any = parameters.address
+    try:
+        if parameters.slurm is not None:
+            from dask_jobqueue import SLURMCluster
+
+            address = SLURMCluster(**parameters.slurm)
+            address.scale(jobs=parameters.workers)
+            atexit.register(address.close)
+        client = distributed.Client(address, timeout=parameters.timeout_s, set_as_default=False)
+        client.wait_for_workers(parameters.workers, timeout=parameters.timeout_s)
+        client.submit(_preflight, pure=False).result(timeout=parameters.timeout_s)
+    except (OSError, TimeoutError, ImportError) as error:
+        where = parameters.address or "SLURM"
+        raise EngineError(
+            f"The Dask cluster at {where} did not give {parameters.workers} worker(s) that can import helix_sae "
+            f"within {parameters.timeout_s:g} s ({error}). Start it, or set engine kind: serial."
+        ) from error
+    atexit.register(client.close)
+    return client, distributed
+
+
+def _preflight() -> str:
+    """Run on a worker: unpickling it imports this package there."""
+    return sys.version
+
+
+@contextmanager
+def _progress(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar with the rate and the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit + " {task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task: TaskID = progress.add_task(label, total=total, rate="")
+
+        def advance(amount: int) -> None:
+            progress.advance(task, amount)
+            speed = progress.tasks[0].speed
+            progress.update(task, rate="" if speed is None else f"{speed:,.0f}/s")
+
+        yield advance

@@ -1,0 +1,53 @@
+"""Activations of many sequences: the work of one shard, as a function that can be sent anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from helix_sae.helix.batching import DEFAULT_TOKEN_BUDGET
+from helix_sae.helix.loading import HelixHandle, open_model
+from helix_sae.mrna.tokens import TokenizedSequence
+
+
+def extract_activations(
+    tokens: Sequence[TokenizedSequence],
+    *,
+    handle: HelixHandle,
+    sites: Sequence[str],
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+) -> dict[str, Float[np.ndarray, "n_tokens hidden"]]:
+    """Run the model over some sequences and keep what passes its sites.
+
+    Parameters
+    ----------
+    tokens : sequence of TokenizedSequence
+    handle : HelixHandle
+        Of the model, which is opened on first use in each process.
+    sites : sequence of str
+    token_budget : int
+        Tokens a batch. Batches hold sequences of nearly one length and do not change the result.
+
+    Returns
+    -------
+    dict of site to float32 (n_tokens, hidden)
+        Every token of every sequence, in the order of the input.
+
+    Raises
+    ------
+    UnknownSiteError
+        If a site does not exist.
+    """
+    model = open_model(handle)
+    lengths = np.array([t.ids.size for t in tokens], dtype=np.int64)
+    first = np.concatenate([[0], np.cumsum(lengths)])
+    out = {site: np.empty((int(first[-1]), model.hidden_size), dtype=np.float32) for site in sites}
+    for index in model.batches(tokens, token_budget):
+        ids, _ = model.tensors([tokens[i] for i in index])
+        for site, activation in model.capture(ids, sites).items():
+            values = activation.float().cpu().numpy()
+            for row, i in enumerate(index):
+                out[site][first[i] : first[i + 1]] = values[row, : lengths[i]]
+    return out

@@ -1,0 +1,86 @@
+"""The linear read-outs that are kept beside a checkpoint.
+
+``heads.safetensors`` holds the tensors and ``heads.json`` the phenotypes' names and units, in the checkpoint's folder,
+where helical ignores them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from helix_sae.errors import ModelError
+
+WEIGHTS_NAME = "heads.safetensors"
+DESCRIPTION_NAME = "heads.json"
+
+
+class Heads(nn.Module):
+    """Next token from each last hidden state; phenotypes from the mean-pooled embedding.
+
+    Parameters
+    ----------
+    hidden_size, vocabulary_size : int
+    phenotypes : tuple of str
+        Names of the properties, e.g. ``functional_mrl``, in the order of the head's outputs.
+    """
+
+    def __init__(self, hidden_size: int, vocabulary_size: int, phenotypes: tuple[str, ...]) -> None:
+        super().__init__()
+        self.phenotypes = phenotypes
+        self.next_token = nn.Linear(hidden_size, vocabulary_size, bias=False)
+        self.phenotype = nn.Linear(hidden_size, len(phenotypes))
+        self.register_buffer("phenotype_mean", torch.zeros(len(phenotypes)))
+        self.register_buffer("phenotype_scale", torch.ones(len(phenotypes)))
+        self.phenotype_mean: Tensor
+        self.phenotype_scale: Tensor
+
+    def logits(self, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch vocabulary"]:
+        """Scores of the next token."""
+        return self.next_token(hidden)
+
+    def standardised(self, pooled: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch phenotypes"]:
+        """Phenotypes in units of their standard deviation over the training set."""
+        return self.phenotype(pooled)
+
+    def predict(self, pooled: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch phenotypes"]:
+        """Phenotypes in their own units."""
+        return self.standardised(pooled) * self.phenotype_scale + self.phenotype_mean
+
+
+def save_heads(heads: Heads, directory: Path) -> None:
+    """Write the heads into a checkpoint's folder."""
+    save_file({k: v.detach().cpu().contiguous() for k, v in heads.state_dict().items()}, directory / WEIGHTS_NAME)
+    description = {"phenotypes": list(heads.phenotypes)}
+    (directory / DESCRIPTION_NAME).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def load_heads(directory: Path) -> Heads | None:
+    """Read the heads beside a checkpoint; None when it has none.
+
+    Raises
+    ------
+    ModelError
+        If they are there and cannot be read.
+    """
+    weights, description = directory / WEIGHTS_NAME, directory / DESCRIPTION_NAME
+    if not weights.exists():
+        return None
+    try:
+        tensors = load_file(weights)
+        phenotypes = tuple(str(p) for p in json.loads(description.read_text(encoding="utf-8"))["phenotypes"])
+        vocabulary, hidden = tensors["next_token.weight"].shape
+        heads = Heads(hidden, vocabulary, phenotypes)
+        heads.load_state_dict(tensors)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"The heads beside the checkpoint in {directory} cannot be read ({error}); "
+            f"restore {WEIGHTS_NAME} and {DESCRIPTION_NAME}, or remove both."
+        ) from error
+    return heads.eval().requires_grad_(False)

@@ -1,0 +1,75 @@
+"""Parameters of the correlation pipeline."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ConceptParameters(BaseModel):
+    """How features are matched with nucleotide-level concepts.
+
+    Attributes
+    ----------
+    max_nucleotides : int
+        Whole sequences are taken, in the order of a hash of their ids, up to that many nucleotides.
+    min_positive : int
+        A concept with fewer labelled nucleotides in a part of the split is left out, with a warning.
+    n_shifts : int
+        Circular shifts of the null; 0 for none.
+    kmer_sizes : list of int
+        Of the k-mer detectors among the baselines.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_nucleotides: int = Field(120_000, ge=100)
+    min_positive: int = Field(20, ge=1)
+    n_shifts: int = Field(100, ge=0)
+    kmer_sizes: list[int] = Field(default_factory=lambda: [1, 3])
+
+
+class CorrelationParameters(BaseModel):
+    """What is tested and how strictly.
+
+    Attributes
+    ----------
+    properties : list of str, optional
+        Columns of the mRNA table; all functional_, structural_ and regulatory_ ones when not given.
+    leave_out : list of str
+        Prefixes of columns not to test.
+    confounders : list of str
+        Columns held fixed in the partial correlations.
+    alpha : float
+        Level of the false discovery rate over features x properties x sites.
+    correction : {"bh", "by"}
+        Benjamini-Hochberg or Benjamini-Yekutieli.
+    min_labels, min_active : int
+        Fewer labels: the property is not tested. Active in fewer sequences: the feature counts as dead.
+    n_resamples : int
+        Of the cluster bootstrap.
+    n_permutations : int
+        Of the calibration; 0 for none.
+    top_features : int
+        Per property, in the high-against-low validation and the heatmap.
+    concepts : ConceptParameters
+    seed : int
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    properties: list[str] | None = None
+    leave_out: list[str] = Field(default_factory=lambda: ["regulatory_codon_usage_"])
+    confounders: list[str] = Field(
+        default_factory=lambda: ["structural_gc_content", "structural_length", "source"]
+    )
+    alpha: float = Field(0.05, gt=0, lt=1)
+    correction: Literal["bh", "by"] = "bh"
+    min_labels: int = Field(20, ge=4)
+    min_active: int = Field(5, ge=1)
+    n_resamples: int = Field(2000, ge=2000)
+    n_permutations: int = Field(20, ge=0)
+    top_features: int = Field(10, ge=1)
+    concepts: ConceptParameters
+    seed: int = Field(0, ge=0)

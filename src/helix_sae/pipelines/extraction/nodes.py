@@ -1,0 +1,35 @@
+"""Nodes of the extraction pipeline."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from helix_sae.pipelines.extraction.parameters import ExtractionParameters
+
+if TYPE_CHECKING:
+    from helix_sae.datasets.plan import ExtractionPlan
+    from helix_sae.helix.loading import HelixHandle
+
+
+def plan(table: pd.DataFrame, handle: HelixHandle, parameters: ExtractionParameters) -> ExtractionPlan:
+    """State the shards to compute. The store computes those that it lacks, where its engine runs."""
+    from helix_sae.datasets.activations import plan_extraction
+    from helix_sae.helix.extraction import extract_activations
+    from helix_sae.helix.loading import open_model
+
+    model = open_model(handle)
+    sites = parameters.sites or list(model.default_sites)
+    model.check_sites(sites)
+    return plan_extraction(
+        table,
+        fingerprint=handle.fingerprint,
+        sites=sites,
+        compute=partial(extract_activations, handle=handle, sites=tuple(sites), token_budget=parameters.token_budget),
+        codon_markers=handle.codon_markers,
+        dtype=parameters.dtype,
+        shard_tokens=parameters.shard_tokens,
+        tokens_per_sequence=parameters.tokens_per_sequence,
+    )

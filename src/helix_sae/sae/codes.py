@@ -1,0 +1,268 @@
+"""Sparse codes of a corpus: token-level CSR written while streaming, and pools over each sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import anndata
+import numpy as np
+import pandas as pd
+import scipy.sparse
+import torch
+from jaxtyping import Bool, Float, Int
+
+from helix_sae.errors import DataError
+from helix_sae.sae.autoencoder import SparseAutoencoder
+from helix_sae.sae.metrics import check_batch
+
+SequenceActivations = tuple[str, Float[np.ndarray, "t d_in"], Bool[np.ndarray, " t"]]
+
+_POOL_BLOCK = 2**24
+"""Largest dense block (sequences x features) of the pooling."""
+
+
+@dataclass(frozen=True)
+class TokenCodes:
+    """Codes of every token of a corpus.
+
+    Attributes
+    ----------
+    codes : csr_array float32 (n_tokens, d_sae)
+        Columns ascending in each row, no stored zeros.
+    offsets : int64 (n_sequences + 1,)
+        Sequence ``i`` owns the rows ``offsets[i]:offsets[i + 1]``.
+    sequence_id : str object array (n_sequences,)
+        Names of the sequences.
+    is_nucleotide : bool (n_tokens,)
+        False at codon markers, which no pool counts.
+    """
+
+    codes: scipy.sparse.csr_array
+    offsets: Int[np.ndarray, " n_sequences_plus_1"]
+    sequence_id: np.ndarray
+    is_nucleotide: Bool[np.ndarray, " n_tokens"]
+
+
+def encode_stream(
+    sae: SparseAutoencoder,
+    sequences: Iterable[SequenceActivations],
+    *,
+    chunk_tokens: int = 8_192,
+    site: str = "the data",
+) -> TokenCodes:
+    """Encode a corpus sequence by sequence; memory holds one chunk of activations and the sparse codes.
+
+    Parameters
+    ----------
+    sae : SparseAutoencoder
+        The SAE of the site.
+    sequences : iterable of (sequence_id, activations (t, d_in), is_nucleotide (t,))
+        Raw activations; any order, kept.
+    chunk_tokens : int
+        Tokens encoded at a time.
+    site : str
+        Named in messages.
+
+    Raises
+    ------
+    DataError
+        If widths or lengths do not fit, a value is not finite, a name comes twice, or there is no sequence.
+    """
+    writer = _CsrWriter(sae, site)
+    pending: list[np.ndarray] = []
+    waiting = 0
+    names: list[str] = []
+    lengths: list[int] = []
+    masks: list[np.ndarray] = []
+    for name, activations, is_nucleotide in sequences:
+        if len(activations) != len(is_nucleotide):
+            raise DataError(
+                f"Sequence {name} at {site} has {len(activations)} activations but {len(is_nucleotide)} token flags; "
+                "extract it again."
+            )
+        names.append(str(name))
+        lengths.append(len(activations))
+        masks.append(np.asarray(is_nucleotide, dtype=bool))
+        pending.append(np.asarray(activations))
+        waiting += len(activations)
+        if waiting >= chunk_tokens:
+            writer.add(np.concatenate(pending))
+            pending, waiting = [], 0
+    if not names:
+        raise DataError(f"There is no sequence to encode at {site}.")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"Sequence {twice} comes more than once at {site}; names must be unique.")
+    if waiting:
+        writer.add(np.concatenate(pending))
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return TokenCodes(writer.finish(), offsets, np.array(names, dtype=object), np.concatenate(masks))
+
+
+class _CsrWriter:
+    """Collects chunks of codes as CSR parts."""
+
+    def __init__(self, sae: SparseAutoencoder, site: str) -> None:
+        self.sae = sae
+        self.site = site
+        self.data: list[np.ndarray] = []
+        self.indices: list[np.ndarray] = []
+        self.counts: list[np.ndarray] = []
+
+    def add(self, x: Float[np.ndarray, "n d_in"]) -> None:
+        active = self.sae.encode_active(check_batch(torch.from_numpy(x), self.sae.d_in, self.site))
+        parts = (active.values.numpy(), active.features.numpy().astype(np.int32), active.offsets.numpy())
+        part = scipy.sparse.csr_array(parts, shape=(x.shape[0], self.sae.d_sae))
+        part.eliminate_zeros()
+        part.sort_indices()
+        self.data.append(part.data)
+        self.indices.append(part.indices.astype(np.int32, copy=False))
+        self.counts.append(np.diff(part.indptr))
+
+    def finish(self) -> scipy.sparse.csr_array:
+        counts = np.concatenate(self.counts) if self.counts else np.zeros(0, dtype=np.int64)
+        indptr = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        data = np.concatenate(self.data) if self.data else np.zeros(0, dtype=np.float32)
+        indices = np.concatenate(self.indices) if self.indices else np.zeros(0, dtype=np.int32)
+        return scipy.sparse.csr_array((data, indices, indptr), shape=(counts.size, self.sae.d_sae))
+
+
+def pool_codes(token_codes: TokenCodes) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
+    """Mean and maximum of each sequence's codes over its nucleotide tokens.
+
+    Returns
+    -------
+    mean, maximum : csr_array float32 (n_sequences, d_sae)
+        Rows of a sequence without nucleotide tokens are empty.
+    """
+    means: list[scipy.sparse.csr_array] = []
+    maxima: list[scipy.sparse.csr_array] = []
+    n_sequences = token_codes.sequence_id.size
+    block = max(1, _POOL_BLOCK // max(1, token_codes.codes.shape[1]))
+    for start in range(0, n_sequences, block):
+        mean, maximum = _pool_block(token_codes, start, min(n_sequences, start + block))
+        means.append(mean)
+        maxima.append(maximum)
+    return (
+        scipy.sparse.csr_array(scipy.sparse.vstack(means, format="csr")),
+        scipy.sparse.csr_array(scipy.sparse.vstack(maxima, format="csr")),
+    )
+
+
+def _pool_block(
+    token_codes: TokenCodes, start: int, stop: int
+) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
+    d_sae = token_codes.codes.shape[1]
+    offsets = token_codes.offsets[start : stop + 1]
+    rows = slice(int(offsets[0]), int(offsets[-1]))
+    counted = token_codes.is_nucleotide[rows]
+    sequence = np.repeat(np.arange(stop - start), np.diff(offsets))
+    n_counted = np.bincount(sequence[counted], minlength=stop - start)
+
+    indptr = token_codes.codes.indptr[rows.start : rows.stop + 1]
+    pairs = slice(int(indptr[0]), int(indptr[-1]))
+    token = np.repeat(np.arange(counted.size), np.diff(indptr))
+    kept = counted[token]
+    cell = sequence[token][kept].astype(np.int64) * d_sae + token_codes.codes.indices[pairs][kept]
+    values = token_codes.codes.data[pairs][kept]
+
+    shape = (stop - start, d_sae)
+    total = np.bincount(cell, weights=values, minlength=shape[0] * d_sae).reshape(shape)
+    mean = (total / np.maximum(n_counted, 1)[:, None]).astype(np.float32)
+    largest = torch.zeros(shape[0] * d_sae)
+    largest.scatter_reduce_(0, torch.from_numpy(cell), torch.from_numpy(values), "amax")
+    return scipy.sparse.csr_array(mean), scipy.sparse.csr_array(largest.numpy().reshape(shape))
+
+
+def sequence_anndata(
+    token_codes: TokenCodes,
+    table: pd.DataFrame,
+    sae: SparseAutoencoder,
+    feature_statistics: pd.DataFrame | None = None,
+    uns: Mapping[str, str] | None = None,
+) -> anndata.AnnData:
+    """Gather the pooled codes of a site with what is known of its sequences and features.
+
+    Parameters
+    ----------
+    token_codes : TokenCodes
+        Codes of the corpus at one site.
+    table : DataFrame
+        mRNA table with ``sequence_id``; rows of other sequences are left out.
+    sae : SparseAutoencoder
+        The SAE that made the codes.
+    feature_statistics : DataFrame, optional
+        One row a feature (:attr:`SaeEvaluation.features`); default: computed from all tokens of ``token_codes``.
+    uns : mapping of str to str, optional
+        Configuration and hashes to keep with it.
+
+    Returns
+    -------
+    AnnData
+        ``X`` mean-pooled CSR, ``layers["max"]``, ``obs`` the table's columns, ``var`` the feature statistics,
+        ``varm["decoder"]`` (d_sae, d_in), ``uns`` strings.
+
+    Raises
+    ------
+    DataError
+        If a sequence is missing from the table.
+    """
+    by_name = table.set_index("sequence_id", drop=False)
+    missing = [name for name in token_codes.sequence_id if name not in by_name.index]
+    if missing:
+        raise DataError(
+            f"{len(missing)} encoded sequences, {missing[0]!r} among them, are not in the mRNA table: "
+            "activations and table come from different runs; extract again."
+        )
+    mean, maximum = pool_codes(token_codes)
+    obs = plain_columns(by_name.loc[list(token_codes.sequence_id)])
+    obs.index = pd.Index(token_codes.sequence_id.astype(str))
+    var = feature_statistics if feature_statistics is not None else feature_statistics_of(token_codes.codes)
+    var = var.copy()
+    var.index = pd.Index([str(feature) for feature in range(sae.d_sae)])
+    result = anndata.AnnData(X=mean, obs=obs, var=var)
+    result.layers["max"] = maximum
+    result.varm["decoder"] = sae.W_dec.detach().numpy().copy()
+    result.uns.update({key: str(value) for key, value in (uns or {}).items()})
+    return result
+
+
+def feature_statistics_of(codes: scipy.sparse.csr_array) -> pd.DataFrame:
+    """Density, maximum, means and liveness of each feature over all tokens of a CSR."""
+    d_sae = codes.shape[1]
+    counts = np.bincount(codes.indices, minlength=d_sae)
+    sums = np.bincount(codes.indices, weights=codes.data, minlength=d_sae)
+    largest = torch.zeros(d_sae).scatter_reduce_(
+        0, torch.from_numpy(codes.indices.astype(np.int64)), torch.from_numpy(codes.data), "amax"
+    )
+    n = max(1, codes.shape[0])
+    return pd.DataFrame(
+        {
+            "feature": np.arange(d_sae),
+            "density": counts / n,
+            "max_activation": largest.double().numpy(),
+            "mean": sums / n,
+            "mean_when_active": np.divide(sums, counts, out=np.zeros(d_sae), where=counts > 0),
+            "alive": counts > 0,
+        }
+    )
+
+
+def plain_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """Columns in the types that AnnData's file formats keep: floats with NaN, booleans, integers, plain strings."""
+    columns: dict[str, np.ndarray | pd.Categorical] = {}
+    for name in table.columns:
+        column = table[name]
+        if pd.api.types.is_bool_dtype(column) and not column.isna().any():
+            columns[str(name)] = column.to_numpy(dtype=bool)
+        elif pd.api.types.is_numeric_dtype(column):
+            whole = pd.api.types.is_integer_dtype(column) and not column.isna().any()
+            columns[str(name)] = column.to_numpy(
+                dtype=np.int64 if whole else np.float64, na_value=0 if whole else np.nan
+            )
+        else:
+            columns[str(name)] = pd.Categorical(
+                column.astype("string").astype(object).where(column.notna(), None)
+            )
+    return pd.DataFrame(columns, index=table.index)

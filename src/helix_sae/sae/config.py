@@ -1,0 +1,179 @@
+"""Configurations of sparse autoencoders: one typed model an architecture, unknown keys forbidden."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from helix_sae.errors import ConfigurationError
+
+Config = TypeVar("Config", bound="SaeConfig")
+
+
+class SaeConfig(BaseModel):
+    """What every architecture shares; use one of the subclasses, or :func:`parse_sae_config`.
+
+    Attributes
+    ----------
+    architecture : str
+        Name in the registry.
+    d_in : int, optional
+        Width of the activations. Left out, it is read from the data; given, the data must agree.
+    expansion_factor : float
+        Features per input dimension, ``d_sae = round(expansion_factor * d_in)``; 1 to 64, usually 2 to 8.
+    learning_rate : float, optional
+        Peak rate of Adam. Left out: ``2e-4 * sqrt(16384 / d_sae)``, the rule of Gao et al. (2024,
+        arXiv:2406.04093).
+    warmup_fraction, decay_fraction : float
+        Share of the steps over which the rate rises from 0 at the start and falls to 0 at the end (linear).
+    gradient_clip : float
+        Largest L2 norm of one SAE's whole gradient.
+    dead_after_tokens : int
+        A feature that was not active for so many tokens is dead and gets revived.
+    seed : int
+        Added to the seed of the run: the same configuration with several seeds measures stability.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    architecture: str
+    d_in: int | None = Field(default=None, ge=1)
+    expansion_factor: float = Field(default=4.0, ge=1.0, le=64.0)
+    learning_rate: float | None = Field(default=None, gt=0.0, le=1.0)
+    warmup_fraction: float = Field(default=0.05, ge=0.0, le=0.5)
+    decay_fraction: float = Field(default=0.25, ge=0.0, le=1.0)
+    gradient_clip: float = Field(default=1.0, gt=0.0)
+    dead_after_tokens: int = Field(default=50_000, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+    @property
+    def d_sae(self) -> int:
+        """Number of features; needs ``d_in``."""
+        if self.d_in is None:
+            raise ConfigurationError(
+                f"The number of features of this {self.architecture} configuration is not known before d_in is; "
+                "call config.resolve(d_in)."
+            )
+        return round(self.expansion_factor * self.d_in)
+
+    @property
+    def peak_rate(self) -> float:
+        """Peak learning rate, given or by the rule above; needs ``d_in``."""
+        return self.learning_rate if self.learning_rate is not None else 2e-4 * (16384 / self.d_sae) ** 0.5
+
+    def resolve(self: Config, d_in: int, site: str = "the data") -> Config:
+        """Return the configuration with ``d_in`` filled in and everything that depends on it checked.
+
+        Raises
+        ------
+        ConfigurationError
+            If ``d_in`` was given and differs, or a bound that depends on it is broken.
+        """
+        if self.d_in not in (None, d_in):
+            raise ConfigurationError(
+                f"The configuration says d_in = {self.d_in} but the activations of {site} are {d_in} wide; "
+                "leave d_in out or train on the site it was meant for."
+            )
+        resolved = self.model_copy(update={"d_in": d_in})
+        resolved.check_width(site)
+        return resolved
+
+    def check_width(self, site: str) -> None:
+        """Raise :class:`ConfigurationError` for settings that do not fit ``d_sae``; subclasses add theirs."""
+
+
+class L1Config(SaeConfig):
+    """Settings shared by the L1 architectures; see :class:`ReluConfig`."""
+
+    l1_coefficient: float = Field(default=1e-3, gt=0.0, le=1.0)
+    sparsity_warmup_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
+    resample: bool = True
+
+    @property
+    def penalty(self) -> float:
+        """Weight of the summed codes of activations scaled to mean norm ``sqrt(d_in)``; needs ``d_in``."""
+        return 100.0 * self.l1_coefficient / float(self.d_in or 1) ** 0.5
+
+
+class ReluConfig(L1Config):
+    """ReLU with an L1 penalty, encoder and decoder apart.
+
+    Attributes
+    ----------
+    l1_coefficient : float
+        Price, in shares of the variance, of activity worth one per cent of the mean activation norm; usually 1e-4 to
+        1e-2. Counted so, it means the same at every site, ``d_in`` and ``expansion_factor``.
+    sparsity_warmup_fraction : float
+        Share of the steps over which the penalty rises from 0.
+    resample : bool
+        Whether dead features are restarted from badly reconstructed activations.
+    """
+
+    architecture: Literal["relu"] = "relu"
+
+
+class ReluTiedConfig(L1Config):
+    """The original's form: ``c = ReLU(W x + b)``, ``x_hat = W^T c``; settings as :class:`ReluConfig`."""
+
+    architecture: Literal["relu_tied"] = "relu_tied"
+
+
+class SelectConfig(SaeConfig):
+    """Settings shared by the architectures that choose k features; see :class:`TopKConfig`."""
+
+    k: int = Field(default=32, ge=1)
+    aux_coefficient: float = Field(default=1 / 32, ge=0.0)
+    aux_k: int | None = Field(default=None, ge=1)
+
+    def check_width(self, site: str) -> None:
+        if self.k > self.d_sae:
+            raise ConfigurationError(
+                f"k = {self.k} active features cannot be chosen among the d_sae = {self.d_sae} of {site} "
+                f"(d_in = {self.d_in}, expansion_factor = {self.expansion_factor}); lower k or raise the expansion."
+            )
+
+
+class TopKConfig(SelectConfig):
+    """The k largest pre-activations of each token.
+
+    Attributes
+    ----------
+    k : int
+        Active features a token.
+    aux_coefficient : float
+        Weight of the auxiliary loss through which dead features learn (AuxK); 0 turns it off.
+    aux_k : int, optional
+        Dead features that take part for each token; default ``d_in // 2``.
+    """
+
+    architecture: Literal["topk"] = "topk"
+
+
+AnySaeConfig = Annotated[
+    ReluConfig | ReluTiedConfig | TopKConfig,
+    Field(discriminator="architecture"),
+]
+"""Any architecture's configuration, told apart by ``architecture``; for fields of parameter models."""
+
+_ADAPTER: TypeAdapter[Any] = TypeAdapter(AnySaeConfig)
+
+
+def parse_sae_config(values: Mapping[str, Any]) -> SaeConfig:
+    """Read a configuration from plain values (a YAML mapping, a JSON object).
+
+    Raises
+    ------
+    ConfigurationError
+        Naming each field that is unknown, missing or out of bounds.
+    """
+    try:
+        return _ADAPTER.validate_python(dict(values))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'architecture'}: {item['msg']}" for item in error.errors()
+        )
+        raise ConfigurationError(
+            f"The SAE configuration {dict(values)!r} is not valid: {problems}."
+        ) from error

@@ -1,0 +1,231 @@
+"""Reading and writing SAEs in the layout of SAELens 6 (``cfg.json`` and ``sae_weights.safetensors``).
+
+``sae_lens.SAE.load_from_disk`` reads the directories written here; beside its two files lies ``helix_sae.json`` with
+our configuration and metadata. Weights take raw activations: the scaling of training is folded in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from helix_sae.errors import HelixSaeError, StoreError
+from helix_sae.sae.autoencoder import SparseAutoencoder
+from helix_sae.sae.config import SaeConfig, parse_sae_config
+from helix_sae.sae.registry import architecture_of
+
+CONFIG_FILE = "cfg.json"
+WEIGHTS_FILE = "sae_weights.safetensors"
+METADATA_FILE = "helix_sae.json"
+SAELENS_VERSION = "6.54.0"
+"""Version of SAELens whose layout is written; it must be 6 or later, or SAELens converts an older layout."""
+
+_LARGEST_JSON = 16 * 2**20
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def save_sae(
+    sae: SparseAutoencoder, directory: str | Path, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write an SAE to a directory, made if needed.
+
+    Parameters
+    ----------
+    sae : SparseAutoencoder
+        What to write.
+    directory : path
+        Local directory; files of the same names are replaced.
+    metadata : mapping, optional
+        JSON values kept with it (site, scaling, training settings, hashes); :func:`load_metadata` reads them back.
+    """
+    target = Path(directory)
+    target.mkdir(parents=True, exist_ok=True)
+    extra, tensors = sae.to_saelens()
+    config = {
+        "d_in": sae.d_in,
+        "d_sae": sae.d_sae,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        **extra,
+        "metadata": {
+            "sae_lens_version": SAELENS_VERSION,
+            "sae_lens_training_version": None,
+            "trainer": "helix_sae",
+        },
+    }
+    own = {"config": sae.config.model_dump(mode="json"), "metadata": dict(metadata or {})}
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, target / WEIGHTS_FILE)
+    (target / METADATA_FILE).write_text(json.dumps(own, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (target / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def load_sae(directory: str | Path) -> SparseAutoencoder:
+    """Read an SAE from a directory written by :func:`save_sae` or by SAELens (standard, topk, jumprelu, gated).
+
+    Raises
+    ------
+    StoreError
+        If a file is missing, damaged, or says something that cannot be honoured.
+    """
+    source = Path(directory)
+    config = _read_json(source / CONFIG_FILE)
+    tensors = _read_tensors(source / WEIGHTS_FILE)
+    own = _read_json(source / METADATA_FILE) if (source / METADATA_FILE).exists() else None
+    try:
+        if own is not None:
+            return _from_own(own, config, tensors)
+        return _from_saelens(config, tensors)
+    except StoreError:
+        raise
+    except HelixSaeError as error:
+        raise StoreError(f"The SAE in {source} cannot be loaded: {error}") from error
+
+
+def load_metadata(directory: str | Path) -> dict[str, Any]:
+    """Metadata given to :func:`save_sae`; empty for a directory that SAELens wrote.
+
+    Raises
+    ------
+    StoreError
+        If the file is damaged.
+    """
+    path = Path(directory) / METADATA_FILE
+    if not path.exists():
+        return {}
+    metadata = _read_json(path).get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise StoreError(f"{path}: 'metadata' has to be an object; write the SAE again.")
+    return metadata
+
+
+def _from_own(
+    own: Mapping[str, Any], config: Mapping[str, Any], tensors: dict[str, Tensor]
+) -> SparseAutoencoder:
+    values = own.get("config")
+    if not isinstance(values, dict):
+        raise StoreError(f"{METADATA_FILE}: 'config' has to be an object; write the SAE again.")
+    parsed = parse_sae_config(values)
+    if parsed.d_in is None or (parsed.d_in, parsed.d_sae) != (config.get("d_in"), config.get("d_sae")):
+        raise StoreError(
+            f"{METADATA_FILE} describes an SAE of d_in = {parsed.d_in} but {CONFIG_FILE} one of "
+            f"d_in = {config.get('d_in')}, d_sae = {config.get('d_sae')}: the files do not belong together."
+        )
+    parsed.check_width("the stored SAE")
+    return architecture_of(parsed).autoencoder(parsed, tensors)
+
+
+def _from_saelens(config: Mapping[str, Any], tensors: dict[str, Tensor]) -> SparseAutoencoder:
+    name = config.get("architecture")
+    if name not in _READERS:
+        raise StoreError(
+            f"{CONFIG_FILE} names the architecture {name!r}; those that can be read are {', '.join(_READERS)}."
+        )
+    for key, only in (("normalize_activations", "none"), ("reshape_activations", "none")):
+        if config.get(key, only) not in (only, None):
+            raise StoreError(
+                f"{CONFIG_FILE}: {key} = {config[key]!r} is not supported; fold it into the weights first."
+            )
+    d_in, d_sae = (_whole(config, key) for key in ("d_in", "d_sae"))
+    if d_sae < d_in:
+        raise StoreError(
+            f"{CONFIG_FILE}: d_sae = {d_sae} is below d_in = {d_in}; such an SAE is not supported."
+        )
+    common = {"d_in": d_in, "expansion_factor": d_sae / d_in}
+    parsed, tensors = _READERS[name](common, config, tensors)
+    sae = architecture_of(parsed).autoencoder(parsed, tensors)
+    if config.get("apply_b_dec_to_input", True) is False:
+        _apply_b_dec(sae)
+    return sae
+
+
+def _read_standard(
+    common: dict[str, Any], config: Mapping[str, Any], tensors: dict[str, Tensor]
+) -> tuple[SaeConfig, dict[str, Tensor]]:
+    return parse_sae_config({"architecture": "relu", **common}), tensors
+
+
+def _read_topk(
+    common: dict[str, Any], config: Mapping[str, Any], tensors: dict[str, Tensor]
+) -> tuple[SaeConfig, dict[str, Tensor]]:
+    parsed = parse_sae_config({"architecture": "topk", "k": _whole(config, "k"), **common})
+    parsed.check_width("the stored SAE")
+    if config.get("rescale_acts_by_decoder_norm", False):
+        # There, features are chosen and given out in units of their decoder row's norm.
+        norm = _tensor(tensors, "W_dec").norm(dim=1)
+        if bool((norm == 0).any()):
+            raise StoreError(
+                f"{WEIGHTS_FILE}: a decoder row is zero, which rescale_acts_by_decoder_norm cannot divide by."
+            )
+        tensors = {
+            **tensors,
+            "W_enc": _tensor(tensors, "W_enc") * norm,
+            "b_enc": _tensor(tensors, "b_enc") * norm,
+            "W_dec": _tensor(tensors, "W_dec") / norm[:, None],
+        }
+    return parsed, tensors
+
+
+_Reader = Callable[
+    [dict[str, Any], Mapping[str, Any], dict[str, Tensor]], tuple[SaeConfig, dict[str, Tensor]]
+]
+_READERS: dict[str, _Reader] = {"standard": _read_standard, "topk": _read_topk}
+
+
+@torch.no_grad()
+def _apply_b_dec(sae: SparseAutoencoder) -> None:
+    """Turn weights that take ``x`` into weights that take ``x - b_dec``."""
+    shift = sae.b_dec @ sae.W_enc
+    for name in sae.encoder_biases:
+        getattr(sae, name).add_(shift)
+
+
+def _whole(config: Mapping[str, Any], key: str) -> int:
+    value = config.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise StoreError(f"{CONFIG_FILE}: {key} has to be a whole number of at least 1, not {value!r}.")
+    return value
+
+
+def _tensor(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in tensors:
+        raise StoreError(f"{WEIGHTS_FILE} lacks the tensor {name}; it holds {sorted(tensors)}.")
+    return tensors[name]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise StoreError(f"{path} is larger than {_LARGEST_JSON} bytes: it is no SAE configuration.")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be read ({error.strerror or error}); is this an SAE directory?"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path} is not valid JSON ({error}); write the SAE again.") from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{path} has to hold a JSON object; it holds a {type(value).__name__}.")
+    return value
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read as safetensors ({error}); write the SAE again.") from error
+    for name, value in tensors.items():
+        if value.dtype not in _DTYPES:
+            raise StoreError(
+                f"{path}: tensor {name} has the type {value.dtype}; weights are floating-point numbers."
+            )
+    return {name: value.to(torch.float32) for name, value in tensors.items()}

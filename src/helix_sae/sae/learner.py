@@ -1,0 +1,187 @@
+"""One SAE under training: its parameters, optimiser, schedule, random stream and dead-feature clock."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from helix_sae.errors import DataError
+from helix_sae.sae.autoencoder import SparseAutoencoder
+from helix_sae.sae.config import L1Config, SaeConfig
+from helix_sae.sae.objective import Objective, Params, StepContext, StepResult
+from helix_sae.sae.registry import architecture_of
+from helix_sae.sae.scaling import InputScaling
+
+_ADAM_BETAS = (0.9, 0.999)
+_RESAMPLED_ENCODER_NORM = 0.2
+
+
+class SaeKey(NamedTuple):
+    """Names one SAE of a run: the site it reads and the name of its configuration."""
+
+    site: str
+    config: str
+
+
+class Learner:
+    """One SAE under training.
+
+    Parameters
+    ----------
+    key : SaeKey
+        Names it in messages and tables.
+    config : SaeConfig
+        With ``d_in`` filled in.
+    scaling : InputScaling
+        Of its site.
+    n_steps : int
+        Length of its schedules.
+    seed : int
+        Seed of the run. The SAE's own stream depends on this, its site and its configuration only, not on what else
+        is trained.
+    device : torch.device
+        Where to train.
+    """
+
+    def __init__(
+        self,
+        key: SaeKey,
+        config: SaeConfig,
+        scaling: InputScaling,
+        n_steps: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.key = key
+        self.config = config
+        self.scaling = scaling
+        self.n_steps = n_steps
+        self.steps_done = 0
+        self.tokens_seen = 0
+        self.generator = torch.Generator().manual_seed(stream_seed(seed + config.seed, key.site, config))
+        self.objective: Objective[Any] = architecture_of(config).objective(config)
+        start = self.objective.initialise(self.generator)
+        self.params: Params = {name: value.to(device).requires_grad_() for name, value in start.items()}
+        fused = device.type in ("cpu", "cuda")
+        self.optimiser = torch.optim.Adam(
+            self.params.values(), lr=config.peak_rate, betas=_ADAM_BETAS, fused=fused
+        )
+        self.tokens_since_fired = torch.zeros(config.d_sae, dtype=torch.int64, device=device)
+
+    @torch.no_grad()
+    def step(self, z: Float[Tensor, "n d_in"]) -> StepResult:
+        """Learn from one batch of scaled activations.
+
+        Raises
+        ------
+        DataError
+            If the loss is not finite, that is, an activation was not.
+        """
+        dead = self.dead()
+        context = StepContext(self.sparsity_weight(), dead if bool(dead.any()) else None)
+        weights = {name: value.detach() for name, value in self.params.items()}
+        result = self.objective.gradients(weights, z, context)
+        if not bool(torch.isfinite(result.loss)):
+            raise DataError(
+                f"The loss of the SAE {self.key.config!r} at site {self.key.site} became {float(result.loss)} at step "
+                f"{self.steps_done}: the activations of that batch are not finite, or the learning rate "
+                f"({self.rate():.2g}) is far too high."
+            )
+        self._descend(weights, result.gradients)
+        self._count(result, z.shape[0])
+        self._maybe_resample(weights, result, z)
+        self.steps_done += 1
+        return result
+
+    def dead(self) -> Tensor:
+        """Features that were not active for ``dead_after_tokens`` tokens, bool (d_sae,)."""
+        return self.tokens_since_fired >= self.config.dead_after_tokens
+
+    def rate(self) -> float:
+        """Learning rate of the coming step: linear rise, plateau, linear fall to (almost) 0."""
+        done = self.steps_done
+        warmup = self.config.warmup_fraction * self.n_steps
+        decay = self.config.decay_fraction * self.n_steps
+        rise = (done + 1) / (warmup + 1)
+        fall = (self.n_steps - done) / (decay + 1)
+        return self.config.peak_rate * max(0.0, min(1.0, rise, fall))
+
+    def sparsity_weight(self) -> float:
+        """Share of the full sparsity penalty at the coming step."""
+        warmup = getattr(self.config, "sparsity_warmup_fraction", 0.0) * self.n_steps
+        return min(1.0, (self.steps_done + 1) / (warmup + 1))
+
+    def export(self) -> SparseAutoencoder:
+        """The SAE as it stands, for raw activations, on the CPU."""
+        params = {name: value.detach().cpu() for name, value in self.params.items()}
+        scaling = InputScaling(self.scaling.mean.cpu(), self.scaling.scale)
+        return self.objective.export(params, scaling)
+
+    def _descend(self, weights: Params, gradients: Params) -> None:
+        for name in self.objective.unit_rows:
+            rows, gradient = weights[name], gradients[name]
+            # What only changes a row's length would be undone by the projection, yet count in Adam's moments.
+            gradient.sub_((gradient * rows).sum(1, keepdim=True) * rows)
+        clip_(list(gradients.values()), self.config.gradient_clip)
+        for name, value in self.params.items():
+            value.grad = gradients[name]
+        self.optimiser.param_groups[0]["lr"] = self.rate()
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        for name in self.objective.unit_rows:
+            weights[name].div_(weights[name].norm(dim=1, keepdim=True))
+
+    def _count(self, result: StepResult, n: int) -> None:
+        self.tokens_seen += n
+        self.tokens_since_fired.add_(n).masked_fill_(result.fired > 0, 0)
+
+    def _maybe_resample(self, weights: Params, result: StepResult, z: Float[Tensor, "n d_in"]) -> None:
+        """Restart dead features of an L1 SAE at batch ends that cross a multiple of ``dead_after_tokens``.
+
+        Not during the fall of the learning rate, where they could no longer learn.
+        """
+        period = self.config.dead_after_tokens
+        crossed = self.tokens_seen // period > (self.tokens_seen - z.shape[0]) // period
+        settled = self.steps_done >= (1 - self.config.decay_fraction) * self.n_steps
+        if not isinstance(self.config, L1Config) or not self.config.resample or not crossed or settled:
+            return
+        dead = self.dead().nonzero().squeeze(1)
+        if dead.numel():
+            self._restart(weights, dead, -result.residual)
+
+    def _restart(self, weights: Params, dead: Tensor, error: Float[Tensor, "n d_in"]) -> None:
+        """Point dead features at badly reconstructed tokens, with a small encoder (Bricken et al. 2023)."""
+        chance = error.square().sum(1).cpu()
+        chosen = torch.multinomial(chance, dead.numel(), replacement=True, generator=self.generator)
+        direction = error[chosen.to(error.device)]
+        direction = direction / direction.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        tied = "decoder" not in weights
+        size = 1.0 if tied else _RESAMPLED_ENCODER_NORM * float(weights["encoder"].norm(dim=1).mean())
+        weights["encoder"][dead] = direction * size
+        weights["b_enc"][dead] = 0.0
+        if not tied:
+            weights["decoder"][dead] = direction
+        for name in ("encoder", "decoder", "b_enc"):
+            if name in self.params:
+                state = self.optimiser.state[self.params[name]]
+                state["exp_avg"][dead] = 0.0
+                state["exp_avg_sq"][dead] = 0.0
+        self.tokens_since_fired[dead] = 0
+
+
+def clip_(gradients: list[Tensor], largest: float) -> None:
+    """Scale gradients in place so that their joint L2 norm is at most ``largest``."""
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
+    if float(norm) > largest:
+        for gradient in gradients:
+            gradient.mul_(largest / norm)
+
+
+def stream_seed(seed: int, site: str, config: SaeConfig) -> int:
+    """Seed of one SAE's random stream, the same whatever else is trained."""
+    text = f"{seed}|{site}|{config.model_dump_json(exclude={'seed'})}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1

@@ -1,0 +1,51 @@
+"""Every architecture by its name."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+
+from helix_sae.errors import ConfigurationError
+from helix_sae.sae.architectures.relu import ReluAutoencoder, ReluObjective
+from helix_sae.sae.architectures.relu_tied import ReluTiedObjective
+from helix_sae.sae.architectures.topk import TopKAutoencoder, TopKObjective
+from helix_sae.sae.autoencoder import SparseAutoencoder
+from helix_sae.sae.config import SaeConfig
+from helix_sae.sae.objective import Objective
+from helix_sae.sae.scaling import InputScaling
+
+
+class Architecture(NamedTuple):
+    """Training side and inference side of an architecture."""
+
+    objective: type[Objective[Any]]
+    autoencoder: type[SparseAutoencoder]
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "relu": Architecture(ReluObjective, ReluAutoencoder),
+    "relu_tied": Architecture(ReluTiedObjective, ReluAutoencoder),
+    "topk": Architecture(TopKObjective, TopKAutoencoder),
+}
+
+
+def architecture_of(config: SaeConfig) -> Architecture:
+    """Look up a configuration's architecture.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none of that name.
+    """
+    if config.architecture not in ARCHITECTURES:
+        raise ConfigurationError(
+            f"There is no SAE architecture {config.architecture!r}; there are {', '.join(ARCHITECTURES)}."
+        )
+    return ARCHITECTURES[config.architecture]
+
+
+def random_autoencoder(config: SaeConfig, scaling: InputScaling, seed: int) -> SparseAutoencoder:
+    """An SAE at its random start, untrained: a baseline."""
+    objective = architecture_of(config).objective(config)
+    return objective.export(objective.initialise(torch.Generator().manual_seed(seed)), scaling)

@@ -1,0 +1,59 @@
+"""Centring and scaling of activations, estimated once from data and folded into the weights on export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from helix_sae.errors import DataError
+
+
+@dataclass(frozen=True)
+class InputScaling:
+    """The map ``z = (x - mean) * scale`` under which SAEs are trained.
+
+    Attributes
+    ----------
+    mean : Tensor (d_in,)
+        Mean activation.
+    scale : float
+        Chosen so that the mean L2 norm of ``z`` is ``sqrt(d_in)``: coefficients and rates then mean the same at
+        every site.
+    """
+
+    mean: Float[Tensor, " d_in"]
+    scale: float
+
+    def apply(self, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_in"]:
+        """Scale raw activations."""
+        return (x - self.mean).mul_(self.scale)
+
+
+def estimate_scaling(x: Float[Tensor, "n d_in"], site: str) -> InputScaling:
+    """Estimate mean and scale in float64.
+
+    Raises
+    ------
+    DataError
+        If a value is not finite, or all rows are (nearly) the same.
+    """
+    finite = torch.isfinite(x)
+    if not bool(finite.all()):
+        row, column = (int(i) for i in torch.nonzero(~finite)[0])
+        raise DataError(
+            f"The activations of site {site} are not finite ({float(x[row, column])} in row {row}, dimension {column}); "
+            "extract them again, in float32 if they overflowed a smaller type."
+        )
+    wide = x.double()
+    mean = wide.mean(dim=0)
+    spread = (wide - mean).norm(dim=1).mean()
+    # Below this the differences are the rounding of float32, not something to learn.
+    if float(spread) <= 1e-6 * float(wide.norm(dim=1).mean()) or float(spread) == 0.0:
+        raise DataError(
+            f"Site {site} has constant activations ({x.shape[0]} rows, all the same): there is nothing to learn there; "
+            "leave this site out or check the extraction."
+        )
+    return InputScaling(mean.float(), float(x.shape[1] ** 0.5 / spread))

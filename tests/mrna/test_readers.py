@@ -1,0 +1,324 @@
+"""Readers: each format, each way a file can be broken, and real files when they are there."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helix_sae.errors import ConfigurationError, DataError, HelixSaeError
+from helix_sae.mrna.readers import (
+    read_csv,
+    read_fasta,
+    read_genbank,
+    read_gff3_coding_regions,
+    read_json,
+    read_sequences,
+)
+from helix_sae.mrna.records import RawRecords, Reporter, build_table, validate_table
+
+REAL = Path(__file__).parents[3] / "shared" / "data"
+needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"the measured data are not at {REAL}")
+
+
+def text(reader: Callable[[IO[bytes], str], RawRecords], content: str | bytes) -> RawRecords:
+    return reader(io.BytesIO(content.encode() if isinstance(content, str) else content), "file")
+
+
+def chunk(folder: Path, number: int, records: list[Any]) -> None:
+    (folder / f"mRNA_dataset_chunk_{number:04d}.json").write_text(json.dumps(records))
+
+
+def test_json_chunks_of_a_folder_in_order(tmp_path: Path) -> None:
+    chunk(tmp_path, 1, [{"sequence": "CCCC"}])
+    chunk(tmp_path, 0, [{"sequence": "AAAA", "annotations": {"functional": {"mrl": 2}}}, {"sequence": "GGGG"}])
+    (tmp_path / "dataset_metadata.json").write_text("{}")
+    (tmp_path / "notes.json").write_text("not json")
+    raw = read_sequences(str(tmp_path))
+    assert [r.values["sequence"] for r in raw.records] == ["AAAA", "GGGG", "CCCC"]
+    assert [r.place for r in raw.records] == ["record 0", "record 1", "record 0"]
+    assert raw.records[2].file == f"{tmp_path}/mRNA_dataset_chunk_0001.json"
+    table, _ = build_table(raw)
+    assert table["sequence_id"].tolist()[2] == "mRNA_dataset_chunk_0001_000000"
+    assert read_sequences(str(tmp_path / "mRNA_dataset_chunk_0001.json")).records[0].values["sequence"] == "CCCC"
+
+
+def test_json_entries_that_are_no_records_are_named() -> None:
+    raw = text(read_json, '[{"sequence": "AC"}, 7, {"sequence": "AC", "annotations": 3}]')
+    assert len(raw.records) == 1
+    assert [(r.record, r.field) for r in raw.rejected] == [("record 1", "record"), ("record 2", "annotations")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"sequence": "ACGT"},\n {"sequence"', "file, line 2, column"),
+        ("{}", "holds no list of records but dict"),
+        ("", "not valid JSON"),
+        ("[" * 100_000, "not JSON that can be read"),
+        (b"\xff\xfe[\x00]\x00", "byte 0: not UTF-8"),
+        ("[" + "9" * 5_000 + "]", "not JSON that can be read"),
+    ],
+)
+def test_broken_json(content: str | bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        text(read_json, content)
+
+
+def test_fasta() -> None:
+    raw = text(read_fasta, "\ufeff>a first one\r\nACGT\r\nacgu\r\n\r\n>b\r\nGG\r\n")
+    assert [r.values for r in raw.records] == [
+        {"sequence_id": "a", "sequence": "ACGTacgu"},
+        {"sequence_id": "b", "sequence": "GG"},
+    ]
+    raw = text(read_fasta, ">\nAC\n>b\n\n")
+    assert raw.rejected[0].field == "sequence_id"
+    with pytest.raises(DataError, match="record 1, sequence: is missing"):
+        build_table(RawRecords(raw.records, []))
+    with pytest.raises(DataError, match="not FASTA"):
+        text(read_fasta, "ACGT\n>a\nAC")
+
+
+def test_csv_with_mark_windows_lines_quotes_and_blank_lines() -> None:
+    raw = text(read_csv, '\ufeffutr,note\r\nACGT,"a ""b"", c"\r\n\r\nGG,"two\r\nlines"\r\nCC,x\r\n')
+    assert [r.values["utr"] for r in raw.records] == ["ACGT", "GG", "CC"]
+    assert raw.records[0].values["note"] == 'a "b", c'
+    assert [r.place for r in raw.records] == ["line 2", "line 5", "line 6"]
+
+
+def test_ragged_rows_are_named() -> None:
+    raw = text(read_csv, "sequence,mrl\nAC,1\nAC\nAC,1,2\n")
+    assert [(r.record, r.reason) for r in raw.rejected] == [
+        ("line 3", "1 fields where the header has 2"),
+        ("line 4", "3 fields where the header has 2"),
+    ]
+
+
+def test_a_cell_longer_than_the_csv_module_allows() -> None:
+    assert text(read_csv, "sequence\n" + "A" * 300_000 + "\n").records[0].values["sequence"] == "A" * 300_000
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "no header"),
+        ("\n", "no header"),
+        ("a,b,a\n1,2,3\n", r"more than once: \['a'\]"),
+        ('a,b\n"x"y,2\n', "line 2: not a well-formed table"),
+        ('a,b\n"x,2\n', "not a well-formed table"),
+        (b"a\n\xe9\n", "byte 2: not UTF-8"),
+    ],
+)
+def test_broken_tables(content: str | bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        text(read_csv, content)
+
+
+def test_parquet_tsv_and_compression_agree_with_csv(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"sequence": ["ACGT", "GG"], "functional_mrl": [1.5, None], "reads": [3, 4]})
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    frame.to_csv(tmp_path / "x.tsv.gz", index=False, sep="\t")
+    frame.to_csv(tmp_path / "x.CSV.xz", index=False)
+    frame.to_parquet(tmp_path / "x.parquet")
+    tables = [
+        build_table(read_sequences(str(tmp_path / name)))[0].drop(columns="sequence_id")
+        for name in ("x.csv", "x.tsv.gz", "x.CSV.xz", "x.parquet")
+    ]
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(table, tables[0])
+
+
+def test_any_url() -> None:
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/readers/in.fa.gz", gzip.compress(b">a\nACGT\n"))
+    assert read_sequences("memory://readers/in.fa.gz").records[0].values == {"sequence_id": "a", "sequence": "ACGT"}
+    assert read_sequences("memory://readers", "fasta").records[0].file == "memory://readers/in.fa.gz"
+
+
+def test_files_that_are_not_there_or_empty_or_of_no_known_format(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read_sequences(str(tmp_path / "absent.csv"))
+    with pytest.raises(DataError, match="no file of this folder is named"):
+        read_sequences(str(tmp_path))
+    (tmp_path / "x.dat").touch()
+    with pytest.raises(ConfigurationError, match="cannot be told from the name"):
+        read_sequences(str(tmp_path / "x.dat"))
+    for name in ("x.csv", "x.fa", "x.gb", "x.json", "x.parquet"):
+        (tmp_path / name).touch()
+        with pytest.raises(DataError, match=name):
+            read_sequences(str(tmp_path / name))
+    (tmp_path / "y.csv").write_text("sequence\n")
+    with pytest.raises(DataError, match="holds no record"):
+        read_sequences(str(tmp_path / "y.csv"))
+    (tmp_path / "z.csv.gz").write_bytes(gzip.compress(b"sequence\nACGT\n" * 100)[:-12])
+    with pytest.raises(DataError, match=r"z\.csv\.gz: the file cannot be read"):
+        read_sequences(str(tmp_path / "z.csv.gz"))
+
+
+GFF = "##gff-version 3\na\tx\tCDS\t3\t8\t.\t+\t0\tID=c\na\tx\tCDS\t9\t11\t.\t+\t0\tID=c\nb\tx\tUTR5\t1\t2\t.\t+\t.\t.\n"
+
+
+def test_fasta_with_coding_regions(tmp_path: Path) -> None:
+    (tmp_path / "x.fa").write_text(">a\nACATGAAAAAATAAC\n>b\nACGT\n")
+    (tmp_path / "x.gff3").write_text(GFF)
+    table, _ = build_table(read_sequences(str(tmp_path / "x.fa"), gff3=str(tmp_path / "x.gff3")))
+    assert table["cds_start"].tolist() == [2, pd.NA]
+    assert table["cds_end"].tolist() == [11, pd.NA]
+    (tmp_path / "x.gff3").write_text(GFF.replace("a\t", "absent\t"))
+    with pytest.raises(DataError, match=r"1 of 1 annotated sequences are not in .*x\.fa.*'absent'"):
+        read_sequences(str(tmp_path / "x.fa"), gff3=str(tmp_path / "x.gff3"))
+    with pytest.raises(ConfigurationError, match="gff3 goes with FASTA"):
+        read_sequences(str(tmp_path / "x.csv"), "csv", gff3="x") if (tmp_path / "x.csv").write_text("a\n") else None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("\t+\t", "\t-\t"), "line 2: a coding region on the reverse strand"),
+        (("\t9\t11\t", "\t10\t12\t"), "sequence a: its coding features are not adjacent"),
+        (("\t3\t8\t", "\t0\t8\t"), "line 2: '0' to '8'"),
+        (("\t3\t8\t", "\tx\t8\t"), "line 2: 'x' to '8'"),
+        (("\t0\tID=c", "\t0"), "line 2: 8 fields"),
+    ],
+)
+def test_broken_gff3(change: tuple[str, str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_gff3_coding_regions(io.BytesIO(GFF.replace(*change).encode()), "file")
+
+
+def genbank(location: str = "3..11", features: str = "") -> str:
+    return (
+        "LOCUS       NM_1  15 bp    mRNA    linear   PRI 01-JAN-2020\n"
+        "VERSION     NM_1.2\nFEATURES             Location/Qualifiers\n"
+        '     gene            1..15\n                     /gene="ABC"\n'
+        f"     CDS             {location}\n{features}"
+        "ORIGIN\n        1 acatgaaaaa ataac\n//\n"
+    )
+
+
+def test_genbank() -> None:
+    raw = text(read_genbank, genbank() + genbank("3..>15").replace("NM_1.2", "NM_2.1"))
+    assert [r.values for r in raw.records] == [
+        {"sequence_id": "NM_1.2", "sequence": "ACATGAAAAAATAAC", "metadata_gene_id": "ABC", "cds_start": 2, "cds_end": 11},
+        {"sequence_id": "NM_2.1", "sequence": "ACATGAAAAAATAAC", "metadata_gene_id": "ABC", "cds_start": 2, "cds_end": None},
+    ]
+    table, _ = build_table(raw)
+    assert table["cluster"].tolist() == ["ABC", "ABC"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        (genbank("complement(3..11)"), "reverse strand"),
+        (genbank("join(3..5,7..12)"), "2 pieces"),
+        (genbank("<1..11"), "starts before the record"),
+        (genbank(features="     CDS             1..3\n"), "2 coding regions"),
+    ],
+)
+def test_genbank_records_without_a_plain_coding_region(entry: str, reason: str) -> None:
+    rejected = text(read_genbank, entry).rejected
+    assert [r.field for r in rejected] == ["CDS"]
+    assert reason in rejected[0].reason
+
+
+def read_all(suffix: str, content: bytes) -> None:
+    """What a user does with a file: it must give a table, or an error of this package."""
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file(f"/fuzz/in.{suffix}", content)
+    try:
+        table, _ = build_table(read_sequences(f"memory://fuzz/in.{suffix}"), on_bad_record="set_aside")
+    except HelixSaeError:
+        return
+    validate_table(table)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(
+        st.sampled_from(["sequence", "annotations", "functional", "mrl", "metadata", "cds_start", "codon_usage", "x"])
+        | st.text(max_size=4),
+        inner,
+        max_size=5,
+    ),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(json_values, max_size=4) | json_values)
+def test_any_json_value(value: Any) -> None:
+    read_all("json", json.dumps(value).encode())
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(["json", "fa", "csv", "tsv", "gb"]), st.binary(max_size=200))
+def test_any_bytes(suffix: str, content: bytes) -> None:
+    read_all(suffix, content)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(["csv", "fa", "json", "tsv"]), st.text(alphabet='ACGTU,>"\n\r\t sequnc[]{}:019.\x00\ufeff', max_size=80))
+def test_any_text_of_the_formats_own_letters(suffix: str, content: str) -> None:
+    read_all(suffix, content.encode())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["fa", "csv", "gb", "json"]), st.integers(0, 10_000), st.binary(min_size=1, max_size=3))
+def test_any_damage_to_a_good_file(suffix: str, position: int, damage: bytes) -> None:
+    good = {
+        "fa": b">a one\nACGTACGT\n>b\nGGCC\n",
+        "csv": b"sequence_id,sequence,cds_start,cds_end\na,ACATGAAATAAC,2,11\nb,GG,,\n",
+        "gb": genbank().encode(),
+        "json": b'[{"sequence": "ACGT", "annotations": {"functional": {"mrl": 3.5}}, "metadata": {"source": "x"}}]',
+    }[suffix]
+    position %= len(good)
+    read_all(suffix, good[:position] + damage + good[position + len(damage) :])
+    read_all(suffix, good[:position])
+
+
+@needs_real
+def test_measured_variants() -> None:
+    raw = read_sequences(str(REAL / "snv_5utr_mrl.csv"))
+    columns = {"sequence": "utr", "functional_mrl": "mrl"}
+    table, rejected = build_table(raw, columns=columns, reporter=Reporter())
+    measured = pd.read_csv(REAL / "snv_5utr_mrl.csv")
+    assert rejected.empty
+    assert table["functional_mrl"].tolist() == measured["mrl"].tolist()
+    assert table["reads"].tolist() == measured["reads"].tolist()
+    assert table["cluster"].nunique() == measured["mother"].nunique()
+    assert (table["mother"] == table["sequence_id"]).sum() == 867
+    variants = table[table["mother"].notna() & (table["mother"] != table["sequence_id"])]
+    assert len(variants) == 1_996
+    assert set(table["cds_start"]) == {50}
+    assert table["sequence"].str[50:].unique().tolist() == ["AUGGGCGAA"]
+
+
+@needs_real
+def test_measured_random_utrs() -> None:
+    raw = read_sequences(str(REAL / "random_5utr_mrl.csv"))
+    table, rejected = build_table(
+        raw, columns={"sequence": "utr", "functional_mrl": "mrl"}, reporter=Reporter(), cluster_by="none"
+    )
+    assert (len(table), len(rejected)) == (20_000, 0)
+
+
+@needs_real
+def test_yeast_transcripts() -> None:
+    raw = read_sequences(str(REAL / "yeast_transcripts.fa"), gff3=str(REAL / "yeast_transcripts.gff3"))
+    table, _ = build_table(raw)
+    assert len(table) == 68
+    assert set(table["cds_start"]) == {250}
+    starts = [s[i : i + 3] for s, i in zip(table["sequence"], table["cds_start"], strict=True)]
+    stops = [s[i - 3 : i] for s, i in zip(table["sequence"], table["cds_end"], strict=True)]
+    assert set(starts) == {"AUG"}
+    assert set(stops) <= {"UAA", "UAG", "UGA"}
