@@ -1,8 +1,8 @@
 """Spreading pure work over this process or a cluster.
 
-A piece of work is a picklable function of one item; items and results are small (handles, ids, parameters), arrays go through
-storage. What does the work is one setting of the environment, made once by the project's hook with :func:`use_engine`;
-no other module knows it.
+A piece of work is a picklable function of one item; items and results are small (handles, ids, parameters), arrays go
+through storage. What does the work is one setting of the environment, made by the project's hook with
+:func:`set_engine`; no other module knows it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import atexit
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from helix_sae.errors import ConfigurationError, HelixSaeError
+from helix_sae.progress import progress_bar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -44,7 +45,6 @@ class EngineParameters(BaseModel):
         Arguments of ``dask_jobqueue.SLURMCluster`` to start a cluster instead (``queue``, ``cores``, ``memory``...).
     timeout_s : float
         How long to wait for the workers.
-
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -122,17 +122,15 @@ def map_work(
     EngineError
         If the cluster cannot be reached or a worker dies. What the function raises comes through as it is; work
         not begun is then given up.
-
     """
     runners = {"serial": _map_serial, "threads": _map_threads, "dask": _map_dask}
     results = runners[_engine.kind](function, items, _engine)
     weights = [1] * len(items) if sizes is None else list(sizes)
-    if not items or not sys.stderr.isatty():
-        yield from results
-        return
-    with _progress(label, sum(weights), unit) as advance:
+    done = 0
+    with progress_bar(label, sum(weights), unit) as advance:
         for index, result in results:
-            advance(weights[index])
+            done += weights[index]
+            advance(done)
             yield index, result
 
 
@@ -175,20 +173,21 @@ def _map_dask(
     index_of = {future.key: index for index, future in enumerate(futures)}
     try:
         for future in distributed.as_completed(futures):
+            index = index_of[future.key]
             try:
                 result = future.result()
-            except (distributed.KilledWorker, distributed.scheduler.KilledWorker) as error:
+            except distributed.KilledWorker as error:
                 raise EngineError(
-                    f"The worker that did item {index_of[future.key]} died more than once ({error}); see its log, "
-                    "most often it ran out of memory. What was completed stays."
+                    f"The worker that did item {index} died more than once ({error}); see its log: most often it ran "
+                    "out of memory. What was completed stays."
                 ) from error
-            except (OSError, distributed.CommClosedError) as error:
+            except (OSError, CancelledError) as error:
                 if client.status == "running":
                     raise
                 raise EngineError(
                     f"The Dask scheduler is gone ({error}). What was completed stays; run again to go on."
                 ) from error
-            yield index_of[future.key], result
+            yield index, result
             future.release()
     finally:
         client.cancel(futures)
@@ -199,7 +198,7 @@ def _dask_client(parameters_json: str) -> tuple[Any, Any]:
     """Connect once in the process, and make sure that the workers can import this package."""
     parameters = EngineParameters.model_validate_json(parameters_json)
     try:
-        import distributed
+        import distributed  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise ConfigurationError(
             "engine kind: dask needs Dask; install the extra: pip install 'helix-sae[cluster]'."
@@ -207,7 +206,7 @@ def _dask_client(parameters_json: str) -> tuple[Any, Any]:
     address: Any = parameters.address
     try:
         if parameters.slurm is not None:
-            from dask_jobqueue import SLURMCluster
+            from dask_jobqueue.slurm import SLURMCluster  # noqa: PLC0415 - an extra
 
             address = SLURMCluster(**parameters.slurm)
             address.scale(jobs=parameters.workers)
@@ -228,27 +227,3 @@ def _dask_client(parameters_json: str) -> tuple[Any, Any]:
 def _preflight() -> str:
     """Run on a worker: unpickling it imports this package there."""
     return sys.version
-
-
-@contextmanager
-def _progress(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar with the rate and the time left."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit + " {task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task: TaskID = progress.add_task(label, total=total, rate="")
-
-        def advance(amount: int) -> None:
-            progress.advance(task, amount)
-            speed = progress.tasks[0].speed
-            progress.update(task, rate="" if speed is None else f"{speed:,.0f}/s")
-
-        yield advance

@@ -8,11 +8,15 @@ from typing import Any
 
 from omegaconf.resolvers import oc
 
+from helix_sae.hooks import ProjectHooks
+
 
 def _temporary_folder(name: str) -> str:
     """Path of `name` below the system's folder for temporary files."""
     return (Path(tempfile.gettempdir()) / name).as_posix()
 
+
+HOOKS: tuple[Any, ...] = (ProjectHooks(),)
 
 # `.telemetry` withholds consent for commands; this keeps the plug-in out of sessions as well.
 DISABLE_HOOKS_FOR_PLUGINS: tuple[str, ...] = ("kedro-telemetry",)

@@ -199,11 +199,13 @@ def pair_table(
                 "target_cds_end": pd.NA,
                 "cluster": f"c{i if n_clusters is None else i % n_clusters}",
                 "kind": "random",
+                "role": "effect",
                 "is_sham": False,
                 "edit_positions": at.tolist(),
                 "edit_distance": edits,
                 "has_indel": False,
                 "difference": float(rng.normal()),
+                "difference_kind": "measured",
                 "split": "discovery" if i % 2 == 0 else "heldout",
             }
         )

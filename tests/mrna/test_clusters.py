@@ -51,7 +51,10 @@ def test_families_are_found_as_by_comparing_all_pairs() -> None:
     sequences: list[str] = []
     for _ in range(40):
         parent = random_sequence(rng, int(rng.integers(60, 400)))
-        sequences += [parent, *(mutated(rng, parent, len(parent) // 20) for _ in range(int(rng.integers(0, 6))))]
+        sequences += [
+            parent,
+            *(mutated(rng, parent, len(parent) // 20) for _ in range(int(rng.integers(0, 6)))),
+        ]
     rng.shuffle(sequences)
     assert similarity_components(sequences).tolist() == all_pairs_components(sequences, 12, 0.25)
 
@@ -68,7 +71,9 @@ def test_one_changed_letter_joins_and_unrelated_sequences_stay_apart() -> None:
 def test_part_of_a_transcript_belongs_to_it() -> None:
     rng = np.random.default_rng(2)
     transcript = random_sequence(rng, 3_000)
-    component = similarity_components([transcript, random_sequence(rng, 3_000), transcript[:60]], sketch=3_000)
+    component = similarity_components(
+        [transcript, random_sequence(rng, 3_000), transcript[:60]], sketch=3_000
+    )
     assert component.tolist() == [0, 1, 0]
 
 
@@ -78,7 +83,7 @@ def test_a_common_tail_does_not_join() -> None:
     assert len(set(similarity_components(sequences).tolist())) == 50
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.text(alphabet="AC", min_size=1, max_size=12), min_size=1, max_size=12))
 def test_any_input_is_partitioned_and_equal_sequences_stay_together(sequences: list[str]) -> None:
     component = similarity_components(sequences, k=3)

@@ -26,9 +26,6 @@ from helix_sae.mrna.readers import (
 )
 from helix_sae.mrna.records import RawRecords, Reporter, build_table, validate_table
 
-REAL = Path(__file__).parents[3] / "shared" / "data"
-needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"the measured data are not at {REAL}")
-
 
 def text(reader: Callable[[IO[bytes], str], RawRecords], content: str | bytes) -> RawRecords:
     return reader(io.BytesIO(content.encode() if isinstance(content, str) else content), "file")
@@ -40,7 +37,9 @@ def chunk(folder: Path, number: int, records: list[Any]) -> None:
 
 def test_json_chunks_of_a_folder_in_order(tmp_path: Path) -> None:
     chunk(tmp_path, 1, [{"sequence": "CCCC"}])
-    chunk(tmp_path, 0, [{"sequence": "AAAA", "annotations": {"functional": {"mrl": 2}}}, {"sequence": "GGGG"}])
+    chunk(
+        tmp_path, 0, [{"sequence": "AAAA", "annotations": {"functional": {"mrl": 2}}}, {"sequence": "GGGG"}]
+    )
     (tmp_path / "dataset_metadata.json").write_text("{}")
     (tmp_path / "notes.json").write_text("not json")
     raw = read_sequences(str(tmp_path))
@@ -49,13 +48,18 @@ def test_json_chunks_of_a_folder_in_order(tmp_path: Path) -> None:
     assert raw.records[2].file == f"{tmp_path}/mRNA_dataset_chunk_0001.json"
     table, _ = build_table(raw)
     assert table["sequence_id"].tolist()[2] == "mRNA_dataset_chunk_0001_000000"
-    assert read_sequences(str(tmp_path / "mRNA_dataset_chunk_0001.json")).records[0].values["sequence"] == "CCCC"
+    assert (
+        read_sequences(str(tmp_path / "mRNA_dataset_chunk_0001.json")).records[0].values["sequence"] == "CCCC"
+    )
 
 
 def test_json_entries_that_are_no_records_are_named() -> None:
     raw = text(read_json, '[{"sequence": "AC"}, 7, {"sequence": "AC", "annotations": 3}]')
     assert len(raw.records) == 1
-    assert [(r.record, r.field) for r in raw.rejected] == [("record 1", "record"), ("record 2", "annotations")]
+    assert [(r.record, r.field) for r in raw.rejected] == [
+        ("record 1", "record"),
+        ("record 2", "annotations"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +144,10 @@ def test_parquet_tsv_and_compression_agree_with_csv(tmp_path: Path) -> None:
 def test_any_url() -> None:
     fs = fsspec.filesystem("memory")
     fs.pipe_file("/readers/in.fa.gz", gzip.compress(b">a\nACGT\n"))
-    assert read_sequences("memory://readers/in.fa.gz").records[0].values == {"sequence_id": "a", "sequence": "ACGT"}
+    assert read_sequences("memory://readers/in.fa.gz").records[0].values == {
+        "sequence_id": "a",
+        "sequence": "ACGT",
+    }
     assert read_sequences("memory://readers", "fasta").records[0].file == "memory://readers/in.fa.gz"
 
 
@@ -177,7 +184,9 @@ def test_fasta_with_coding_regions(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"1 of 1 annotated sequences are not in .*x\.fa.*'absent'"):
         read_sequences(str(tmp_path / "x.fa"), gff3=str(tmp_path / "x.gff3"))
     with pytest.raises(ConfigurationError, match="gff3 goes with FASTA"):
-        read_sequences(str(tmp_path / "x.csv"), "csv", gff3="x") if (tmp_path / "x.csv").write_text("a\n") else None
+        read_sequences(str(tmp_path / "x.csv"), "csv", gff3="x") if (tmp_path / "x.csv").write_text(
+            "a\n"
+        ) else None
 
 
 @pytest.mark.parametrize(
@@ -197,7 +206,7 @@ def test_broken_gff3(change: tuple[str, str], message: str) -> None:
 
 def genbank(location: str = "3..11", features: str = "") -> str:
     return (
-        "LOCUS       NM_1  15 bp    mRNA    linear   PRI 01-JAN-2020\n"
+        "LOCUS       NM_1                      15 bp    mRNA    linear   PRI 01-JAN-2020\n"
         "VERSION     NM_1.2\nFEATURES             Location/Qualifiers\n"
         '     gene            1..15\n                     /gene="ABC"\n'
         f"     CDS             {location}\n{features}"
@@ -208,8 +217,20 @@ def genbank(location: str = "3..11", features: str = "") -> str:
 def test_genbank() -> None:
     raw = text(read_genbank, genbank() + genbank("3..>15").replace("NM_1.2", "NM_2.1"))
     assert [r.values for r in raw.records] == [
-        {"sequence_id": "NM_1.2", "sequence": "ACATGAAAAAATAAC", "metadata_gene_id": "ABC", "cds_start": 2, "cds_end": 11},
-        {"sequence_id": "NM_2.1", "sequence": "ACATGAAAAAATAAC", "metadata_gene_id": "ABC", "cds_start": 2, "cds_end": None},
+        {
+            "sequence_id": "NM_1.2",
+            "sequence": "ACATGAAAAAATAAC",
+            "metadata_gene_id": "ABC",
+            "cds_start": 2,
+            "cds_end": 11,
+        },
+        {
+            "sequence_id": "NM_2.1",
+            "sequence": "ACATGAAAAAATAAC",
+            "metadata_gene_id": "ABC",
+            "cds_start": 2,
+            "cds_end": None,
+        },
     ]
     table, _ = build_table(raw)
     assert table["cluster"].tolist() == ["ABC", "ABC"]
@@ -243,37 +264,46 @@ def read_all(suffix: str, content: bytes) -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(
-        st.sampled_from(["sequence", "annotations", "functional", "mrl", "metadata", "cds_start", "codon_usage", "x"])
-        | st.text(max_size=4),
-        inner,
-        max_size=5,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                ["sequence", "annotations", "functional", "mrl", "metadata", "cds_start", "codon_usage", "x"]
+            )
+            | st.text(max_size=4),
+            inner,
+            max_size=5,
+        )
     ),
     max_leaves=20,
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(json_values, max_size=4) | json_values)
 def test_any_json_value(value: Any) -> None:
     read_all("json", json.dumps(value).encode())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(["json", "fa", "csv", "tsv", "gb"]), st.binary(max_size=200))
 def test_any_bytes(suffix: str, content: bytes) -> None:
     read_all(suffix, content)
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.sampled_from(["csv", "fa", "json", "tsv"]), st.text(alphabet='ACGTU,>"\n\r\t sequnc[]{}:019.\x00\ufeff', max_size=80))
+@settings(max_examples=150)
+@given(
+    st.sampled_from(["csv", "fa", "json", "tsv"]),
+    st.text(alphabet='ACGTU,>"\n\r\t sequnc[]{}:019.\x00\ufeff', max_size=80),
+)
 def test_any_text_of_the_formats_own_letters(suffix: str, content: str) -> None:
     read_all(suffix, content.encode())
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.sampled_from(["fa", "csv", "gb", "json"]), st.integers(0, 10_000), st.binary(min_size=1, max_size=3))
+@settings(max_examples=60)
+@given(
+    st.sampled_from(["fa", "csv", "gb", "json"]), st.integers(0, 10_000), st.binary(min_size=1, max_size=3)
+)
 def test_any_damage_to_a_good_file(suffix: str, position: int, damage: bytes) -> None:
     good = {
         "fa": b">a one\nACGTACGT\n>b\nGGCC\n",
@@ -286,12 +316,11 @@ def test_any_damage_to_a_good_file(suffix: str, position: int, damage: bytes) ->
     read_all(suffix, good[:position])
 
 
-@needs_real
-def test_measured_variants() -> None:
-    raw = read_sequences(str(REAL / "snv_5utr_mrl.csv"))
+def test_measured_variants(shared_data: Path) -> None:
+    raw = read_sequences(str(shared_data / "snv_5utr_mrl.csv"))
     columns = {"sequence": "utr", "functional_mrl": "mrl"}
     table, rejected = build_table(raw, columns=columns, reporter=Reporter())
-    measured = pd.read_csv(REAL / "snv_5utr_mrl.csv")
+    measured = pd.read_csv(shared_data / "snv_5utr_mrl.csv")
     assert rejected.empty
     assert table["functional_mrl"].tolist() == measured["mrl"].tolist()
     assert table["reads"].tolist() == measured["reads"].tolist()
@@ -303,22 +332,23 @@ def test_measured_variants() -> None:
     assert table["sequence"].str[50:].unique().tolist() == ["AUGGGCGAA"]
 
 
-@needs_real
-def test_measured_random_utrs() -> None:
-    raw = read_sequences(str(REAL / "random_5utr_mrl.csv"))
+def test_measured_random_utrs(shared_data: Path) -> None:
+    raw = read_sequences(str(shared_data / "random_5utr_mrl.csv"))
     table, rejected = build_table(
         raw, columns={"sequence": "utr", "functional_mrl": "mrl"}, reporter=Reporter(), cluster_by="none"
     )
     assert (len(table), len(rejected)) == (20_000, 0)
 
 
-@needs_real
-def test_yeast_transcripts() -> None:
-    raw = read_sequences(str(REAL / "yeast_transcripts.fa"), gff3=str(REAL / "yeast_transcripts.gff3"))
+def test_yeast_transcripts(shared_data: Path) -> None:
+    raw = read_sequences(
+        str(shared_data / "yeast_transcripts.fa"), gff3=str(shared_data / "yeast_transcripts.gff3")
+    )
     table, _ = build_table(raw)
     assert len(table) == 68
     assert set(table["cds_start"]) == {250}
     starts = [s[i : i + 3] for s, i in zip(table["sequence"], table["cds_start"], strict=True)]
     stops = [s[i - 3 : i] for s, i in zip(table["sequence"], table["cds_end"], strict=True)]
-    assert set(starts) == {"AUG"}
+    # One of the 68 has no AUG where its annotation says.
+    assert starts.count("AUG") == 67
     assert set(stops) <= {"UAA", "UAG", "UGA"}

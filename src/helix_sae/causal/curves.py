@@ -115,6 +115,13 @@ class Curve(NamedTuple):
     outcome: GroupOutcome
     y_patched: Float[np.ndarray, " n_pairs"]
 
+    def sorted(self) -> Curve:
+        """The same curve with ascending k, each once."""
+        k, first = np.unique(self.k, return_index=True)
+        out = self.outcome
+        kept = GroupOutcome(out.y[first], out.magnitude[first], out.y_source, out.y_target, out.divergence[first])
+        return Curve(self.kind, k, self.n_nodes, kept, self.y_patched)
+
 
 def log_spaced(n_nodes: int, n_points: int = 20) -> Int[np.ndarray, " k"]:
     """0, and about ``n_points`` numbers of nodes from 1 to all, evenly spaced on a logarithmic scale."""
@@ -178,14 +185,14 @@ def curve(
 
 def faithfulness(outcome: GroupOutcome, y_all: Float[np.ndarray, " n_pairs"]) -> Float[np.ndarray, " n_sets"]:
     """``F`` of each set; see the module's head."""
-    top, bottom = _gains(outcome, y_all)
+    top, bottom = oriented_gains(outcome, y_all)
     return top.sum(axis=0) / bottom.sum(axis=0)
 
 
-def _gains(
+def oriented_gains(
     outcome: GroupOutcome, y_all: Float[np.ndarray, " n_pairs"]
 ) -> tuple[Float[np.ndarray, "n_pairs n_sets"], Float[np.ndarray, "n_pairs n_sets"]]:
-    """Oriented gains of each pair: of the sets, and of everything."""
+    """Gain of each pair from the sets and from everything, oriented towards the target: the terms of ``F``."""
     sign = np.sign(outcome.y_target - outcome.y_source)
     top = ((outcome.y - outcome.y_source) * sign).T
     bottom = ((y_all - outcome.y_source) * sign)[:, None]
@@ -204,7 +211,7 @@ def curve_table(
         n_clusters`` and the labels given. For a necessity curve ``faithfulness`` is that of what is left, the
         completeness of the k nodes given back.
     """
-    top, bottom = _gains(found.outcome, found.y_patched)
+    top, bottom = oriented_gains(found.outcome, found.y_patched)
     draws = resampled_ratios(top, bottom, clusters, n_resamples, seed)
     divergence = found.outcome.divergence.T
     spread = resampled_ratios(divergence, np.ones_like(divergence), clusters, n_resamples, seed)
@@ -238,51 +245,6 @@ def _interval(draws: Float[np.ndarray, "n columns"] | None, columns: int) -> Flo
 def area(share: Float[np.ndarray, " n"], value: Float[np.ndarray, "... n"]) -> Float[np.ndarray, "..."]:
     """Trapezoidal area under a curve over the share of nodes, as MIB computes it."""
     return np.trapezoid(value, share, axis=-1)
-
-
-def curve_summary(
-    found: Curve,
-    clusters: np.ndarray,
-    *,
-    shares: Sequence[float] = MIB_SHARES,
-    level: float = 0.8,
-    n_resamples: int = DEFAULT_RESAMPLES,
-    seed: int = 0,
-    **labels: Any,
-) -> pd.DataFrame:
-    """CPR and CMD of a sufficiency curve run at :func:`share_counts` of the same shares, with intervals.
-
-    Parameters
-    ----------
-    found : Curve
-        Points in the order of ``shares``.
-    clusters : array (n_pairs,)
-    level : float
-        Faithfulness whose number of nodes is looked up.
-
-    Returns
-    -------
-    DataFrame
-        One row: the labels, ``cpr, cpr_low, cpr_high, cmd, cmd_low, cmd_high``, ``k_at_level`` (smallest k run whose
-        faithfulness reaches the level; NA when none does), ``level``, ``n_nodes``.
-    """
-    x = np.asarray(shares, dtype=np.float64)
-    if len(x) != len(found.k):
-        raise ConfigurationError(f"The curve has {len(found.k)} points, the shares are {len(x)}.")
-    values = faithfulness(found.outcome, found.y_patched)
-    draws = resampled_ratios(*_gains(found.outcome, found.y_patched), clusters, n_resamples, seed)
-    row: dict[str, Any] = dict(labels)
-    for name, measure in (("cpr", lambda f: f), ("cmd", lambda f: np.abs(1.0 - f))):
-        row[name] = float(area(x, measure(values)))
-        resampled = None if draws is None else area(x, measure(draws))[:, None]
-        row[f"{name}_low"], row[f"{name}_high"] = _interval(resampled, 1)[:, 0]
-    reached = found.k[values >= level]
-    row |= {
-        "k_at_level": int(reached.min()) if len(reached) else pd.NA,
-        "level": level,
-        "n_nodes": found.n_nodes,
-    }
-    return pd.DataFrame([row]).astype({"k_at_level": "Int64"})
 
 
 def ceilings(
@@ -323,7 +285,7 @@ def ceilings(
         positions=positions,
         token_budget=token_budget,
     )
-    top, bottom = _gains(out, out.y_target)
+    top, bottom = oriented_gains(out, out.y_target)
     low, high = _interval(resampled_ratios(top, bottom, clusters, n_resamples, seed), len(sets))
     return pd.DataFrame(
         {

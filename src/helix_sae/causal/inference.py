@@ -8,16 +8,17 @@ feature the target's value moves the prediction the way the phenotype goes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
+from scipy import stats
 
 from helix_sae.causal.effects import Effects
 from helix_sae.causal.interfaces import ERROR
 from helix_sae.errors import AnalysisError
-from helix_sae.statistics.bootstrap import cluster_weights
+from helix_sae.statistics.bootstrap import cluster_weights, replication_rate
 from helix_sae.statistics.multiple_testing import adjust
 
 Orientation = Literal["difference", "prediction"]
@@ -303,29 +304,27 @@ def select_and_test(
 def designed_against_sham(
     found: Effects, pairs: pd.DataFrame, nodes: Mapping[str, Int[np.ndarray, " k"]] | None = None
 ) -> pd.DataFrame:
-    """Total absolute effect of nodes for each pair, to set edits beside their shams.
+    """How much the nodes of each pair do together, to set edits beside their shams.
 
     Parameters
     ----------
     found, pairs
         See :func:`effects_table`.
     nodes : mapping of site to indices, optional
-        Nodes to sum over; all features when absent.
+        Nodes to sum over; all features when absent. Nodes that were left out of exact runs count as 0.
 
     Returns
     -------
     DataFrame
-        ``pair_id, kind, is_sham, cluster, split, total_effect`` (sum over nodes of |effect|), ``largest_effect``,
-        ``predicted_difference``, ``difference``.
+        ``pair_id, kind, role, is_sham, cluster, split``; ``total_effect``, the sum of |effect| over nodes;
+        ``largest_effect``; ``predicted_difference`` and ``difference`` (known), both in the direction that was run.
     """
-    columns: list[np.ndarray] = []
+    columns: list[Float[np.ndarray, "n_pairs k"]] = []
     for site, values in found.values.items():
-        chosen = (
-            np.arange(values.shape[1] - 1) if nodes is None else nodes.get(site, np.zeros(0, dtype=np.int64))
-        )
+        chosen = np.arange(values.shape[1] - 1) if nodes is None else nodes.get(site, np.zeros(0, dtype=np.int64))
         columns.append(np.abs(np.nan_to_num(values[:, chosen])))
     sizes = np.concatenate(columns, axis=1)
-    out = pairs.loc[:, ["pair_id", "kind", "is_sham", "cluster", "split"]].reset_index(drop=True)
+    out = pairs.loc[:, ["pair_id", "kind", "role", "is_sham", "cluster", "split"]].reset_index(drop=True)
     turned = 1.0 if found.metadata["direction"] == "source_to_target" else -1.0
     return out.assign(
         total_effect=sizes.sum(axis=1),
@@ -333,3 +332,59 @@ def designed_against_sham(
         predicted_difference=found.y_target - found.y_source,
         difference=turned * pairs["difference"].to_numpy(dtype=np.float64),
     )
+
+
+MADE_OR_BROKEN = "uaug_make or uaug_break"
+"""The two kinds of edit that make or break an upstream AUG, taken together."""
+
+
+def designed_test(designed: pd.DataFrame, *, measure: str = "total_effect") -> pd.DataFrame:
+    """Are edits felt more than their shams, and moved the way they should be?
+
+    Parameters
+    ----------
+    designed : DataFrame
+        Of :func:`designed_against_sham`.
+    measure : str
+        Column compared: ``total_effect``, ``largest_effect``.
+
+    Returns
+    -------
+    DataFrame
+        One row for each split (``all`` too) and kind (:data:`MADE_OR_BROKEN` too): ``n, n_sham``,
+        ``median, median_sham``, ``p_value`` (one-sided Mann-Whitney, edits larger; NaN when there are no shams),
+        ``auc``, ``sign_agreement`` of predicted and known differences with ``sign_low, sign_high`` (Wilson). Decoys
+        stand in the place of edits under their own kind.
+    """
+    rows: list[dict[str, Any]] = []
+    upstream = designed["kind"].isin(["uaug_make", "uaug_break"])
+    for split in ("all", *sorted(designed["split"].unique())):
+        in_split = (designed["split"] == split) | (split == "all")
+        groups = {str(kind): designed["kind"] == kind for kind in sorted(designed["kind"].unique())}
+        if upstream.any():
+            groups = {MADE_OR_BROKEN: upstream} | groups
+        for kind, members in groups.items():
+            part = designed[in_split & members]
+            if len(part):
+                rows.append({"split": split, "kind": kind} | _against_sham(part, measure))
+    return pd.DataFrame(rows)
+
+
+def _against_sham(part: pd.DataFrame, measure: str) -> dict[str, Any]:
+    edits, shams = part[~part["is_sham"]], part[part["is_sham"]]
+    x, y = edits[measure].to_numpy(dtype=np.float64), shams[measure].to_numpy(dtype=np.float64)
+    row: dict[str, Any] = {
+        "n": len(x),
+        "n_sham": len(y),
+        "median": float(np.median(x)) if len(x) else np.nan,
+        "median_sham": float(np.median(y)) if len(y) else np.nan,
+        "p_value": np.nan,
+        "auc": np.nan,
+    }
+    if len(x) and len(y):
+        test = stats.mannwhitneyu(x, y, alternative="greater")
+        row |= {"p_value": float(test.pvalue), "auc": float(test.statistic) / (len(x) * len(y))}
+    moved = edits[edits["difference"].fillna(0.0) != 0.0]
+    agrees = np.sign(moved["difference"]) == np.sign(moved["predicted_difference"])
+    rate, low, high = replication_rate(agrees.to_numpy(dtype=bool))
+    return row | {"sign_agreement": rate, "sign_low": low, "sign_high": high}

@@ -9,7 +9,7 @@ A table of pairs has one row a pair: ``pair_id``; ``source_id, target_id``; for 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,7 @@ PAIR_COLUMNS = (
     "target_cds_end",
     "cluster",
     "kind",
+    "role",
     "is_sham",
     "edit_positions",
     "edit_distance",
@@ -173,23 +174,29 @@ def designed_pairs(
     target: str,
     *,
     splits: pd.Series,
+    kinds: Sequence[str] | None = None,
     num_sequence_pairs: int | None = None,
+    difference_kind: Literal["true", "expected"] = "true",
     seed: int = 0,
 ) -> Pairs:
-    """Pairs made by design, of the simulator or of :mod:`helix_sae.causal.designs`, shams among them.
+    """Pairs made by design, shams among them.
 
     Parameters
     ----------
     counterfactuals : DataFrame
-        ``source_sequence, target_sequence``, the ``*_cds_start, *_cds_end`` of both sides or one ``cds_start, cds_end``
-        for both, ``kind``, ``is_sham``, ``cluster`` or ``family``, ``true_difference`` (may be missing), and, if
-        there, ``pair_id, source_id, target_id``.
+        Of :func:`helix_sae.mrna.counterfactuals.counterfactual_pairs`: ``pair_id, kind, role`` (or ``is_sham``), ``source,
+        target`` (or ``*_sequence``), ``family`` (or ``cluster``), ``cds_start, cds_end`` (or those of either side) and
+        ``true_difference_<property>`` (or ``true_difference``).
     target : str
-        The property that ``true_difference`` speaks of; for messages.
+        Column of the property, e.g. ``functional_mrl``.
     splits : Series of str
         ``discovery`` or ``heldout`` of each row.
+    kinds : sequence of str, optional
+        Only these kinds of edit.
     num_sequence_pairs : int, optional
-        Largest number of pairs. Drawn at random, kinds in equal numbers as far as they go.
+        Largest number of pairs. Drawn at random, each kind and role in equal numbers as far as they go.
+    difference_kind : {"true", "expected"}
+        Whether the differences are those of simulated sequences, or what the mechanism expects of others.
     seed : int
 
     Raises
@@ -199,17 +206,24 @@ def designed_pairs(
     AnalysisError
         If no pair is left.
     """
-    table = _designed_schema(counterfactuals, splits)
-    same = table["source_sequence"] == table["target_sequence"]
-    kept, dropped = table[~same], table[same]
-    reasons = [_exclusions(dropped, "identical sequences")]
-    chosen = _balanced_draw(kept["kind"].to_numpy(), num_sequence_pairs, np.random.default_rng(seed))
-    reasons.append(_exclusions(kept.drop(kept.index[chosen]), "beyond num_sequence_pairs"))
-    kept = kept.iloc[chosen].reset_index(drop=True)
-    exclusions = pd.concat(reasons, ignore_index=True)
-    if kept.empty:
+    table = _designed_schema(counterfactuals, target, splits).assign(difference_kind=difference_kind)
+    left_out: list[pd.DataFrame] = []
+    for reason, keep in (
+        ("identical sequences", lambda t: t["edit_distance"] > 0),
+        (f"{target} not defined for the pair", lambda t: t["difference"].notna()),
+        ("kind not asked for", lambda t: t["kind"].isin(kinds) if kinds is not None else t["kind"].notna()),
+    ):
+        mask = keep(table).to_numpy(dtype=bool)
+        left_out.append(_exclusions(table[~mask], reason))
+        table = table[mask]
+    strata = (table["kind"].astype(str) + table["role"].astype(str)).to_numpy()
+    chosen = _balanced_draw(strata, num_sequence_pairs, np.random.default_rng(seed))
+    left_out.append(_exclusions(table.drop(table.index[chosen]), "beyond num_sequence_pairs"))
+    table = table.iloc[chosen].reset_index(drop=True)
+    exclusions = pd.concat(left_out, ignore_index=True)
+    if table.empty:
         raise AnalysisError(f"No designed pair for {target!r} is left: {_in_words(exclusions)}.")
-    return Pairs(kept.loc[:, list(PAIR_COLUMNS)], exclusions)
+    return Pairs(table.loc[:, list(PAIR_COLUMNS)], exclusions)
 
 
 def neighbours(sequences: Sequence[str], bounds: PairBounds) -> Iterator[tuple[int, int]]:
@@ -310,6 +324,7 @@ def _pair_frame(
             "target_cds_end": target_rows["cds_end"].astype("Int64"),
             "cluster": _joint_clusters(table["cluster"].astype(str).to_numpy(), candidates),
             "kind": kind,
+            "role": "effect",
             "is_sham": False,
             "edit_distance": np.array(distance, dtype=np.int64),
             "has_indel": lengths[0] != lengths[1],
@@ -363,54 +378,53 @@ def _balanced_draw(kinds: np.ndarray, wanted: int | None, rng: np.random.Generat
     return np.sort(order[np.argsort(turn, kind="stable")[:wanted]])
 
 
-def _designed_schema(counterfactuals: pd.DataFrame, splits: pd.Series) -> pd.DataFrame:
+def _designed_schema(counterfactuals: pd.DataFrame, target: str, splits: pd.Series) -> pd.DataFrame:
     """Fill the schema's columns from what a table of counterfactuals has."""
     table = counterfactuals.reset_index(drop=True).copy()
-    if "cluster" not in table and "family" in table:
-        table["cluster"] = table["family"]
-    for name in ("cds_start", "cds_end"):
-        for side in ("source", "target"):
-            if f"{side}_{name}" not in table and name in table:
-                table[f"{side}_{name}"] = table[name]
-    needed = [
-        "source_sequence",
-        "target_sequence",
-        "kind",
-        "is_sham",
-        "cluster",
-        "source_cds_start",
-        "target_cds_start",
-    ]
+    short = "true_difference_" + target.removeprefix("functional_")
+    for name, others in {
+        "source_sequence": ("source",),
+        "target_sequence": ("target",),
+        "cluster": ("family",),
+        "source_cds_start": ("cds_start",),
+        "target_cds_start": ("cds_start",),
+        "source_cds_end": ("cds_end",),
+        "target_cds_end": ("cds_end",),
+        "true_difference": (short,),
+    }.items():
+        found = [other for other in (name, *others) if other in table]
+        if found:
+            table[name] = table[found[0]]
+    if "role" not in table and "is_sham" in table:
+        table["role"] = np.where(table["is_sham"].astype(bool), "sham", "effect")
+    needed = ["source_sequence", "target_sequence", "kind", "role", "cluster", "source_cds_start", "true_difference"]
     missing = [name for name in needed if name not in table]
     if missing:
         raise DataError(
-            f"The table of counterfactuals lacks column {', '.join(missing)}; it has {list(table.columns)}."
+            f"The table of counterfactuals lacks {', '.join(missing)} for {target!r}; it has {list(table.columns)}."
         )
-    number = table.index.astype(str)
-    defaults: dict[str, Any] = {
-        "pair_id": "design" + number,
-        "source_cds_end": pd.NA,
-        "target_cds_end": pd.NA,
-        "true_difference": np.nan,
-    }
-    for name, value in defaults.items():
-        if name not in table:
-            table[name] = value
+    return _complete(table).assign(split=splits.to_numpy())
+
+
+def _complete(table: pd.DataFrame) -> pd.DataFrame:
+    """What follows from the columns that are there."""
+    if "pair_id" not in table:
+        table["pair_id"] = "design" + table.index.astype(str)
     for side in ("source", "target"):
         if f"{side}_id" not in table:
             table[f"{side}_id"] = table["pair_id"].astype(str) + ":" + side
         for name in ("cds_start", "cds_end"):
-            table[f"{side}_{name}"] = table[f"{side}_{name}"].astype("Int64")
+            column = f"{side}_{name}"
+            table[column] = table[column].astype("Int64") if column in table else pd.array([pd.NA] * len(table), "Int64")
     sequences = list(zip(table["source_sequence"], table["target_sequence"], strict=True))
-    table["edit_positions"] = [edit_positions(a, b) for a, b in sequences]
-    table["edit_distance"] = [Levenshtein.distance(a, b) for a, b in sequences]
-    table["has_indel"] = [len(a) != len(b) for a, b in sequences]
-    table["difference"] = table["true_difference"].astype("float64")
-    table["difference_kind"] = "true"
-    table["split"] = splits.to_numpy()
-    table["is_sham"] = table["is_sham"].astype(bool)
-    table["cluster"] = table["cluster"].astype(str)
-    return table
+    return table.assign(
+        edit_positions=[edit_positions(a, b) for a, b in sequences],
+        edit_distance=[Levenshtein.distance(a, b) for a, b in sequences],
+        has_indel=[len(a) != len(b) for a, b in sequences],
+        difference=table["true_difference"].astype("float64"),
+        is_sham=(table["role"] == "sham").to_numpy(),
+        cluster=table["cluster"].astype(str),
+    )
 
 
 def _need_columns(

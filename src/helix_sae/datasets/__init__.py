@@ -1,0 +1,1 @@
+"""Kedro datasets: the only place with storage formats."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -14,12 +16,13 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from helix_sae.datasets.shards import FORMAT, Shard
-from helix_sae.datasets.storage import Verify, is_local, read_file, sha256
+from helix_sae.datasets.storage import Verify, is_local, read_file, sha256, storage_errors
 from helix_sae.errors import ConfigurationError, DataError, StoreError, UnknownSiteError
 
 DEFAULT_BUFFER_ROWS = 65_536
 _BLOCKS_PER_BUFFER = 64
-_REMOTE_SHARDS_KEPT = 4
+_OPEN_SHARDS = 200
+"""Each memory map holds a file descriptor, of which a process commonly has 1,024."""
 
 
 class TokenRows(NamedTuple):
@@ -33,7 +36,6 @@ class TokenRows(NamedTuple):
         That token's nucleotide; for a codon marker the one that follows it.
     is_nucleotide : bool (n,)
         False at codon markers.
-
     """
 
     token: Int[np.ndarray, " n"]
@@ -50,21 +52,20 @@ class ShardRows(NamedTuple):
     offsets : int64 (n_sequences + 1,)
         Rows of sequence ``i`` are ``offsets[i]:offsets[i + 1]``.
     rows : TokenRows
-    activations : dict of site -> float32 (n_rows, width)
-
+    activations : dict of site -> float32 (n_tokens, width)
     """
 
     sequence_ids: list[str]
     offsets: Int[np.ndarray, " n_1"]
     rows: TokenRows
-    activations: dict[str, Float[np.ndarray, "n_rows width"]]
+    activations: dict[str, Float[np.ndarray, "n_tokens width"]]
 
 
 class ActivationStore:
     """One version of the activations of a model.
 
     Rows are tokens, those of one sequence after another in the order of the table that was extracted. Shards are
-    memory-mapped on the local disk, and checked when they are first read.
+    memory-mapped (copied to this machine first, if they are elsewhere), and checked when they are first read.
 
     Attributes
     ----------
@@ -77,20 +78,19 @@ class ActivationStore:
     sequence_ids : list of str
     offsets : int64 (n_sequences + 1,)
         Rows of sequence ``i`` are ``offsets[i]:offsets[i + 1]`` of the store.
-    n_rows : int
+    n_tokens : int
 
     Raises
     ------
     StoreError
         If the manifest or the index is missing, damaged, or of another format.
-
     """
 
     def __init__(self, fs: Any, root: str, folder: str, verify: Verify = "full") -> None:
         self._fs, self._root = fs, root.rstrip("/")
         self._verify: Verify = verify
-        self.manifest = _read_manifest(fs, folder)
-        index = _read_index(fs, folder, self.manifest)
+        self.manifest = read_manifest(fs, folder)
+        index = read_index(fs, folder, self.manifest)
         self.fingerprint = str(self.manifest["fingerprint"])
         self.sites: tuple[str, ...] = tuple(self.manifest["sites"])
         self.widths: dict[str, int] = dict(self.manifest["widths"])
@@ -98,19 +98,16 @@ class ActivationStore:
         self._number = {name: i for i, name in enumerate(self.sequence_ids)}
         self._shard = index["shard"].to_numpy(dtype=np.int64)
         self._start = index["start"].to_numpy(dtype=np.int64)
-        self._n_rows = index["n_rows"].to_numpy(dtype=np.int64)
-        self.offsets: Int[np.ndarray, " n_1"] = np.concatenate([[0], np.cumsum(self._n_rows)])
+        self._n_tokens = index["n_tokens"].to_numpy(dtype=np.int64)
+        self.offsets: Int[np.ndarray, " n_1"] = np.concatenate([[0], np.cumsum(self._n_tokens)])
         self._opened: OrderedDict[int, Shard] = OrderedDict()
-
-    @property
-    def n_rows(self) -> int:
-        """Stored tokens of all sequences."""
-        return int(self.offsets[-1])
+        self._verified: set[int] = set()
+        self._copies: tempfile.TemporaryDirectory[str] | None = None
 
     @property
     def n_tokens(self) -> int:
-        """Stored tokens of all sequences (the same as ``n_rows``)."""
-        return self.n_rows
+        """Stored tokens of all sequences."""
+        return int(self.offsets[-1])
 
     def __len__(self) -> int:
         return len(self.sequence_ids)
@@ -119,7 +116,7 @@ class ActivationStore:
         return sequence_id in self._number
 
     def __repr__(self) -> str:
-        return f"ActivationStore({len(self)} sequences, {self.n_rows} tokens, sites={self.sites})"
+        return f"ActivationStore({len(self)} sequences, {self.n_tokens} tokens, sites={self.sites})"
 
     def check_model(self, fingerprint: str) -> None:
         """Raise :class:`StoreError` unless the activations are of the model with this fingerprint."""
@@ -193,7 +190,6 @@ class ActivationStore:
         TokenBatches
             Iterable as often as you like (the same batches each time), of known length; each batch is a dict of
             site -> new float32 array (batch, width).
-
         """
         self._check_sites(sites)
         if min(batch_size, epochs, buffer_rows) < 1:
@@ -204,25 +200,24 @@ class ActivationStore:
             self, tuple(sites), batch_size, seed, epochs, self._segments(sequence_ids), buffer_rows
         )
 
-    def n_rows_of(self, sequence_ids: Sequence[str] | None = None) -> int:
+    def n_tokens_of(self, sequence_ids: Sequence[str] | None = None) -> int:
         """Stored tokens of some sequences."""
-        return self.n_rows if sequence_ids is None else int(self._n_rows[self._numbers(sequence_ids)].sum())
+        return (
+            self.n_tokens if sequence_ids is None else int(self._n_tokens[self._numbers(sequence_ids)].sum())
+        )
 
     def read_ranges(
-        self, site: str, segments: Segments, ranges: Sequence[tuple[int, int]]
-    ) -> Float[np.ndarray, "rows width"]:
-        """Copy ranges of rows, counted among those of the segments only."""
-        out = np.empty((sum(stop - start for start, stop in ranges), self.widths[site]), dtype=np.float32)
-        filled = 0
-        for start, stop in ranges:
-            piece = int(np.searchsorted(segments.ends, start, side="right"))
-            while start < stop:
-                begin = int(segments.ends[piece - 1]) if piece else 0
-                upto = min(stop, int(segments.ends[piece]))
-                first = int(segments.start[piece]) + start - begin
-                rows = self._open(int(segments.shard[piece])).activations(site, first, first + upto - start)
-                out[filled : filled + len(rows)] = rows
-                filled, start, piece = filled + len(rows), upto, piece + 1
+        self, sites: Sequence[str], segments: Segments, ranges: Sequence[tuple[int, int]]
+    ) -> dict[str, Float[np.ndarray, "rows width"]]:
+        """Copy ranges of rows, counted among those of the segments only; each shard is gone to once."""
+        pieces = sorted(_pieces(segments, ranges))
+        n_rows = sum(stop - start for start, stop in ranges)
+        out = {site: np.empty((n_rows, self.widths[site]), dtype=np.float32) for site in sites}
+        for piece in pieces:
+            shard = self._open(piece.shard)
+            for site in sites:
+                rows = shard.activations(site, piece.start, piece.start + piece.n_rows)
+                out[site][piece.target : piece.target + piece.n_rows] = rows
         return out
 
     def _segments(self, sequence_ids: Sequence[str] | None) -> Segments:
@@ -236,7 +231,7 @@ class ActivationStore:
             )
         breaks = np.r_[True, (np.diff(chosen) > 1) | (np.diff(self._shard[chosen]) != 0)]
         first = np.flatnonzero(breaks)
-        size = np.add.reduceat(self._n_rows[chosen], first)
+        size = np.add.reduceat(self._n_tokens[chosen], first)
         return Segments(self._shard[chosen[first]], self._start[chosen[first]], np.cumsum(size))
 
     def _numbers(self, sequence_ids: Sequence[str]) -> Int[np.ndarray, " n"]:
@@ -252,7 +247,7 @@ class ActivationStore:
 
     def _bounds(self, number: int) -> tuple[int, int]:
         start = int(self._start[number])
-        return start, start + int(self._n_rows[number])
+        return start, start + int(self._n_tokens[number])
 
     def _check_sites(self, sites: Sequence[str]) -> None:
         unknown = [site for site in sites if site not in self.sites]
@@ -262,21 +257,36 @@ class ActivationStore:
             )
 
     def _open(self, number: int) -> Shard:
-        """Open a shard once; only a few are held in memory where they cannot be memory-mapped."""
+        """Open a shard, checked when it is opened for the first time."""
         if number in self._opened:
             self._opened.move_to_end(number)
             return self._opened[number]
         entry = self.manifest["shards"][number]
         path = f"{self._root}/{entry['file']}"
-        shard = Shard(self._fs, path, int(entry["bytes"]), str(entry["sha256"]), self._verify)
+        verify: Verify = "size" if number in self._verified else self._verify
+        shard = Shard(self._local_file(path), path, int(entry["bytes"]), str(entry["sha256"]), verify)
+        self._verified.add(number)
         if shard.metadata["fingerprint"] != self.fingerprint:
             raise StoreError(
                 f"{path}: the shard is of the model {shard.metadata['fingerprint']}, the manifest of {self.fingerprint}."
             )
         self._opened[number] = shard
-        if not is_local(self._fs) and len(self._opened) > _REMOTE_SHARDS_KEPT:
+        if len(self._opened) > _OPEN_SHARDS:
             self._opened.popitem(last=False)
         return shard
+
+    def _local_file(self, path: str) -> str:
+        """Path of a shard on this machine; a remote one is copied on first use, until the store is given up."""
+        if is_local(self._fs):
+            return path
+        if self._copies is None:
+            self._copies = tempfile.TemporaryDirectory(prefix="helix-sae-")
+        copy = f"{self._copies.name}/{path.rsplit('/', 1)[-1]}"
+        if not os.path.exists(copy):
+            with storage_errors(path, "copied to this machine"):
+                self._fs.get_file(path, f"{copy}.part")
+                os.replace(f"{copy}.part", copy)
+        return copy
 
 
 class Segments(NamedTuple):
@@ -285,6 +295,29 @@ class Segments(NamedTuple):
     shard: Int[np.ndarray, " n"]
     start: Int[np.ndarray, " n"]
     ends: Int[np.ndarray, " n"]
+
+
+class _Piece(NamedTuple):
+    """Rows of one shard, and where they go."""
+
+    shard: int
+    start: int
+    n_rows: int
+    target: int
+
+
+def _pieces(segments: Segments, ranges: Sequence[tuple[int, int]]) -> Iterator[_Piece]:
+    """Cut ranges of rows at the ends of the segments."""
+    target = 0
+    for start, stop in ranges:
+        number = int(np.searchsorted(segments.ends, start, side="right"))
+        while start < stop:
+            begin = int(segments.ends[number - 1]) if number else 0
+            n_rows = min(stop, int(segments.ends[number])) - start
+            yield _Piece(
+                int(segments.shard[number]), int(segments.start[number]) + start - begin, n_rows, target
+            )
+            target, start, number = target + n_rows, start + n_rows, number + 1
 
 
 @dataclass(frozen=True)
@@ -300,36 +333,52 @@ class TokenBatches:
     buffer_rows: int
 
     @property
-    def n_rows(self) -> int:
+    def n_tokens(self) -> int:
         """Rows of one epoch."""
         return int(self.segments.ends[-1])
 
     def __len__(self) -> int:
-        return self.epochs * -(-self.n_rows // self.batch_size)
+        return self.epochs * -(-self.n_tokens // self.batch_size)
 
     def __iter__(self) -> Iterator[dict[str, Float[np.ndarray, "batch width"]]]:
         for epoch in range(self.epochs):
             yield from self._epoch(np.random.default_rng([self.seed, epoch]))
 
     def _epoch(self, rng: np.random.Generator) -> Iterator[dict[str, np.ndarray]]:
-        """Fill the buffer with some blocks at a time; rows that do not fill a batch wait for the next blocks."""
         block = max(1, self.buffer_rows // _BLOCKS_PER_BUFFER)
-        blocks = rng.permutation(-(-self.n_rows // block))
-        kept = {site: np.empty((0, self.store.widths[site]), dtype=np.float32) for site in self.sites}
-        for first in range(0, len(blocks), _BLOCKS_PER_BUFFER):
-            starts = blocks[first : first + _BLOCKS_PER_BUFFER] * block
-            ranges = [(start, min(start + block, self.n_rows)) for start in starts.tolist()]
-            order = rng.permutation(sum(stop - start for start, stop in ranges))
-            buffer = {
-                site: np.concatenate([kept[site], self.store.read_ranges(site, self.segments, ranges)[order]])
-                for site in self.sites
-            }
-            whole = len(buffer[self.sites[0]]) // self.batch_size * self.batch_size
-            for start in range(0, whole, self.batch_size):
-                yield {site: rows[start : start + self.batch_size].copy() for site, rows in buffer.items()}
-            kept = {site: rows[whole:] for site, rows in buffer.items()}
-        if len(kept[self.sites[0]]):
-            yield kept
+        blocks = rng.permutation(-(-self.n_tokens // block))
+        groups = [
+            blocks[i : i + _BLOCKS_PER_BUFFER] * block for i in range(0, len(blocks), _BLOCKS_PER_BUFFER)
+        ]
+        return shuffled_batches(
+            (self._chunk(starts.tolist(), block) for starts in groups), self.batch_size, rng
+        )
+
+    def _chunk(self, starts: Sequence[int], block: int) -> dict[str, np.ndarray]:
+        ranges = [(start, min(start + block, self.n_tokens)) for start in starts]
+        return self.store.read_ranges(self.sites, self.segments, ranges)
+
+
+def shuffled_batches(
+    chunks: Iterable[Mapping[str, Float[np.ndarray, "rows _"]]], batch_size: int, rng: np.random.Generator
+) -> Iterator[dict[str, Float[np.ndarray, "batch _"]]]:
+    """Shuffle the rows of each chunk, the same way for all sites, and cut them into batches.
+
+    Rows that do not fill a batch wait for the next chunk; what is left at the end is a smaller batch.
+    """
+    kept: dict[str, np.ndarray] = {}
+    for chunk in chunks:
+        order = rng.permutation(len(next(iter(chunk.values()))))
+        buffer = {
+            s: np.concatenate([kept[s], rows[order]]) if kept else rows[order] for s, rows in chunk.items()
+        }
+        n_rows = len(next(iter(buffer.values())))
+        whole = n_rows // batch_size * batch_size
+        for start in range(0, whole, batch_size):
+            yield {site: rows[start : start + batch_size].copy() for site, rows in buffer.items()}
+        kept = {site: rows[whole:] for site, rows in buffer.items()} if whole < n_rows else {}
+    if kept:
+        yield kept
 
 
 def _token_rows(shard: Shard, start: int = 0, stop: int | None = None) -> TokenRows:
@@ -337,7 +386,14 @@ def _token_rows(shard: Shard, start: int = 0, stop: int | None = None) -> TokenR
     return TokenRows(token, nucleotide, real.astype(bool))
 
 
-def _read_manifest(fs: Any, folder: str) -> dict[str, Any]:
+def read_manifest(fs: Any, folder: str) -> dict[str, Any]:
+    """Read the manifest of a version.
+
+    Raises
+    ------
+    StoreError
+        If it is missing, damaged, or of another format.
+    """
     path = f"{folder}/manifest.json"
     try:
         manifest = cast("dict[str, Any]", json.loads(read_file(fs, path)))
@@ -351,7 +407,14 @@ def _read_manifest(fs: Any, folder: str) -> dict[str, Any]:
     return manifest
 
 
-def _read_index(fs: Any, folder: str, manifest: dict[str, Any]) -> pd.DataFrame:
+def read_index(fs: Any, folder: str, manifest: dict[str, Any]) -> pd.DataFrame:
+    """Read where the rows of each sequence are: ``sequence_id``, ``shard``, ``start``, ``n_tokens``.
+
+    Raises
+    ------
+    StoreError
+        If it is missing, or not the one that the manifest names.
+    """
     entry = manifest["index"]
     path = f"{folder}/{entry['file']}"
     data = read_file(fs, path)

@@ -3,7 +3,7 @@
 Layout below the store's root::
 
     shards/<ab>/<key>.<sha256>.safetensors       shared by all versions (helix_sae.datasets.shards)
-    <version>/<name>/index.parquet               sequence_id, shard, start, n_rows
+    <version>/<name>/index.parquet               sequence_id, shard, start, n_tokens
     <version>/<name>/manifest.json               written last: without it there is no version
 
 A rerun computes the shards that are missing; an interrupted run goes on where it was.
@@ -27,6 +27,7 @@ from kedro.io.core import AbstractVersionedDataset, Version, get_filepath_str, g
 from kedro_datasets._typing import JSONPreview
 
 from helix_sae.datasets.activation_store import ActivationStore
+from helix_sae.datasets.activation_stream import ActivationStream
 from helix_sae.datasets.plan import Compute, ExtractionPlan, ShardSpec, plan_extraction
 from helix_sae.datasets.shards import (
     ShardEntry,
@@ -48,7 +49,14 @@ from helix_sae.datasets.storage import (
 )
 from helix_sae.engine import map_work
 
-__all__ = ["ActivationStore", "ActivationsDataset", "ExtractionPlan", "ShardSpec", "plan_extraction"]
+__all__ = [
+    "ActivationStore",
+    "ActivationStream",
+    "ActivationsDataset",
+    "ExtractionPlan",
+    "ShardSpec",
+    "plan_extraction",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -56,8 +64,12 @@ MANIFEST = "manifest.json"
 INDEX = "index.parquet"
 
 
-class ActivationsDataset(AbstractVersionedDataset[ExtractionPlan, ActivationStore]):
+class ActivationsDataset(
+    AbstractVersionedDataset[ExtractionPlan | ActivationStream, ActivationStore | ActivationStream]
+):
     """Activations of a model: saves an :class:`ExtractionPlan` by computing it, loads an :class:`ActivationStore`.
+
+    An :class:`ActivationStream` is not stored but handed on as it is, to the other nodes of the same run.
 
     Parameters
     ----------
@@ -81,7 +93,6 @@ class ActivationsDataset(AbstractVersionedDataset[ExtractionPlan, ActivationStor
           filepath: data/04_feature/activations
           versioned: true
           verify: full
-
     """
 
     def __init__(
@@ -99,6 +110,7 @@ class ActivationsDataset(AbstractVersionedDataset[ExtractionPlan, ActivationStor
         self._protocol, _ = get_protocol_and_path(filepath, version)
         self._url = filepath
         self._verify: Verify = verify
+        self._stream: ActivationStream | None = None
         self.metadata = metadata
         super().__init__(
             filepath=PurePosixPath(path),
@@ -107,16 +119,25 @@ class ActivationsDataset(AbstractVersionedDataset[ExtractionPlan, ActivationStor
             glob_function=self._fs.glob,
         )
 
-    def load(self) -> ActivationStore:
+    def load(self) -> ActivationStore | ActivationStream:
         """Open the version for reading; nothing but its manifest and index is read yet."""
+        if self._stream is not None:
+            return self._stream
         folder = get_filepath_str(self._get_load_path(), self._protocol)
         return ActivationStore(self._fs, str(self._filepath), folder, verify=self._verify)
 
-    def save(self, data: ExtractionPlan) -> None:
+    def save(self, data: ExtractionPlan | ActivationStream) -> None:
         """Compute the shards of the plan that the store lacks, then write the version's index and manifest."""
+        if isinstance(data, ActivationStream):
+            self._stream = data
+            return
         folder = get_filepath_str(self._get_save_path(), self._protocol)
         save_activations(data, self._url, self._storage_options, folder)
         self._invalidate_cache()
+
+    def resolve_load_version(self) -> str | None:
+        """Version to load: a stream belongs to the run that made it."""
+        return super().resolve_load_version() if self._stream is None else self.resolve_save_version()
 
     def _has_manifest(self, path: str) -> bool:
         return bool(self._fs.exists(f"{path}/{MANIFEST}"))
@@ -134,6 +155,7 @@ class ActivationsDataset(AbstractVersionedDataset[ExtractionPlan, ActivationStor
 
     def _release(self) -> None:
         super()._release()
+        self._stream = None
         self._invalidate_cache()
 
     def _invalidate_cache(self) -> None:
@@ -155,7 +177,6 @@ def save_activations(plan: ExtractionPlan, url: str, storage_options: Mapping[st
     ------
     StoreError
         If a shard cannot be written, or the model's activations cannot be stored.
-
     """
     began = time.perf_counter()
     fs, root = open_filesystem(url, storage_options)
@@ -179,7 +200,7 @@ def save_activations(plan: ExtractionPlan, url: str, storage_options: Mapping[st
     _log.info(
         "Activations: %s sequences, %s tokens stored of %s; %d shards computed, %d reused; %s bytes; %.1f s.",
         f"{sum(e.n_sequences for e in entries):,}",
-        f"{sum(e.n_rows for e in entries):,}",
+        f"{sum(e.n_tokens for e in entries):,}",
         f"{sum(s.n_tokens for s in plan.shards):,}",
         len(missing),
         len(entries) - len(missing),
@@ -192,6 +213,7 @@ def finished_shards(fs: Any, root: str, keys: set[str]) -> dict[str, ShardEntry]
     """Shards of the store that are whole and have one of the keys; abandoned temporary files are removed."""
     finished: dict[str, ShardEntry] = {}
     with storage_errors(root, "read"):
+        fs.invalidate_cache(root)
         if not fs.exists(f"{root}/shards"):
             return finished
         found = cast("dict[str, dict[str, Any]]", fs.find(f"{root}/shards", detail=True))
@@ -241,7 +263,7 @@ def _index_bytes(specs: Sequence[ShardSpec], entries: Sequence[ShardEntry]) -> b
             "sequence_id": [name for spec in specs for name in spec.sequence_ids],
             "shard": np.repeat(np.arange(len(rows), dtype=np.int32), [len(r) for r in rows]),
             "start": np.concatenate([np.cumsum(r) - r for r in rows]),
-            "n_rows": np.concatenate(rows),
+            "n_tokens": np.concatenate(rows),
         }
     )
     stream = io.BytesIO()
@@ -250,12 +272,12 @@ def _index_bytes(specs: Sequence[ShardSpec], entries: Sequence[ShardEntry]) -> b
 
 
 def _manifest(plan: ExtractionPlan, entries: Sequence[ShardEntry], index_data: bytes) -> dict[str, object]:
-    fields = ("key", "file", "sha256", "bytes", "n_sequences", "n_rows")
+    fields = ("key", "file", "sha256", "bytes", "n_sequences", "n_tokens")
     return {
         **plan.described(),
         "widths": entries[0].widths,
         "n_sequences": sum(entry.n_sequences for entry in entries),
-        "n_rows": sum(entry.n_rows for entry in entries),
+        "n_tokens": sum(entry.n_tokens for entry in entries),
         "n_tokens_computed": sum(spec.n_tokens for spec in plan.shards),
         "storage_error": {site: _site_error(entries, site) for site in plan.sites},
         "index": {"file": INDEX, "sha256": sha256(index_data), "bytes": len(index_data)},

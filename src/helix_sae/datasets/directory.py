@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, TypeVar, cast
 
+from fsspec.implementations.local import LocalFileSystem
 from kedro.io.core import AbstractVersionedDataset, Version, get_filepath_str, get_protocol_and_path
 
 from helix_sae.datasets.storage import (
@@ -20,7 +22,6 @@ from helix_sae.datasets.storage import (
     is_local,
     open_filesystem,
     read_file,
-    sha256,
     storage_errors,
     sync_folder,
     temporary_prefix,
@@ -38,7 +39,8 @@ class DirectoryDataset(AbstractVersionedDataset[Saved, Loaded]):
     """A folder of files with a manifest of their SHA-256.
 
     A subclass says how to write the data into a local folder and how to read it from one. The folder appears under its
-    name when it is complete: by one rename on the local disk, by writing the manifest last elsewhere. A save that was killed is invisible.
+    name when it is complete: by one rename on the local disk, by writing the manifest last elsewhere. A save that was
+    killed is invisible.
 
     Parameters
     ----------
@@ -52,7 +54,6 @@ class DirectoryDataset(AbstractVersionedDataset[Saved, Loaded]):
         Of the fsspec file system.
     metadata : mapping, optional
         Ignored by Kedro; plugins read it.
-
     """
 
     format_name: ClassVar[str]
@@ -92,11 +93,11 @@ class DirectoryDataset(AbstractVersionedDataset[Saved, Loaded]):
     def save(self, data: Saved) -> None:
         """Write a version."""
         target = get_filepath_str(self._get_save_path(), self._protocol)
-        with _working_folder(target if is_local(self._fs) else None) as folder:
-            with storage_errors(target, "written"):
-                self._write(data, folder)
-                write_file(_LOCAL, str(folder / MANIFEST), canonical_json(self._manifest(folder)))
-                self._publish(folder, target)
+        place = target if is_local(self._fs) else None
+        with storage_errors(target, "written"), _working_folder(place) as folder:
+            self._write(data, folder)
+            write_file(_LOCAL, str(folder / MANIFEST), canonical_json(self._manifest(folder)))
+            self._publish(folder, target)
         self._invalidate_cache()
 
     def load(self) -> Loaded:
@@ -163,7 +164,7 @@ class DirectoryDataset(AbstractVersionedDataset[Saved, Loaded]):
         self._fs.invalidate_cache(str(self._filepath))
 
 
-_LOCAL = open_filesystem("/")[0]
+_LOCAL = LocalFileSystem()
 
 
 def read_manifest(fs: Any, folder: str, format_name: str) -> dict[str, Any]:
@@ -173,7 +174,6 @@ def read_manifest(fs: Any, folder: str, format_name: str) -> dict[str, Any]:
     ------
     StoreError
         If it is missing, damaged, or of another kind of folder.
-
     """
     path = f"{folder}/{MANIFEST}"
     try:
@@ -195,7 +195,6 @@ def check_files(folder: Path, manifest: Mapping[str, Any], verify: Verify, shown
     ------
     StoreError
         Naming the first file that is missing, cut short or changed.
-
     """
     for name, entry in cast("dict[str, dict[str, Any]]", manifest["files"]).items():
         path, where = folder / name, f"{shown}/{name}"
@@ -221,9 +220,8 @@ def _working_folder(target: str | None) -> Iterator[Path]:
             yield Path(name)
         return
     folder = Path(os.path.dirname(target)) / f"{temporary_prefix()}folder"
-    with storage_errors(str(folder), "made"):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     try:
         yield folder
     finally:
@@ -243,10 +241,5 @@ def _file_entry(path: Path) -> dict[str, object]:
 
 
 def _digest(path: Path) -> str:
-    import hashlib
-
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-__all__ = ["MANIFEST", "DirectoryDataset", "check_files", "read_manifest", "sha256"]

@@ -36,7 +36,6 @@ class ShardSpec:
     n_tokens : int
         Tokens that the model computes for them.
     codon_markers : {"cds", "none"}
-
     """
 
     key: str
@@ -46,11 +45,18 @@ class ShardSpec:
     n_tokens: int
     codon_markers: CodonMarkers
 
-    def tokens(self) -> list[TokenizedSequence]:
-        """Tokenize the sequences."""
+    def sizes(self) -> list[int]:
+        """Tokens that the model computes for each sequence."""
         return [
-            tokenize(sequence, start, end, self.codon_markers)
+            count_tokens(len(sequence), start, end, self.codon_markers)
             for sequence, (start, end) in zip(self.sequences, self.coding_regions, strict=True)
+        ]
+
+    def tokens(self, members: Sequence[int] | None = None) -> list[TokenizedSequence]:
+        """Tokenize the sequences, or the ones at some places in the shard."""
+        return [
+            tokenize(self.sequences[i], *self.coding_regions[i], self.codon_markers)
+            for i in (range(len(self.sequences)) if members is None else members)
         ]
 
 
@@ -71,7 +77,6 @@ class ExtractionPlan:
         In the order of the table.
     compute : callable
         From tokenized sequences to the activations of each site.
-
     """
 
     fingerprint: str
@@ -130,7 +135,6 @@ def plan_extraction(
         If a parameter is out of range.
     DataError
         If the table is empty or repeats an id.
-
     """
     if dtype not in get_args(StorageDtype):
         raise ConfigurationError(f"dtype: {dtype!r} is not one of {', '.join(get_args(StorageDtype))}.")

@@ -30,7 +30,7 @@ class SequenceFilesDataset(AbstractDataset[Sequence[Mapping[str, Any]], RawRecor
     format : {"json", "fasta", "csv", "tsv", "parquet", "genbank"}, optional
         By the file's suffix when not given.
     gff3 : str, optional
-        Coding regions of the transcripts of a FASTA file.
+        Coding regions of the transcripts of a FASTA file: the name of a file beside it, or a full path or URL.
     credentials, fs_args : mapping, optional
         Of the fsspec file system.
     metadata : mapping, optional
@@ -44,7 +44,6 @@ class SequenceFilesDataset(AbstractDataset[Sequence[Mapping[str, Any]], RawRecor
           type: helix_sae.datasets.raw.SequenceFilesDataset
           filepath: data/01_raw/demo
           format: json
-
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class SequenceFilesDataset(AbstractDataset[Sequence[Mapping[str, Any]], RawRecor
     ) -> None:
         self._filepath = filepath
         self._format: RawFormat | None = format
-        self._gff3 = gff3
+        self._gff3 = None if gff3 is None else _beside(filepath, gff3)
         self._storage_options = {**(credentials or {}), **(fs_args or {})}
         self.metadata = metadata
 
@@ -99,3 +98,9 @@ class SequenceFilesDataset(AbstractDataset[Sequence[Mapping[str, Any]], RawRecor
         columns = list(dict.fromkeys(name for record in records for name in record.values))
         data = [[str(record.values.get(name, "")) for name in columns] for record in records]
         return TablePreview({"index": list(range(len(data))), "columns": columns, "data": data})
+
+
+def _beside(filepath: str, name: str) -> str:
+    """Full path of a file that is named relative to the folder of another."""
+    folder = filepath.rpartition("/")[0]
+    return name if not folder or name.startswith("/") or "://" in name else f"{folder}/{name}"

@@ -1,11 +1,11 @@
 """One shard of activations: a safetensors file, named by what it is made from and by what it holds.
 
-``shards/<first two letters>/<key>.<sha256>.safetensors``. The key is a hash of (model, sites, dtype, sequences); the second name
-is the file's own SHA-256. A single rename makes a shard complete, with its checksum, and no two processes can disturb
-each other: equal content has an equal name.
+``shards/<first two letters>/<key>.<sha256>.safetensors``. The key is a hash of (model, sites, dtype, sequences); the
+second name is the file's own SHA-256. A single rename makes a shard complete, with its checksum, and no two processes
+can disturb each other: equal content has an equal name.
 
-Tensors: ``site:<name>`` (rows, width) of the storage dtype; ``token``, ``nucleotide`` int32 (rows,), the row's token in its sequence and
-that token's nucleotide; ``is_nucleotide`` uint8 (rows,); ``offsets`` int64 (sequences + 1,).
+Tensors: ``site:<name>`` (rows, width) of the storage dtype; ``token``, ``nucleotide`` int32 (rows,), the row's token in
+its sequence and that token's nucleotide; ``is_nucleotide`` uint8 (rows,); ``offsets`` int64 (sequences + 1,).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 from safetensors import TensorSpec, serialize
 
-from helix_sae.datasets.storage import Verify, is_local, read_file, sha256, storage_errors
+from helix_sae.datasets.storage import Verify, sha256, storage_errors
 from helix_sae.errors import StoreError
 from helix_sae.mrna.tokens import TokenizedSequence
 
@@ -44,7 +44,6 @@ class StorageError(NamedTuple):
         Largest absolute error.
     error_sum_sq, sum_sq : float
         Sums of squares of the errors and of the values.
-
     """
 
     max_abs: float
@@ -60,7 +59,7 @@ class ShardEntry(NamedTuple):
     sha256: str
     bytes: int
     n_sequences: int
-    n_rows: int
+    n_tokens: int
     rows_of_sequence: tuple[int, ...]
     widths: dict[str, int]
     errors: dict[str, StorageError]
@@ -73,7 +72,6 @@ def draw_tokens(sequence_id: str, n_tokens: int, tokens_per_sequence: int | None
     -------
     int32 (rows,)
         Ascending token indices; ``min(n_tokens, tokens_per_sequence)`` of them.
-
     """
     if tokens_per_sequence is None or n_tokens <= tokens_per_sequence:
         return np.arange(n_tokens, dtype=np.int32)
@@ -97,7 +95,6 @@ def shard_bytes(
     ------
     StoreError
         If a site is missing or has another number of rows, or a value is not finite or too large for ``dtype``.
-
     """
     sizes = np.array([t.ids.size for t in tokens], dtype=np.int64)
     start = np.cumsum(sizes) - sizes
@@ -175,25 +172,34 @@ def _safetensors(arrays: Mapping[str, tuple[str, np.ndarray]], metadata: Mapping
 
 
 class Shard:
-    """A shard opened for reading: memory-mapped on the local disk, held in memory otherwise.
+    """A shard opened for reading: a memory map of a local file.
+
+    Parameters
+    ----------
+    file : str
+        The local file.
+    path : str
+        Named in messages: where the file came from.
+    n_bytes, digest
+        Size and SHA-256 that the manifest states.
+    verify : {"full", "size"}
 
     Raises
     ------
     StoreError
         If the file is missing, cut short, damaged, or not a shard.
-
     """
 
-    def __init__(self, fs: Any, path: str, bytes_expected: int, sha256_expected: str, verify: Verify) -> None:
+    def __init__(self, file: str, path: str, n_bytes: int, digest: str, verify: Verify) -> None:
         self.path = path
-        self._buffer = _read_buffer(fs, path)
-        _check_content(self._buffer, path, bytes_expected, sha256_expected, verify)
+        self._buffer = _map_file(file, path)
+        _check_content(self._buffer, path, n_bytes, digest, verify)
         header, self._data = parse_header(bytes(self._buffer[: 8 + header_length(self._buffer, path)]), path)
         self.metadata = cast("dict[str, Any]", json.loads(header.pop("__metadata__")[METADATA]))
         self._tensors = header
         self.offsets: Int[np.ndarray, " sequences_1"] = self.rows("offsets")
 
-    def rows(self, tensor: str, start: int = 0, stop: int | None = None) -> Shaped[np.ndarray, rows *width]:
+    def rows(self, tensor: str, start: int = 0, stop: int | None = None) -> Shaped[np.ndarray, "rows *width"]:
         """Rows of a tensor as they are stored: a read-only view of the file."""
         entry = self._tensors.get(tensor)
         if entry is None:
@@ -221,12 +227,10 @@ class Shard:
         return _widen(stored) if stored.dtype == np.uint16 else stored.astype(np.float32, copy=False)
 
 
-def _read_buffer(fs: Any, path: str) -> memoryview:
-    if not is_local(fs):
-        return memoryview(read_file(fs, path))
-    with storage_errors(path, "read"), open(path, "rb") as file:
+def _map_file(file: str, path: str) -> memoryview:
+    with storage_errors(path, "read"), open(file, "rb") as opened:
         try:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            return memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
         except ValueError as error:
             raise StoreError(f"{path}: the file is empty. {_REPLACE}") from error
 
@@ -320,7 +324,7 @@ def _entry(
         sha256=named[1],
         bytes=size,
         n_sequences=len(offsets) - 1,
-        n_rows=int(offsets[-1]),
+        n_tokens=int(offsets[-1]),
         rows_of_sequence=tuple(np.diff(offsets).tolist()),
         widths=widths,
         errors={site: StorageError(*values) for site, values in metadata["errors"].items()},

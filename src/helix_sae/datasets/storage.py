@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -62,7 +63,6 @@ def write_file(fs: Any, path: str, data: bytes) -> None:
     ------
     StoreError
         If the disk is full, the folder is read-only, or the file system refuses otherwise.
-
     """
     with storage_errors(path, "written"):
         if not is_local(fs):
@@ -98,7 +98,6 @@ def read_file(fs: Any, path: str) -> bytes:
     ------
     StoreError
         If it is missing or cannot be read.
-
     """
     with storage_errors(path, "read"):
         return cast("bytes", fs.cat_file(path))
@@ -110,12 +109,12 @@ def temporary_prefix() -> str:
 
 
 def remove_abandoned(folder: str) -> None:
-    """Remove the temporary files that killed processes of this machine left directly in a local folder."""
+    """Remove what killed processes of this machine left half-written directly in a local folder."""
     start = f"{TEMPORARY_PREFIX}{socket.gethostname()}-"
     for path in Path(folder).glob(f"{TEMPORARY_PREFIX}*"):
         owner = path.name.removeprefix(start).split("-")[0]
         if path.name.startswith(start) and owner.isdigit() and not _is_alive(int(owner)):
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _is_alive(process: int) -> bool:

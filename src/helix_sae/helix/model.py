@@ -228,7 +228,7 @@ class HelixModel:
             Last hidden states, equal to those of :meth:`run` with the same change. Differentiable.
         """
         with self.edited(hooks or {}):
-            hidden = self._leave_layer(site, value, cache)
+            hidden = self._leave_layer(site, value, cache, hooks or {})
             for layer in self._network.layers[self.layer_of(site) + 1 :]:
                 hidden = apply_layer(layer, hidden)[0]
             return self._network.norm_f(hidden)
@@ -251,20 +251,22 @@ class HelixModel:
             for handle in handles:
                 handle.remove()
 
-    def _leave_layer(self, site: str, value: Tensor, cache: ResidualCache) -> Tensor:
+    def _leave_layer(self, site: str, value: Tensor, cache: ResidualCache, hooks: Mapping[str, Edit]) -> Tensor:
         """The residual stream after the site's block, with ``value`` at the site."""
         index = self.layer_of(site)
-        if index < 0 or site == f"layers.{index}":
+        block = f"layers.{index}"
+        if index < 0 or site == block:
             return value
         layer, residual = self._network.layers[index], cache.residual[index]
         has_attention = hasattr(layer, "self_attn")
-        if not has_attention:
-            return residual + value
-        if site.endswith(".self_attn"):
-            middle = residual + value
-            return middle + layer.feed_forward(layer.pre_ff_layernorm(middle))[0]
-        with self.edited({site: lambda _: value}):
-            return apply_layer(layer, residual)[0]
+        if has_attention and site.endswith(".feed_forward"):
+            with self.edited({site: lambda _: value}):
+                return apply_layer(layer, residual)[0]
+        leaving = residual + value
+        if has_attention:
+            leaving = leaving + layer.feed_forward(layer.pre_ff_layernorm(leaving))[0]
+        # The block's own module has not run, so an edit of its output has not been called.
+        return hooks[block](leaving) if block in hooks else leaving
 
 
 def _site_names(module: nn.Module) -> tuple[str, ...]:

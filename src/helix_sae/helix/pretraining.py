@@ -51,11 +51,11 @@ class PretrainingOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    steps: int = Field(9000, ge=1)
+    steps: int = Field(7500, ge=1)
     token_budget: int = Field(4096, ge=64)
     learning_rate: float = Field(2e-3, gt=0, le=1e-1)
     warmup_steps: int = Field(100, ge=0)
-    decay_from: float = Field(0.5, ge=0, le=1)
+    decay_from: float = Field(0.64, ge=0, le=1)
     weight_decay: float = Field(0.01, ge=0)
     next_token_weight: float = Field(0.2, ge=0)
     track_weight: float = Field(1.0, ge=0)

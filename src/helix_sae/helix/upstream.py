@@ -1,7 +1,8 @@
 """The one door to helical.
 
-Importing helical adds a handler to the root logger, sets its level and turns propagation off, so every line of a run
-would be printed twice. It is imported here only, on first use, and the logging that it disturbs is put back.
+helical adds a handler to the root logger, sets its level, turns propagation off and redirects warnings when it is imported,
+and calls ``logging.basicConfig`` when a model is made: every line of a run would be printed twice. It is imported here
+only, on first use, and what it disturbs is put back before any other module can log a line.
 """
 
 from __future__ import annotations
@@ -13,12 +14,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
+_PACKAGE = "helical"
+_HELIX_MRNA = "helical.models.helix_mrna"
+
 
 @contextmanager
 def undisturbed_logging() -> Iterator[None]:
-    """Restore the root logger's handlers, level and propagation, and silence upstream chatter inside the block."""
-    root = logging.getLogger()
+    """Leave the process's logging as it was found, and silence upstream chatter inside the block.
+
+    Restored are the root logger's handlers, level and propagation, and whether warnings go to the log. Inside the
+    block helical's loggers say nothing below an error and no warning is shown.
+    """
+    root, upstream = logging.getLogger(), logging.getLogger(_PACKAGE)
     handlers, level, propagate = list(root.handlers), root.level, root.propagate
+    upstream_level = upstream.level
+    captured = _captures_warnings()
+    upstream.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -27,21 +38,35 @@ def undisturbed_logging() -> Iterator[None]:
         root.handlers[:] = handlers
         root.setLevel(level)
         root.propagate = propagate
+        upstream.setLevel(upstream_level)
+        if _captures_warnings() != captured:
+            logging.captureWarnings(captured)
 
 
 def import_helix_mrna() -> ModuleType:
     """``helical.models.helix_mrna``, with the process's logging left as it was."""
-    with undisturbed_logging():
-        return importlib.import_module("helical.models.helix_mrna")
+    return _import(_HELIX_MRNA)
 
 
 def import_modeling() -> ModuleType:
     """``helical.models.helix_mrna.modeling_helix_mrna``: the network's classes."""
-    with undisturbed_logging():
-        return importlib.import_module("helical.models.helix_mrna.modeling_helix_mrna")
+    return import_submodule("modeling_helix_mrna")
 
 
 def import_submodule(name: str) -> ModuleType:
     """Another module of ``helical.models.helix_mrna``, by its last name."""
+    return _import(f"{_HELIX_MRNA}.{name}")
+
+
+def _import(name: str) -> ModuleType:
+    # The package itself first and by itself: it is what adds the handler, and the modules under it import
+    # libraries that log, whose lines that handler would repeat.
     with undisturbed_logging():
-        return importlib.import_module(f"helical.models.helix_mrna.{name}")
+        importlib.import_module(_PACKAGE)
+    with undisturbed_logging():
+        return importlib.import_module(name)
+
+
+def _captures_warnings() -> bool:
+    """Whether ``logging.captureWarnings`` is on; the standard library has no question for it."""
+    return getattr(logging, "_warnings_showwarning", None) is not None

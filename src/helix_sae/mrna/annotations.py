@@ -440,7 +440,7 @@ def _mirna_runs(seeds: Mapping[str, str]) -> Callable[[Regions], Runs]:
 
 
 def _gc_windows(strong: bool) -> Callable[[Regions], Runs]:
-    """Runs of nucleotides covered by a 31-nt window with GC >= 0.7 (or <= 0.3: at least 0.7 A and U)."""
+    """Mark runs of nucleotides covered by a 31-nt window with GC >= 0.7 (or <= 0.3: at least 0.7 A and U)."""
     wanted = np.isin(np.arange(5), (C, G) if strong else (A, U))
     needed = int(np.ceil(GC_WINDOW * (GC_HIGH if strong else 1 - GC_LOW) - 1e-9))
 

@@ -1,13 +1,13 @@
 """Clusters of related sequences: what a split must not tear apart.
 
-Clusters come from labels (a gene, a wild type) or from the sequences themselves. Similar sequences are found in time linear
-in their number, after the idea of Linclust: each sequence is put into the bucket of each of its k-mers (of long sequences, of those with the
-lowest hashes), and is compared within a bucket only with its predecessor and with the bucket's longest member.
+Clusters come from labels (a gene, a wild type) or from the sequences themselves. Similar sequences are found in time
+linear in their number, after the idea of Linclust: each sequence is put into the bucket of each of its k-mers (of long
+sequences, of those with the lowest hashes), and is compared within a bucket only with its predecessor and with the
+member that has the most k-mers.
 
 References
 ----------
 Steinegger M, Söding J. Clustering huge protein sequence sets in linear time. Nat Commun. 2018;9:2542.
-
 """
 
 from __future__ import annotations
@@ -58,14 +58,13 @@ def assign_clusters(
     Returns
     -------
     list of str
-        A label where the cluster has one (the first, if similarity joined several), else ``similar_<number>``, numbered in
-        order of appearance.
+        A label where the cluster has one (the first, if similarity joined several), else ``similar_<number>``,
+        numbered in order of appearance.
 
     Raises
     ------
     ConfigurationError
         If ``by`` is a column that the records do not have.
-
     """
     if by == "none":
         return [f"single_{i:06d}" for i in range(len(sequences))]
@@ -103,7 +102,6 @@ def similarity_components(
     -------
     int64 (n,)
         Component of each sequence, numbered in order of first appearance. The same for the same input, always.
-
     """
     if not 1 <= k <= 31 or not 0 < min_shared <= 1:
         raise DataError(f"k must be in 1..31 and min_shared in (0, 1], not {k} and {min_shared}.")

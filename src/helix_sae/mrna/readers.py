@@ -1,8 +1,9 @@
 """Readers of the files that users bring: JSON chunks, FASTA, tables, GenBank, and FASTA with GFF3.
 
 Each reader returns :class:`~helix_sae.mrna.records.RawRecords`: records still to be checked, and places that could not
-be read as a record. A file that is broken as a whole (not text, cut short, malformed) is a :class:`DataError` that names it.
-Paths may be local or any URL that fsspec opens; ``.gz``, ``.bz2`` and ``.xz`` files are decompressed on the way.
+be read as a record. A file that is broken as a whole (not text, cut short, malformed) is a :class:`DataError` that
+names it. Paths may be local or any URL that fsspec opens; ``.gz``, ``.bz2`` and ``.xz`` files are decompressed on the
+way.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import IO, Any, Literal, cast
 
 import fsspec
@@ -71,7 +73,6 @@ def read_sequences(
         If there is no such file, a folder holds none of the format, or a file is malformed.
     ConfigurationError
         If the format cannot be told from the name, or ``gff3`` goes with another format than FASTA.
-
     """
     options = dict(storage_options or {})
     with _file_errors(path):
@@ -258,7 +259,6 @@ def read_gff3_coding_regions(stream: IO[bytes], name: str) -> dict[str, tuple[in
     DataError
         If a line is malformed, or the coding features of a sequence are on the reverse strand or not adjacent (a
         genome's annotation, not the transcripts').
-
     """
     parts: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for number, line in enumerate(_text(stream, name).splitlines(), start=1):
@@ -295,7 +295,7 @@ def read_gff3_coding_regions(stream: IO[bytes], name: str) -> dict[str, tuple[in
 
 def _adjacent(ranges: list[tuple[int, int]], sequence_id: str, name: str) -> tuple[int, int]:
     ordered = sorted(ranges)
-    for (_, end), (start, _) in zip(ordered, ordered[1:], strict=False):
+    for (_, end), (start, _) in pairwise(ordered):
         if start != end:
             raise DataError(
                 f"{name}, sequence {sequence_id}: its coding features are not adjacent (one ends at {end}, the next "
@@ -312,9 +312,9 @@ def _with_coding_regions(raw: RawRecords, gff3: str, options: dict[str, Any]) ->
             regions = read_gff3_coding_regions(stream, gff3)
     absent = sorted(set(regions) - {str(record.values["sequence_id"]) for record in raw.records})
     if absent:
+        fasta = raw.records[0].file if raw.records else "the FASTA file"
         raise DataError(
-            f"{gff3}: {len(absent)} of {len(regions)} annotated sequences are not in {raw.records[0].file if raw.records else 'the FASTA file'}; "
-            f"the first: {absent[:5]}."
+            f"{gff3}: {len(absent)} of {len(regions)} annotated sequences are not in {fasta}; the first: {absent[:5]}."
         )
     records: list[RawRecord] = []
     for record in raw.records:

@@ -5,11 +5,12 @@ A reader (:mod:`helix_sae.mrna.readers`) yields raw records: flat mappings with 
 
 Columns of the table
 --------------------
-``sequence_id`` (text, unique), ``sequence`` (letters ``ACGUN``), ``cds_start`` and ``cds_end`` (nullable integers, 0-based
-half-open, the stop codon included; ``cds_end`` missing with ``cds_start`` present: the coding region runs on past the end),
-``source`` (text), ``cluster`` (text, the unit of splitting), ``mother`` (text, optional: the wild type's ``sequence_id``),
-``reads`` (number, optional: sequencing depth behind the measurement), and any number of columns prefixed ``functional_``,
-``structural_``, ``regulatory_`` (number or category) or ``metadata_`` (category). What a file does not say is missing, never 0.
+``sequence_id`` (text, unique), ``sequence`` (letters ``ACGUN``), ``cds_start`` and ``cds_end`` (nullable integers,
+0-based half-open, the stop codon included; ``cds_end`` missing with ``cds_start`` present: the coding region runs on
+past the end), ``source`` (text), ``cluster`` (text, the unit of splitting), ``mother`` (text, optional: the wild type's
+``sequence_id``), ``reads`` (number, optional: sequencing depth behind the measurement), and any number of columns
+prefixed ``functional_``, ``structural_``, ``regulatory_`` (number or category) or ``metadata_`` (category). What a file
+does not say is missing, never 0.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ _log = logging.getLogger(__name__)
 OnBadRecord = Literal["error", "set_aside"]
 
 CORE_COLUMNS = ("sequence_id", "sequence", "cds_start", "cds_end", "source", "cluster", "mother", "reads")
+DERIVED_COLUMNS = ("split",)
+"""Columns that the ingestion adds and no file gives."""
 ANNOTATION_PREFIXES = ("functional_", "structural_", "regulatory_")
 PREFIXES = (*ANNOTATION_PREFIXES, "metadata_")
 REQUIRED_COLUMNS = ("sequence_id", "sequence", "cds_start", "cds_end", "source", "cluster")
@@ -64,7 +67,6 @@ class RawRecord(NamedTuple):
         Where in the file: ``"record 12"`` (counted from 0) or ``"line 14"`` (counted from 1).
     values : mapping
         Flat; names are the file's columns, or those of the table where the format defines them.
-
     """
 
     file: str
@@ -97,7 +99,6 @@ class Reporter(BaseModel):
     ----------
     Sample PJ et al. Human 5' UTR design and variant effect prediction from a massively parallel translation assay.
     Nat Biotechnol. 2019;37:803-809.
-
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -123,7 +124,6 @@ class FieldError(DataError):
     ----------
     field, reason : str
         What is wrong, and why.
-
     """
 
     def __init__(self, field: str, reason: str) -> None:
@@ -139,7 +139,6 @@ def normalise_sequence(sequence: object) -> str:
     ------
     FieldError
         If it is missing, empty, not text, or holds a letter outside ``ACGTUN``.
-
     """
     if is_missing(sequence):
         raise FieldError("sequence", "is missing or empty")
@@ -175,7 +174,6 @@ def flatten_record(record: Mapping[str, object]) -> dict[str, object]:
     ------
     FieldError
         If a group is not a mapping, or a value is a list.
-
     """
     values: dict[str, object] = {}
     for key, entry in _mapping(record.get("metadata"), "metadata").items():
@@ -231,7 +229,6 @@ def build_table(
         or if no usable record is left.
     ConfigurationError
         If the mapping names a column that the table cannot have.
-
     """
     names = _resolve_columns(raw.records, columns or {})
     rejected = list(raw.rejected)
@@ -270,12 +267,11 @@ def validate_table(table: pd.DataFrame) -> None:
     ------
     DataError
         Naming the first column and rows that break the definition.
-
     """
     absent = [name for name in REQUIRED_COLUMNS if name not in table.columns]
     if absent:
         raise DataError(f"The mRNA table lacks the column(s) {absent}; it has {list(table.columns)}.")
-    for name in table.columns:
+    for name in table.columns.difference(DERIVED_COLUMNS):
         check_column_name(str(name))
     if table.empty:
         raise DataError("The mRNA table has no rows.")
@@ -524,18 +520,17 @@ def _stop_or_set_aside(rejected: Sequence[RejectedRecord], n_good: int, on_bad_r
     """Raise the one error that names the bad records, or say in the log how many are set aside."""
     if rejected and (on_bad_record == "error" or n_good == 0):
         remedy = "Correct them, or set `on_bad_record: set_aside` to go on without them."
-        raise DataError(describe_rejected(rejected, n_good + len(rejected), remedy))
+        raise DataError(describe_rejected(rejected, n_good, remedy))
     if n_good == 0:
         raise DataError("The input holds no record at all.")
     if rejected:
-        _log.warning(
-            describe_rejected(rejected, n_good + len(rejected), "They are set aside in `rejected_records`.")
-        )
+        _log.warning(describe_rejected(rejected, n_good, "They are set aside in `rejected_records`."))
 
 
-def describe_rejected(rejected: Sequence[RejectedRecord], total: int, remedy: str) -> str:
+def describe_rejected(rejected: Sequence[RejectedRecord], n_good: int, remedy: str) -> str:
     """One message that names the first bad records."""
-    lines = [f"{len(rejected)} of {total} records cannot be used:"]
+    n_bad = len({(r.file, r.record) for r in rejected})
+    lines = [f"{n_bad} of {n_good + n_bad} records cannot be used:"]
     lines += [f"  {r.file}, {r.record}, {r.field}: {r.reason}" for r in rejected[:_LISTED_ERRORS]]
     if len(rejected) > _LISTED_ERRORS:
         lines.append(f"  ... and {len(rejected) - _LISTED_ERRORS} more")

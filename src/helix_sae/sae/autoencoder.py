@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from helix_sae.errors import ModelError
 from helix_sae.sae.config import SaeConfig
-from helix_sae.sae.sparse import ActiveCodes, nonzero_active
+from helix_sae.sae.sparse import ActiveCodes
 
 
 class SparseAutoencoder(nn.Module, ABC):
@@ -84,15 +84,20 @@ class SparseAutoencoder(nn.Module, ABC):
         """Reconstruction of raw activations."""
         return self.decode(self.encode(x))
 
-    @torch.no_grad()
+    @abstractmethod
     def encode_active(self, x: Float[Tensor, "n d_in"]) -> ActiveCodes:
-        """Codes as active pairs, without gradient."""
-        return nonzero_active(self.encode(x))
+        """Codes as active pairs (some may be 0), without gradient."""
 
     @abstractmethod
     def to_saelens(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What SAELens calls this SAE: keys for ``cfg.json`` (with ``architecture``) and tensors."""
 
     def project(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
-        """Encoder products without bias, ``(x - b_dec) @ W_enc``."""
+        """Multiply by the encoder, without bias: ``(x - b_dec) @ W_enc``."""
         return (x - self.b_dec) @ self.W_enc
+
+    def encoder_inputs(
+        self, x: Float[Tensor, "n d_in"]
+    ) -> tuple[Float[Tensor, "n d_in"], Float[Tensor, "d_sae d_in"]]:
+        """``x - b_dec`` and the encoder's rows, detached: what :mod:`helix_sae.sae.selection` takes."""
+        return (x.detach() - self.b_dec.detach()), self.W_enc.detach().T

@@ -112,7 +112,7 @@ class _CsrWriter:
 
     def add(self, x: Float[np.ndarray, "n d_in"]) -> None:
         active = self.sae.encode_active(check_batch(torch.from_numpy(x), self.sae.d_in, self.site))
-        parts = (active.values.numpy(), active.features.numpy().astype(np.int32), active.offsets.numpy())
+        parts = (active.codes.numpy(), active.features.numpy().astype(np.int32), active.offsets.numpy())
         part = scipy.sparse.csr_array(parts, shape=(x.shape[0], self.sae.d_sae))
         part.eliminate_zeros()
         part.sort_indices()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -120,14 +121,20 @@ class ReluTiedConfig(L1Config):
     architecture: Literal["relu_tied"] = "relu_tied"
 
 
-class SelectConfig(SaeConfig):
-    """Settings shared by the architectures that choose k features; see :class:`TopKConfig`."""
+class AuxiliaryConfig(SaeConfig):
+    """Settings shared by the architectures whose dead features learn through AuxK; see :class:`TopKConfig`."""
 
-    k: int = Field(default=32, ge=1)
     aux_coefficient: float = Field(default=1 / 32, ge=0.0)
     aux_k: int | None = Field(default=None, ge=1)
 
+
+class SelectConfig(AuxiliaryConfig):
+    """Settings shared by the architectures that choose k features; see :class:`TopKConfig`."""
+
+    k: int = Field(default=32, ge=1)
+
     def check_width(self, site: str) -> None:
+        """Check ``k`` against ``d_sae``."""
         if self.k > self.d_sae:
             raise ConfigurationError(
                 f"k = {self.k} active features cannot be chosen among the d_sae = {self.d_sae} of {site} "
@@ -151,8 +158,82 @@ class TopKConfig(SelectConfig):
     architecture: Literal["topk"] = "topk"
 
 
+class BatchTopKConfig(SelectConfig):
+    """The ``n k`` largest pre-activations of each batch of n tokens; settings as :class:`TopKConfig`.
+
+    ``k`` is the mean number of active features.
+    """
+
+    architecture: Literal["batchtopk"] = "batchtopk"
+
+
+class MatryoshkaConfig(SelectConfig):
+    """Nested BatchTopK dictionaries; settings as :class:`BatchTopKConfig`.
+
+    Attributes
+    ----------
+    prefix_shares : tuple of float
+        Sizes of the nested dictionaries as shares of ``d_sae``, ascending; the last is 1.
+    """
+
+    architecture: Literal["matryoshka"] = "matryoshka"
+    prefix_shares: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+
+    @property
+    def prefixes(self) -> tuple[int, ...]:
+        """Numbers of features of the nested dictionaries; needs ``d_in``."""
+        return tuple(round(share * self.d_sae) for share in self.prefix_shares)
+
+    def check_width(self, site: str) -> None:
+        """Check ``k`` and the nesting against ``d_sae``."""
+        super().check_width(site)
+        sizes = (0, *self.prefixes)
+        if self.prefix_shares[-1:] != (1.0,) or any(b <= a for a, b in pairwise(sizes)):
+            raise ConfigurationError(
+                f"prefix_shares = {self.prefix_shares} give nested dictionaries of {sizes[1:]} features at {site}; "
+                "they must grow, from at least 1 feature, and end with all (1.0)."
+            )
+
+
+class JumpReluConfig(AuxiliaryConfig):
+    """A learned threshold for each feature, and a price for each active one.
+
+    Attributes
+    ----------
+    l0_coefficient : float
+        Price of one active feature a token, in shares of the variance.
+    bandwidth : float
+        Width of the rectangle through which thresholds learn, in the unit of scaled activations (their product with a
+        random unit vector has a standard deviation of about 1).
+    initial_threshold : float
+        In the same unit.
+    sparsity_warmup_fraction : float
+        Share of the steps over which the price rises from 0.
+    aux_coefficient, aux_k
+        As for :class:`TopKConfig`.
+    """
+
+    architecture: Literal["jumprelu"] = "jumprelu"
+    l0_coefficient: float = Field(default=1e-3, gt=0.0, le=1.0)
+    bandwidth: float = Field(default=0.2, gt=0.0)
+    initial_threshold: float = Field(default=0.2, gt=0.0)
+    sparsity_warmup_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
+
+
+class GatedConfig(L1Config):
+    """The penalty decides which features are active, not how strongly; settings as :class:`ReluConfig`."""
+
+    architecture: Literal["gated"] = "gated"
+
+
 AnySaeConfig = Annotated[
-    ReluConfig | ReluTiedConfig | TopKConfig,
+    ReluConfig
+    | ReluTiedConfig
+    | TopKConfig
+    | BatchTopKConfig
+    | MatryoshkaConfig
+    | JumpReluConfig
+    | GatedConfig,
     Field(discriminator="architecture"),
 ]
 """Any architecture's configuration, told apart by ``architecture``; for fields of parameter models."""

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from helix_sae.errors import HelixSaeError, StoreError
+from helix_sae.sae.architectures.gated import GatedAutoencoder
 from helix_sae.sae.autoencoder import SparseAutoencoder
 from helix_sae.sae.config import SaeConfig, parse_sae_config
 from helix_sae.sae.registry import architecture_of
@@ -175,18 +176,36 @@ def _read_topk(
     return parsed, tensors
 
 
+def _read_jumprelu(
+    common: dict[str, Any], config: Mapping[str, Any], tensors: dict[str, Tensor]
+) -> tuple[SaeConfig, dict[str, Tensor]]:
+    return parse_sae_config({"architecture": "jumprelu", **common}), tensors
+
+
+def _read_gated(
+    common: dict[str, Any], config: Mapping[str, Any], tensors: dict[str, Tensor]
+) -> tuple[SaeConfig, dict[str, Tensor]]:
+    return parse_sae_config({"architecture": "gated", **common}), tensors
+
+
 _Reader = Callable[
     [dict[str, Any], Mapping[str, Any], dict[str, Tensor]], tuple[SaeConfig, dict[str, Tensor]]
 ]
-_READERS: dict[str, _Reader] = {"standard": _read_standard, "topk": _read_topk}
+_READERS: dict[str, _Reader] = {
+    "standard": _read_standard,
+    "topk": _read_topk,
+    "jumprelu": _read_jumprelu,
+    "gated": _read_gated,
+}
 
 
-@torch.no_grad()
 def _apply_b_dec(sae: SparseAutoencoder) -> None:
     """Turn weights that take ``x`` into weights that take ``x - b_dec``."""
-    shift = sae.b_dec @ sae.W_enc
-    for name in sae.encoder_biases:
-        getattr(sae, name).add_(shift)
+    with torch.no_grad():
+        shift = sae.b_dec @ sae.W_enc
+        for name in sae.encoder_biases:
+            growth = sae.r_mag.exp() if isinstance(sae, GatedAutoencoder) and name == "b_mag" else 1.0
+            getattr(sae, name).add_(shift * growth)
 
 
 def _whole(config: Mapping[str, Any], key: str) -> int:

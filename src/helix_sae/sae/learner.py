@@ -15,6 +15,7 @@ from helix_sae.sae.config import L1Config, SaeConfig
 from helix_sae.sae.objective import Objective, Params, StepContext, StepResult
 from helix_sae.sae.registry import architecture_of
 from helix_sae.sae.scaling import InputScaling
+from helix_sae.sae.workers import SERIAL, Workers
 
 _ADAM_BETAS = (0.9, 0.999)
 _RESAMPLED_ENCODER_NORM = 0.2
@@ -37,31 +38,25 @@ class Learner:
     config : SaeConfig
         With ``d_in`` filled in.
     scaling : InputScaling
-        Of its site.
+        Of its site; where its mean lies, the SAE is trained.
     n_steps : int
         Length of its schedules.
     seed : int
         Seed of the run. The SAE's own stream depends on this, its site and its configuration only, not on what else
         is trained.
-    device : torch.device
-        Where to train.
     """
 
     def __init__(
-        self,
-        key: SaeKey,
-        config: SaeConfig,
-        scaling: InputScaling,
-        n_steps: int,
-        seed: int,
-        device: torch.device,
+        self, key: SaeKey, config: SaeConfig, scaling: InputScaling, n_steps: int, seed: int
     ) -> None:
+        device = scaling.mean.device
         self.key = key
         self.config = config
         self.scaling = scaling
         self.n_steps = n_steps
         self.steps_done = 0
         self.tokens_seen = 0
+        self.plateau: dict[str, float] = {"best": float("-inf"), "waited": 0}
         self.generator = torch.Generator().manual_seed(stream_seed(seed + config.seed, key.site, config))
         self.objective: Objective[Any] = architecture_of(config).objective(config)
         start = self.objective.initialise(self.generator)
@@ -72,8 +67,7 @@ class Learner:
         )
         self.tokens_since_fired = torch.zeros(config.d_sae, dtype=torch.int64, device=device)
 
-    @torch.no_grad()
-    def step(self, z: Float[Tensor, "n d_in"]) -> StepResult:
+    def step(self, z: Float[Tensor, "n d_in"], workers: Workers = SERIAL) -> StepResult:
         """Learn from one batch of scaled activations.
 
         Raises
@@ -82,7 +76,7 @@ class Learner:
             If the loss is not finite, that is, an activation was not.
         """
         dead = self.dead()
-        context = StepContext(self.sparsity_weight(), dead if bool(dead.any()) else None)
+        context = StepContext(self.sparsity_weight(), dead if bool(dead.any()) else None, workers)
         weights = {name: value.detach() for name, value in self.params.items()}
         result = self.objective.gradients(weights, z, context)
         if not bool(torch.isfinite(result.loss)):
@@ -115,11 +109,42 @@ class Learner:
         warmup = getattr(self.config, "sparsity_warmup_fraction", 0.0) * self.n_steps
         return min(1.0, (self.steps_done + 1) / (warmup + 1))
 
-    def export(self) -> SparseAutoencoder:
-        """The SAE as it stands, for raw activations, on the CPU."""
+    def export(self, sample: Float[Tensor, "n d_in"]) -> SparseAutoencoder:
+        """Give the SAE as it stands, for raw activations, on the CPU; ``sample`` are scaled activations."""
         params = {name: value.detach().cpu() for name, value in self.params.items()}
-        scaling = InputScaling(self.scaling.mean.cpu(), self.scaling.scale)
-        return self.objective.export(params, scaling)
+        return self.objective.export(params, self.scaling.to("cpu"), sample.cpu())
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything the coming steps depend on: tensors, and counters as plain values."""
+        tensors = {
+            "tokens_since_fired": self.tokens_since_fired.cpu(),
+            "generator": self.generator.get_state(),
+        }
+        for name, value in self.params.items():
+            tensors[f"params/{name}"] = value.detach().cpu().clone()
+            for key, moment in self.optimiser.state[value].items():
+                tensors[f"optimiser/{name}/{key}"] = moment.detach().cpu().clone()
+        return tensors, {"steps_done": self.steps_done, "tokens_seen": self.tokens_seen, "plateau": self.plateau}
+
+    def restore(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
+        """Go back to a :meth:`state`."""
+        self.steps_done = int(counters["steps_done"])
+        self.tokens_seen = int(counters["tokens_seen"])
+        self.plateau = dict(counters["plateau"])
+        self.generator.set_state(tensors["generator"])
+        self.tokens_since_fired.copy_(tensors["tokens_since_fired"])
+        for name, value in self.params.items():
+            value.data.copy_(tensors[f"params/{name}"])
+            prefix = f"optimiser/{name}/"
+            kept = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+            self.optimiser.state[value] = {key: t.to(value.device, copy=True) for key, t in kept.items()}
+
+    def watch(self, explained_variance: float, min_gain: float) -> None:
+        """Note a held-out measure; ``plateau["waited"]`` counts those since the last gain of ``min_gain``."""
+        if explained_variance > self.plateau["best"] + min_gain:
+            self.plateau = {"best": explained_variance, "waited": 0}
+        else:
+            self.plateau = {**self.plateau, "waited": self.plateau["waited"] + 1}
 
     def _descend(self, weights: Params, gradients: Params) -> None:
         for name in self.objective.unit_rows:
@@ -162,14 +187,16 @@ class Learner:
         tied = "decoder" not in weights
         size = 1.0 if tied else _RESAMPLED_ENCODER_NORM * float(weights["encoder"].norm(dim=1).mean())
         weights["encoder"][dead] = direction * size
-        weights["b_enc"][dead] = 0.0
         if not tied:
             weights["decoder"][dead] = direction
-        for name in ("encoder", "decoder", "b_enc"):
-            if name in self.params:
-                state = self.optimiser.state[self.params[name]]
-                state["exp_avg"][dead] = 0.0
-                state["exp_avg_sq"][dead] = 0.0
+        for name, value in self.params.items():
+            if name == "b_dec":
+                continue
+            if value.ndim == 1:
+                weights[name][dead] = 0.0
+            state = self.optimiser.state[value]
+            state["exp_avg"][dead] = 0.0
+            state["exp_avg_sq"][dead] = 0.0
         self.tokens_since_fired[dead] = 0
 
 

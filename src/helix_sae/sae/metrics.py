@@ -60,7 +60,6 @@ class Evaluator:
         self.sums = torch.zeros(d_sae, dtype=torch.float64)
         self.largest = torch.zeros(d_sae, dtype=torch.float32)
 
-    @torch.no_grad()
     def update(self, x: Float[Tensor, "n d_in"]) -> None:
         """Count one batch in.
 
@@ -71,10 +70,10 @@ class Evaluator:
         """
         x = check_batch(x, self.sae.d_in, self.site)
         active = self.sae.encode_active(x)
-        reconstruction = decode_active(active, self.sae.W_dec).add_(self.sae.b_dec)
-        live = active.values > 0
-        values, features = active.values[live], active.features[live]
-        shifted = (x - self.sae.b_dec).double()
+        reconstruction = decode_active(active, self.sae.W_dec.detach()).add_(self.sae.b_dec.detach())
+        live = active.codes > 0
+        values, features = active.codes[live], active.features[live]
+        shifted = (x - self.sae.b_dec.detach()).double()
         self.n_tokens += x.shape[0]
         self.n_active += int(values.numel())
         self.squared_error += float((x - reconstruction).double().square().sum())
@@ -161,14 +160,20 @@ def nearest_decoder_cosine(
     return nearest
 
 
-def check_batch(x: Float[Tensor, "n d_in"], d_in: int, site: str) -> Float[Tensor, "n d_in"]:
-    """Return a batch as float32, or say what is wrong with it."""
+def as_batch(x: Float[Tensor, "n d_in"], d_in: int, site: str) -> Float[Tensor, "n d_in"]:
+    """Return activations as a float32 Tensor of the right width, or say what is wrong with them."""
     x = torch.as_tensor(x).to(torch.float32)
     if x.ndim != 2 or x.shape[1] != d_in:
         raise DataError(
-            f"The activations of {site} have shape {tuple(x.shape)} but its SAE takes (tokens, {d_in}); "
+            f"The activations of {site} have shape {tuple(x.shape)} but (tokens, {d_in}) is needed; "
             "use the SAE that was trained on this site."
         )
+    return x
+
+
+def check_batch(x: Float[Tensor, "n d_in"], d_in: int, site: str) -> Float[Tensor, "n d_in"]:
+    """Do the same and look for values that are not finite."""
+    x = as_batch(x, d_in, site)
     if not bool(torch.isfinite(x).all()):
         raise DataError(f"The activations of {site} are not finite; extract them again.")
     return x

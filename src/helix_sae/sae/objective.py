@@ -1,7 +1,7 @@
 """What an architecture tells the trainer: parameters, loss, and a hand-written gradient of it.
 
 Training happens on scaled activations ``z`` (:mod:`helix_sae.sae.scaling`), with the encoder kept as rows so that both
-weight matrices are (d_sae, d_in). Every objective states its loss twice: :meth:`Objective.loss`, plain and
+weight matrices are (d_sae, d_in). Every objective states its loss twice: :meth:`Objective.forward`, plain and
 differentiable, and :meth:`Objective.gradients`, by hand and sparse where that pays; tests hold the second to the
 first. All losses share the reconstruction term ``|z - z_hat|^2 / d_in``, averaged over tokens, which is near 1 for an
 SAE that knows nothing.
@@ -20,6 +20,7 @@ from torch import Tensor
 from helix_sae.sae.autoencoder import SparseAutoencoder
 from helix_sae.sae.config import SaeConfig
 from helix_sae.sae.scaling import InputScaling
+from helix_sae.sae.workers import SERIAL, Workers
 
 ConfigT = TypeVar("ConfigT", bound=SaeConfig)
 Params = dict[str, Tensor]
@@ -35,10 +36,22 @@ class StepContext:
         Share of the full sparsity penalty, 0 to 1 (sparsity warm-up).
     dead : bool Tensor (d_sae,), optional
         Dead features; None when there is none.
+    workers : Workers
+        Threads for the work of the step; no result depends on their number.
     """
 
     sparsity_weight: float = 1.0
     dead: Bool[Tensor, " d_sae"] | None = None
+    workers: Workers = SERIAL
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Loss of a batch with the codes and the reconstruction it was computed from, all differentiable."""
+
+    loss: Float[Tensor, ""]
+    codes: Float[Tensor, "n d_sae"]
+    reconstruction: Float[Tensor, "n d_in"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,7 @@ class StepResult:
     residual : Tensor (n, d_in)
         ``z_hat - z``.
     squared_error : Tensor ()
-        Sum of ``(z - z_hat)^2`` over the batch.
+        Its squares' sum.
     l1 : Tensor ()
         Summed codes, averaged over tokens.
     loss : Tensor ()
@@ -98,7 +111,7 @@ class Objective(ABC, Generic[ConfigT]):
         }
 
     @abstractmethod
-    def loss(self, params: Params, z: Float[Tensor, "n d_in"], context: StepContext) -> Float[Tensor, ""]:
+    def forward(self, params: Params, z: Float[Tensor, "n d_in"], context: StepContext) -> Forward:
         """Loss of a batch, plain and differentiable: the definition that :meth:`gradients` is tested against."""
 
     @abstractmethod
@@ -106,8 +119,31 @@ class Objective(ABC, Generic[ConfigT]):
         """Loss of a batch and its gradient, by hand."""
 
     @abstractmethod
-    def export(self, params: Params, scaling: InputScaling) -> SparseAutoencoder:
-        """Fold the scaling into the weights."""
+    def export(self, params: Params, scaling: InputScaling, sample: Float[Tensor, "n d_in"]) -> SparseAutoencoder:
+        """Fold the scaling into the weights; ``sample`` are scaled activations to set thresholds by."""
+
+    def autograd_gradients(
+        self, params: Params, z: Float[Tensor, "n d_in"], context: StepContext
+    ) -> StepResult:
+        """Gradient of :meth:`forward` by autograd: the slow twin, and the way where most codes are active."""
+        leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+        with torch.enable_grad():
+            result = self.forward(leaves, z, context)
+            grads = torch.autograd.grad(result.loss, list(leaves.values()), allow_unused=True)
+        gradients = {
+            name: torch.zeros_like(params[name]) if gradient is None else gradient
+            for name, gradient in zip(leaves, grads, strict=True)
+        }
+        residual = (result.reconstruction - z).detach()
+        codes = result.codes.detach()
+        return StepResult(
+            gradients,
+            residual,
+            residual.square().sum(),
+            codes.sum() / z.shape[0],
+            result.loss.detach(),
+            torch.count_nonzero(codes, dim=0),
+        )
 
 
 def fold(params: Params, scaling: InputScaling) -> dict[str, Tensor]:
@@ -122,3 +158,10 @@ def fold(params: Params, scaling: InputScaling) -> dict[str, Tensor]:
         "W_dec": params["decoder"].clone(),
         "b_dec": scaling.mean + params["b_dec"] / scaling.scale,
     }
+
+
+def reconstruction_loss(
+    z: Float[Tensor, "n d_in"], reconstruction: Float[Tensor, "n d_in"]
+) -> Float[Tensor, ""]:
+    """``|z - z_hat|^2 / d_in``, averaged over tokens."""
+    return (z - reconstruction).square().sum(1).mean() / z.shape[1]

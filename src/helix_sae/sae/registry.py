@@ -7,6 +7,10 @@ from typing import Any, NamedTuple
 import torch
 
 from helix_sae.errors import ConfigurationError
+from helix_sae.sae.architectures.batchtopk import BatchTopKObjective, ThresholdAutoencoder
+from helix_sae.sae.architectures.gated import GatedAutoencoder, GatedObjective
+from helix_sae.sae.architectures.jumprelu import JumpReluObjective
+from helix_sae.sae.architectures.matryoshka import MatryoshkaObjective
 from helix_sae.sae.architectures.relu import ReluAutoencoder, ReluObjective
 from helix_sae.sae.architectures.relu_tied import ReluTiedObjective
 from helix_sae.sae.architectures.topk import TopKAutoencoder, TopKObjective
@@ -27,6 +31,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     "relu": Architecture(ReluObjective, ReluAutoencoder),
     "relu_tied": Architecture(ReluTiedObjective, ReluAutoencoder),
     "topk": Architecture(TopKObjective, TopKAutoencoder),
+    "batchtopk": Architecture(BatchTopKObjective, ThresholdAutoencoder),
+    "matryoshka": Architecture(MatryoshkaObjective, ThresholdAutoencoder),
+    "jumprelu": Architecture(JumpReluObjective, ThresholdAutoencoder),
+    "gated": Architecture(GatedObjective, GatedAutoencoder),
 }
 
 
@@ -46,6 +54,11 @@ def architecture_of(config: SaeConfig) -> Architecture:
 
 
 def random_autoencoder(config: SaeConfig, scaling: InputScaling, seed: int) -> SparseAutoencoder:
-    """An SAE at its random start, untrained: a baseline."""
+    """Give an SAE at its random start, untrained: a baseline.
+
+    Where an architecture sets its threshold from data, Gaussian activations stand in for them.
+    """
     objective = architecture_of(config).objective(config)
-    return objective.export(objective.initialise(torch.Generator().manual_seed(seed)), scaling)
+    generator = torch.Generator().manual_seed(seed)
+    params = objective.initialise(generator)
+    return objective.export(params, scaling, torch.randn(4096, scaling.mean.numel(), generator=generator))

@@ -31,6 +31,10 @@ class InputScaling:
         """Scale raw activations."""
         return (x - self.mean).mul_(self.scale)
 
+    def to(self, device: str | torch.device) -> InputScaling:
+        """Give the same with its mean on a device."""
+        return InputScaling(self.mean.to(device), self.scale)
+
 
 def estimate_scaling(x: Float[Tensor, "n d_in"], site: str) -> InputScaling:
     """Estimate mean and scale in float64.

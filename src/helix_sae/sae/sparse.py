@@ -6,14 +6,20 @@ gradients of the active values and of the weight rows are then gathers, a small 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from helix_sae.sae.workers import SERIAL, Workers
+
+_pair_products: Callable[..., Tensor] = getattr(torch.ops.aten, "_embedding_bag_per_sample_weights_backward")
+"""``<gradient[row], weight[column]>`` of each pair: the part of ``embedding_bag``'s backward that is needed here."""
 
 
 class ActiveCodes(NamedTuple):
@@ -21,15 +27,15 @@ class ActiveCodes(NamedTuple):
 
     Attributes
     ----------
-    values : Tensor (n_active,)
-        Code values.
+    codes : Tensor (n_active,)
+        Code of each pair; may be 0.
     features : int64 (n_active,)
-        Feature of each value.
+        Feature of each pair.
     offsets : int64 (n + 1,)
         Row ``i`` owns the pairs ``offsets[i]:offsets[i + 1]``.
     """
 
-    values: Float[Tensor, " n_active"]
+    codes: Float[Tensor, " n_active"]
     features: Int[Tensor, " n_active"]
     offsets: Int[Tensor, " n_plus_1"]
 
@@ -42,27 +48,21 @@ class FeatureOrder(NamedTuple):
     offsets: Int[Tensor, " d_sae_plus_1"]
 
 
-def top_k_active(pre: Float[Tensor, "n d_sae"], k: int) -> ActiveCodes:
-    """Keep the ``k`` largest pre-activations of each row, negative ones as zeros."""
-    values, features = pre.topk(k, dim=1, sorted=False)
-    offsets = torch.arange(0, pre.shape[0] * k + 1, k, device=pre.device)
-    return ActiveCodes(values.relu_().reshape(-1), features.reshape(-1), offsets)
-
-
-def nonzero_active(codes: Float[Tensor, "n d_sae"]) -> ActiveCodes:
-    """Collect the entries of dense codes that are not zero."""
-    rows, features = codes.nonzero(as_tuple=True)
+def nonzero_active(
+    codes: Float[Tensor, "n d_sae"], mask: Bool[Tensor, "n d_sae"] | None = None
+) -> ActiveCodes:
+    """Collect the entries of dense codes where ``mask`` is set, by default those that are not zero."""
+    rows, features = (codes if mask is None else mask).nonzero(as_tuple=True)
     counts = torch.bincount(rows, minlength=codes.shape[0])
-    offsets = F.pad(counts.cumsum(0), (1, 0))
-    return ActiveCodes(codes[rows, features], features, offsets)
+    return ActiveCodes(codes[rows, features], features, F.pad(counts.cumsum(0), (1, 0)))
 
 
 def to_dense(active: ActiveCodes, d_sae: int) -> Float[Tensor, "n d_sae"]:
     """Write active pairs into a dense matrix."""
     n = active.offsets.numel() - 1
     rows = row_of_pair(active)
-    dense = active.values.new_zeros(n, d_sae)
-    dense[rows, active.features] = active.values
+    dense = active.codes.new_zeros(n, d_sae)
+    dense[rows, active.features] = active.codes
     return dense
 
 
@@ -78,21 +78,33 @@ def decode_active(active: ActiveCodes, decoder: Float[Tensor, "d_sae d_in"]) -> 
         active.features,
         decoder,
         active.offsets,
-        per_sample_weights=active.values,
+        per_sample_weights=active.codes,
         mode="sum",
         include_last_offset=True,
     )
 
 
-def value_gradient(
+def code_gradient(
     active: ActiveCodes,
     gradient: Float[Tensor, "n d_in"],
     decoder: Float[Tensor, "d_sae d_in"],
 ) -> Float[Tensor, " n_active"]:
-    """Return ``<gradient[token], decoder[feature]>`` of each pair: the gradient of the codes' values."""
-    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        gradient, decoder, active.features, active.offsets, row_of_pair(active), 0, -1
-    )
+    """Return ``<gradient[token], decoder[feature]>`` of each pair: the gradient of the codes."""
+    rows = row_of_pair(active)
+    return _pair_products(gradient, decoder, active.features, active.offsets, rows, 0, -1)
+
+
+def rows_of(active: ActiveCodes, rows: slice) -> ActiveCodes:
+    """Return the pairs of a range of rows (views)."""
+    start, stop = int(active.offsets[rows.start]), int(active.offsets[rows.stop])
+    offsets = active.offsets[rows.start : rows.stop + 1] - start
+    return ActiveCodes(active.codes[start:stop], active.features[start:stop], offsets)
+
+
+def kept(active: ActiveCodes, mask: Bool[Tensor, " n_active"]) -> ActiveCodes:
+    """Return the pairs where ``mask`` is set."""
+    before = F.pad(mask.cumsum(0), (1, 0))
+    return ActiveCodes(active.codes[mask], active.features[mask], before[active.offsets])
 
 
 def by_feature(active: ActiveCodes, d_sae: int) -> FeatureOrder:
@@ -102,30 +114,43 @@ def by_feature(active: ActiveCodes, d_sae: int) -> FeatureOrder:
         order = np.arange(active.features.numel(), dtype=np.int32)
         rows = (order, active.features.to(torch.int32).numpy(), active.offsets.to(torch.int32).numpy())
         columns = scipy.sparse.csr_array(rows, shape=shape).tocsc()
-        return FeatureOrder(
-            *(torch.from_numpy(a).long() for a in (columns.data, columns.indices, columns.indptr))
-        )
+        arrays = (columns.data, columns.indices, columns.indptr)
+        return FeatureOrder(*(torch.from_numpy(array).long() for array in arrays))
     permutation = torch.sort(active.features, stable=True).indices
     counts = torch.bincount(active.features, minlength=d_sae)
     return FeatureOrder(permutation, row_of_pair(active)[permutation], F.pad(counts.cumsum(0), (1, 0)))
 
 
 def weight_gradient(
-    order: FeatureOrder, values: Float[Tensor, " n_active"], rows: Float[Tensor, "n d_in"]
+    order: FeatureOrder,
+    values: Float[Tensor, " n_active"],
+    rows: Float[Tensor, "n d_in"],
+    workers: Workers = SERIAL,
 ) -> Float[Tensor, "d_sae d_in"]:
     """Return ``values^T @ rows``, where ``values`` are given on the pairs in token order."""
-    return F.embedding_bag(
-        order.tokens,
-        rows,
-        order.offsets,
-        per_sample_weights=values[order.permutation],
-        mode="sum",
-        include_last_offset=True,
-    )
+    sorted_values = values[order.permutation]
+    n_features = order.offsets.numel() - 1
+    result = torch.empty(n_features, rows.shape[1], dtype=rows.dtype, device=rows.device)
+
+    def gather(features: slice) -> None:
+        offsets = order.offsets[features.start : features.stop + 1]
+        start, stop = int(offsets[0]), int(offsets[-1])
+        result[features] = F.embedding_bag(
+            order.tokens[start:stop],
+            rows,
+            offsets - start,
+            per_sample_weights=sorted_values[start:stop],
+            mode="sum",
+            include_last_offset=True,
+        )
+
+    size = n_features if workers.n_threads == 1 else -(-n_features // (2 * workers.n_threads))
+    workers.map(gather, (slice(i, min(n_features, i + size)) for i in range(0, n_features, size)))
+    return result
 
 
 def feature_sum(
     active: ActiveCodes, values: Float[Tensor, " n_active"], d_sae: int
 ) -> Float[Tensor, " d_sae"]:
-    """Sum of ``values`` (one a pair) over each feature's pairs."""
+    """Sum ``values`` (one a pair) over each feature's pairs."""
     return torch.bincount(active.features, weights=values, minlength=d_sae).to(values.dtype)

@@ -1,7 +1,7 @@
 """Gradients of reconstruction and L1, by hand: through active pairs only, or dense.
 
 Both walk the same chain: ``pre = (z - b_dec) W_enc^T + b_enc``, ``c = f(pre)`` with ``f' = 1`` where ``c > 0``,
-``z_hat = c W_dec + b_dec``.
+``z_hat = c W_dec + b_dec``. Results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -9,74 +9,162 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from helix_sae.sae.objective import Params, StepResult
 from helix_sae.sae.sparse import (
     ActiveCodes,
+    FeatureOrder,
     by_feature,
+    code_gradient,
     decode_active,
     feature_sum,
-    value_gradient,
+    rows_of,
     weight_gradient,
 )
+from helix_sae.sae.workers import SERIAL, Workers
+
+_ROWS = 512
+_SHARDS = 4
 
 
-class Batch(NamedTuple):
-    """Scaled activations, the same less ``b_dec``, and the pre-activations."""
+class Reconstruction(NamedTuple):
+    """``z_hat - z``, the loss's gradient with respect to ``z_hat``, and with respect to each pair's code."""
 
-    z: Float[Tensor, "n d_in"]
-    centred: Float[Tensor, "n d_in"]
-    pre: Float[Tensor, "n d_sae"]
-
-
-def encode_batch(params: Params, z: Float[Tensor, "n d_in"]) -> Batch:
-    """Compute the pre-activations of a batch."""
-    centred = z - params["b_dec"]
-    return Batch(z, centred, torch.addmm(params["b_enc"], centred, params["encoder"].T))
+    residual: Float[Tensor, "n d_in"]
+    gradient: Float[Tensor, "n d_in"]
+    codes: Float[Tensor, " n_active"]
 
 
-def sparse_gradients(params: Params, batch: Batch, active: ActiveCodes, penalty: float = 0.0) -> StepResult:
-    """Loss ``|z - z_hat|^2 / d_in + penalty * sum(codes)``, averaged over tokens, and its gradient by active pairs."""
-    n, d_in = batch.z.shape
-    d_sae = params["b_enc"].numel()
-    residual = decode_active(active, params["decoder"]).add_(params["b_dec"]).sub_(batch.z)
-    gradient = residual * (2.0 / (n * d_in))
-    value_grad = value_gradient(active, gradient, params["decoder"]).add_(penalty / n)
-    value_grad.mul_(active.values > 0)
-    order = by_feature(active, d_sae)
-    bias = feature_sum(active, value_grad, d_sae)
-    gradients = {
-        "encoder": weight_gradient(order, value_grad, batch.centred),
-        "b_enc": bias,
-        "decoder": weight_gradient(order, active.values, gradient),
-        "b_dec": gradient.sum(0).sub_(bias @ params["encoder"]),
+def reconstruct(
+    params: Params, z: Float[Tensor, "n d_in"], active: ActiveCodes, workers: Workers = SERIAL
+) -> Reconstruction:
+    """Decode active pairs and send the gradient of ``|z - z_hat|^2 / d_in`` (mean over tokens) back to them."""
+    n, d_in = z.shape
+    residual, gradient = torch.empty_like(z), torch.empty_like(z)
+    codes = torch.empty_like(active.codes)
+    decoder = params["decoder"]
+
+    def part(rows: slice) -> None:
+        pairs = rows_of(active, rows)
+        error = decode_active(pairs, decoder).add_(params["b_dec"]).sub_(z[rows])
+        residual[rows] = error
+        gradient[rows] = error.mul_(2.0 / (n * d_in))
+        start = int(active.offsets[rows.start])
+        codes[start : start + pairs.codes.numel()] = code_gradient(pairs, error, decoder)
+
+    workers.map(part, _row_parts(n, workers))
+    return Reconstruction(residual, gradient, codes)
+
+
+def encoder_gradients(
+    params: Params,
+    centred: Float[Tensor, "n d_in"],
+    active: ActiveCodes,
+    order: FeatureOrder,
+    products: Float[Tensor, " n_active"],
+    workers: Workers = SERIAL,
+) -> Params:
+    """Gradients of ``encoder`` and, through ``z - b_dec``, of ``b_dec``, from those of the pairs' encoder products.
+
+    The ``b_enc`` returned is the products' gradient summed over tokens.
+    """
+    summed = feature_sum(active, products, params["encoder"].shape[0])
+    return {
+        "encoder": weight_gradient(order, products, centred, workers),
+        "b_enc": summed,
+        "b_dec": -(summed @ params["encoder"]),
     }
-    fired = torch.bincount(active.features[active.values > 0], minlength=d_sae)
-    return _result(gradients, residual, active.values.sum() / n, fired, penalty)
+
+
+def sparse_gradients(
+    params: Params,
+    z: Float[Tensor, "n d_in"],
+    centred: Float[Tensor, "n d_in"],
+    active: ActiveCodes,
+    penalty: float = 0.0,
+    workers: Workers = SERIAL,
+) -> StepResult:
+    """Loss ``|z - z_hat|^2 / d_in + penalty * sum(codes)``, averaged over tokens, and its gradient by active pairs."""
+    live = active.codes > 0
+    order = by_feature(active, params["encoder"].shape[0])
+    reconstruction = reconstruct(params, z, active, workers)
+    products = reconstruction.codes.add_(penalty / z.shape[0]).mul_(live)
+    gradients = encoder_gradients(params, centred, active, order, products, workers)
+    gradients["decoder"] = weight_gradient(order, active.codes, reconstruction.gradient, workers)
+    gradients["b_dec"] += reconstruction.gradient.sum(0)
+    return sparse_result(gradients, reconstruction.residual, active, live, penalty)
+
+
+def sparse_result(
+    gradients: Params,
+    residual: Float[Tensor, "n d_in"],
+    active: ActiveCodes,
+    live: Bool[Tensor, " n_active"],
+    penalty: float = 0.0,
+    loss: Float[Tensor, ""] | None = None,
+) -> StepResult:
+    """Measurements of a step whose codes are active pairs; ``loss`` by default that of reconstruction and L1."""
+    squared_error = residual.square().sum()
+    l1 = active.codes.sum() / residual.shape[0]
+    fired = torch.bincount(active.features[live], minlength=gradients["encoder"].shape[0])
+    if loss is None:
+        loss = squared_error / residual.numel() + penalty * l1
+    return StepResult(gradients, residual, squared_error, l1, loss, fired)
 
 
 def dense_gradients(
-    params: Params, batch: Batch, codes: Float[Tensor, "n d_sae"], penalty: float = 0.0
+    params: Params,
+    z: Float[Tensor, "n d_in"],
+    centred: Float[Tensor, "n d_in"],
+    penalty: float = 0.0,
+    workers: Workers = SERIAL,
 ) -> StepResult:
-    """The same from dense codes, in four matrix products."""
-    n, d_in = batch.z.shape
-    mask = codes > 0
-    residual = torch.addmm(params["b_dec"], codes, params["decoder"]).sub_(batch.z)
-    gradient = residual * (2.0 / (n * d_in))
-    value_grad = (gradient @ params["decoder"].T).add_(penalty / n).mul_(mask)
-    bias = value_grad.sum(0)
-    gradients = {
-        "encoder": value_grad.T @ batch.centred,
-        "b_enc": bias,
-        "decoder": codes.T @ gradient,
-        "b_dec": gradient.sum(0).sub_(bias @ params["encoder"]),
-    }
-    return _result(gradients, residual, codes.sum() / n, mask.sum(0), penalty)
-
-
-def _result(gradients: Params, residual: Tensor, l1: Tensor, fired: Tensor, penalty: float) -> StepResult:
+    """Compute the same for ReLU codes, dense, block by block of rows."""
+    n = z.shape[0]
+    size = -(-n // _SHARDS)
+    residual = torch.empty_like(z)
+    shards = [slice(start, min(n, start + size)) for start in range(0, n, size)]
+    parts = workers.map(lambda rows: _dense_part(params, z, centred, residual, rows, penalty / n), shards)
+    gradients, l1, fired = parts[0]
+    for more, more_l1, more_fired in parts[1:]:
+        for name, value in more.items():
+            gradients[name] += value
+        l1 += more_l1
+        fired += more_fired
+    gradients["b_dec"] = residual.sum(0).mul_(2.0 / residual.numel()) - gradients["b_enc"] @ params["encoder"]
     squared_error = residual.square().sum()
-    loss = squared_error / residual.numel() + penalty * l1
-    return StepResult(gradients, residual, squared_error, l1, loss, fired)
+    loss = squared_error / residual.numel() + penalty * l1 / n
+    return StepResult(gradients, residual, squared_error, l1 / n, loss, fired.to(torch.int64))
+
+
+def _dense_part(
+    params: Params, z: Tensor, centred: Tensor, residual: Tensor, shard: slice, price: float
+) -> tuple[Params, Tensor, Tensor]:
+    """Gradient sums over a shard of rows, summed codes, and counts of active codes (as floats)."""
+    encoder, decoder = params["encoder"], params["decoder"]
+    sums = {
+        "encoder": torch.zeros_like(encoder),
+        "b_enc": torch.zeros_like(params["b_enc"]),
+        "decoder": torch.zeros_like(decoder),
+    }
+    l1, fired = z.new_zeros(()), z.new_zeros(encoder.shape[0])
+    for start in range(shard.start, shard.stop, _ROWS):
+        rows = slice(start, min(shard.stop, start + _ROWS))
+        codes = torch.addmm(params["b_enc"], centred[rows], encoder.T).relu_()
+        error = torch.addmm(params["b_dec"], codes, decoder).sub_(z[rows])
+        residual[rows] = error
+        gradient = error.mul_(2.0 / z.numel())
+        products = torch.ops.aten.threshold_backward((gradient @ decoder.T).add_(price), codes, 0.0)
+        sums["encoder"].addmm_(products.T, centred[rows])
+        sums["decoder"].addmm_(codes.T, gradient)
+        sums["b_enc"] += products.sum(0)
+        l1 += codes.sum()
+        fired += codes.sign_().sum(0)
+    return sums, l1, fired
+
+
+def _row_parts(n: int, workers: Workers) -> list[slice]:
+    size = n if workers.n_threads == 1 else -(-n // (2 * workers.n_threads))
+    return [slice(start, min(n, start + size)) for start in range(0, n, size)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,11 @@ from helix_sae.errors import ConfigurationError, DataError
 from helix_sae.sae.autoencoder import SparseAutoencoder
 from helix_sae.sae.config import SaeConfig
 from helix_sae.sae.learner import Learner, SaeKey
-from helix_sae.sae.metrics import SaeEvaluation, check_batch, evaluate_sae
+from helix_sae.sae.metrics import SaeEvaluation, as_batch, evaluate_sae
 from helix_sae.sae.objective import StepResult
+from helix_sae.sae.resume import Scratch, drop_state, load_state, save_state, state_path
 from helix_sae.sae.scaling import InputScaling, estimate_scaling
+from helix_sae.sae.workers import SERIAL, Workers, borrowed_threads
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +32,21 @@ SiteBatch = Mapping[str, Float[Tensor, "batch d_in"]]
 Progress = Callable[[int, int, Mapping[SaeKey, float]], None]
 
 HISTORY_COLUMNS = (
-    "site", "config", "step", "tokens", "loss", "mse", "l1", "explained_variance", "l0", "dead_share", "lr",
-)  # fmt: skip
+    "site",
+    "config",
+    "step",
+    "tokens",
+    "loss",
+    "mse",
+    "l1",
+    "explained_variance",
+    "l0",
+    "dead_share",
+    "lr",
+)
+
+_SAMPLE_TOKENS = 32_768
+"""Tokens of the last batches by which thresholds are set."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +78,7 @@ class TrainingResult:
     def metrics(self) -> pd.DataFrame:
         """Held-out measures, one row an SAE: ``site``, ``config`` and the summary of :class:`SaeEvaluation`."""
         rows = [{**key._asdict(), **evaluation.summary} for key, evaluation in self.evaluations.items()]
-        return pd.DataFrame(rows, columns=None if rows else ["site", "config"])
+        return pd.DataFrame(rows) if rows else pd.DataFrame({"site": [], "config": []})
 
     def by_site(self, config: str | None = None) -> dict[str, SparseAutoencoder]:
         """The SAEs of one configuration, by site.
@@ -86,6 +103,25 @@ class TrainingResult:
         return {key.site: sae for key, sae in self.saes.items() if key.config == config}
 
 
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop an SAE when its held-out explained variance no longer rises.
+
+    Attributes
+    ----------
+    every_steps : int
+        Steps between measurements on the held-out batches.
+    patience : int
+        Measurements without a gain after which the SAE stops.
+    min_gain : float
+        What counts as a gain.
+    """
+
+    every_steps: int
+    patience: int = 3
+    min_gain: float = 1e-3
+
+
 def train_saes(
     batches: Iterable[SiteBatch],
     configs: Mapping[str, SaeConfig],
@@ -98,15 +134,18 @@ def train_saes(
     log_every: int = 50,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
+    scratch: Scratch | None = None,
+    early_stopping: EarlyStopping | None = None,
 ) -> TrainingResult:
     """Train an SAE for every site and configuration in one pass over the activations.
 
-    Each SAE has its own optimiser, schedule and random stream: it comes out the same as when it is trained alone.
+    Each SAE has its own optimiser, schedule and random stream: it comes out the same, to the bit on a CPU, as when it is
+    trained alone, and on any number of threads.
 
     Parameters
     ----------
     batches : iterable of mapping of site to (batch, d_in) array
-        Shuffled raw activations; batches may differ in length.
+        Shuffled raw activations; batches may differ in length. A batch must not be overwritten by a later one.
     configs : mapping of str to SaeConfig
         Configurations by a name of your choice, each trained at every site.
     sites : sequence of str, optional
@@ -125,6 +164,10 @@ def train_saes(
         Where to train.
     progress : callable, optional
         Called as ``progress(step, n_steps, {key: explained variance})`` with each row of the history.
+    scratch : Scratch, optional
+        Keep the state of the run there; a run that was killed, started again, goes on to the same result.
+    early_stopping : EarlyStopping, optional
+        Off by default; needs ``holdout``.
 
     Raises
     ------
@@ -132,6 +175,8 @@ def train_saes(
         If a configuration does not fit the activations, or the number of steps is not known.
     DataError
         If there are no activations, a site is missing or constant, or a value is not finite.
+    StoreError
+        If a state in the scratch area is damaged.
 
     Examples
     --------
@@ -144,26 +189,150 @@ def train_saes(
     """
     if not configs:
         raise ConfigurationError("No SAE configuration was given; name at least one.")
+    if early_stopping is not None and holdout is None:
+        raise ConfigurationError("Early stopping needs held-out batches; give some, or turn it off.")
+    held_out = None if holdout is None else list(holdout)
     steps = _number_of_steps(batches, n_steps)
     stream = iter(batches)
     head = _take_head(stream, sites, calibration_tokens)
-    scalings = {site: estimate_scaling(torch.cat([b[site] for b in head]), site) for site in head[0]}
-    place = torch.device(device)
-    scalings = {site: InputScaling(s.mean.to(place), s.scale) for site, s in scalings.items()}
+    scalings = {site: estimate_scaling(torch.cat([batch[site] for batch in head]), site) for site in head[0]}
     learners = [
-        Learner(SaeKey(site, name), config.resolve(s.mean.numel(), f"site {site}"), s, steps, seed, place)
-        for site, s in scalings.items()
+        Learner(
+            SaeKey(site, name),
+            config.resolve(scaling.mean.numel(), f"site {site}"),
+            scaling.to(device),
+            steps,
+            seed,
+        )
+        for site, scaling in scalings.items()
         for name, config in configs.items()
     ]
-    rest = (
-        _read(batch, list(scalings), {site: s.mean.numel() for site, s in scalings.items()})
-        for batch in stream
-    )
-    history = _run(learners, chain(head, rest), steps, log_every, progress)
-    saes = {learner.key: learner.export() for learner in learners}
-    evaluations = _evaluate(saes, list(holdout)) if holdout is not None else {}
-    folded = {site: InputScaling(s.mean.cpu(), s.scale) for site, s in scalings.items()}
-    return TrainingResult(saes, folded, history, evaluations, learners[0].steps_done)
+    path = None
+    if scratch is not None:
+        settings = {
+            "sites": list(scalings),
+            "n_steps": steps,
+            "seed": seed,
+            "calibration_tokens": calibration_tokens,
+            "log_every": log_every,
+            "early_stopping": None if early_stopping is None else asdict(early_stopping),
+        }
+        path = state_path(scratch, configs, settings)
+    run = _Run(learners, steps, log_every, progress, held_out, early_stopping)
+    with borrowed_threads() as n_threads:
+        run.train(chain(head, stream), n_threads, path, scratch.every_steps if scratch is not None else 0)
+        saes = run.export()
+        evaluations = {} if held_out is None else _evaluate(saes, held_out)
+    if path is not None:
+        drop_state(path)
+    history = pd.DataFrame(run.rows, columns=pd.Index(HISTORY_COLUMNS))
+    return TrainingResult(saes, scalings, history, evaluations, run.done)
+
+
+class _Run:
+    """The loop over batches, for all SAEs."""
+
+    def __init__(
+        self,
+        learners: list[Learner],
+        n_steps: int,
+        log_every: int,
+        progress: Progress | None,
+        holdout: list[SiteBatch] | None,
+        early_stopping: EarlyStopping | None,
+    ) -> None:
+        self.learners = learners
+        self.n_steps = n_steps
+        self.log_every = log_every
+        self.progress = progress
+        self.holdout = holdout
+        self.early_stopping = early_stopping
+        self.scalings = {learner.key.site: learner.scaling for learner in learners}
+        self.running = list(learners)
+        self.rows: list[dict[str, Any]] = []
+        self.done = 0
+        self.recent: deque[SiteBatch] = deque()
+
+    def train(self, batches: Iterable[SiteBatch], n_threads: int, state: Path | None, save_every: int) -> None:
+        """Go through the batches; from where ``state`` left off, if it is there."""
+        skip = 0
+        if state is not None and state.exists():
+            skip, self.rows = load_state(state, self.learners)
+            self.done = skip
+            self._drop_stopped()
+            logger.info("Going on after %d of %d steps, from %s.", skip, self.n_steps, state)
+        # Several SAEs go side by side, each in one thread; a few share out the work of each step.
+        abreast = len(self.learners) >= n_threads
+        outer, inner = (Workers(n_threads), SERIAL) if abreast else (SERIAL, Workers(n_threads))
+        try:
+            for position, batch in enumerate(batches):
+                if self.done == self.n_steps or not self.running:
+                    break
+                self._remember(batch)
+                if position >= skip:
+                    self._step(batch, outer, inner)
+                    if state is not None and self.done % save_every == 0 and self.done < self.n_steps:
+                        save_state(state, self.learners, self.rows, self.done)
+        finally:
+            outer.close()
+            inner.close()
+        if self.done < self.n_steps and self.running:
+            logger.warning(
+                "The activations ended after %d of the %d steps that were asked for, before the learning rate had "
+                "come down. Lower n_steps or go through the activations more often.",
+                self.done,
+                self.n_steps,
+            )
+
+    def export(self) -> dict[SaeKey, SparseAutoencoder]:
+        """Give the SAEs for raw activations."""
+        samples = {site: torch.cat([self._scaled(batch, site) for batch in self.recent]) for site in self.scalings}
+        return {learner.key: learner.export(samples[learner.key.site]) for learner in self.learners}
+
+    def _step(self, batch: SiteBatch, outer: Workers, inner: Workers) -> None:
+        z = {site: self._scaled(batch, site) for site in self.scalings}
+        last = self.done + 1 == self.n_steps
+        record = self.done % self.log_every == 0 or last
+
+        def learn(learner: Learner) -> dict[str, Any] | None:
+            rate = learner.rate()
+            result = learner.step(z[learner.key.site], inner)
+            return _history_row(learner, result, z[learner.key.site], rate) if record else None
+
+        rows = [row for row in outer.map(learn, self.running) if row is not None]
+        self.rows.extend(rows)
+        self.done += 1
+        if rows and self.progress is not None:
+            latest = {SaeKey(row["site"], row["config"]): row["explained_variance"] for row in rows}
+            self.progress(self.done, self.n_steps, latest)
+        if self.early_stopping is not None and self.done % self.early_stopping.every_steps == 0 and not last:
+            self._look_for_plateaus(self.early_stopping)
+
+    def _look_for_plateaus(self, rule: EarlyStopping) -> None:
+        saes = self.export()
+        for learner in self.running:
+            evaluation = _evaluate({learner.key: saes[learner.key]}, self.holdout or [])[learner.key]
+            learner.watch(evaluation.summary["explained_variance"], rule.min_gain)
+        self._drop_stopped()
+
+    def _drop_stopped(self) -> None:
+        if self.early_stopping is not None:
+            patience = self.early_stopping.patience
+            self.running = [learner for learner in self.learners if learner.plateau["waited"] < patience]
+
+    def _remember(self, batch: SiteBatch) -> None:
+        """Keep the last batches, to set thresholds by."""
+        self.recent.append(batch)
+        sizes = [len(next(iter(kept.values()))) for kept in self.recent]
+        while len(self.recent) > 1 and sum(sizes) - sizes[0] >= _SAMPLE_TOKENS:
+            self.recent.popleft()
+            sizes.pop(0)
+
+    def _scaled(self, batch: SiteBatch, site: str) -> Float[Tensor, "batch d_in"]:
+        scaling = self.scalings[site]
+        if site not in batch:
+            raise DataError(f"A batch lacks site {site}; every batch must hold all of {sorted(self.scalings)}.")
+        return scaling.apply(as_batch(batch[site], scaling.mean.numel(), f"site {site}").to(scaling.mean.device))
 
 
 def _number_of_steps(batches: Iterable[SiteBatch], n_steps: int | None) -> int:
@@ -197,56 +366,13 @@ def _take_head(
                     f"The activations have the sites {sorted(batch)}; {missing or 'none'} were asked for."
                 )
             widths = {site: int(np.shape(batch[site])[-1]) for site in wanted}
-        head.append(_read(batch, list(widths), widths))
+        head.append({site: as_batch(batch[site], width, f"site {site}") for site, width in widths.items()})
         taken += next(iter(head[-1].values())).shape[0]
         if taken >= n_tokens:
             break
     if taken == 0:
         raise DataError("There is no batch to train on: no activations were given.")
     return head
-
-
-def _read(batch: SiteBatch, sites: list[str], widths: Mapping[str, int]) -> dict[str, Tensor]:
-    try:
-        return {site: check_batch(batch[site], widths[site], f"site {site}") for site in sites}
-    except KeyError as error:
-        raise DataError(f"A batch lacks site {error}; every batch must hold all of {sites}.") from error
-
-
-def _run(
-    learners: list[Learner],
-    batches: Iterable[Mapping[str, Tensor]],
-    n_steps: int,
-    log_every: int,
-    progress: Progress | None,
-) -> pd.DataFrame:
-    rows: list[dict[str, Any]] = []
-    done = 0
-    for batch in batches:
-        scaled = {learner.key.site: learner.scaling for learner in learners}
-        z = {site: s.apply(batch[site].to(s.mean.device)) for site, s in scaled.items()}
-        last = done + 1 == n_steps
-        record = done % log_every == 0 or last
-        latest: dict[SaeKey, float] = {}
-        for learner in learners:
-            rate = learner.rate()
-            result = learner.step(z[learner.key.site])
-            if record:
-                rows.append(_history_row(learner, result, z[learner.key.site], rate))
-                latest[learner.key] = rows[-1]["explained_variance"]
-        done += 1
-        if record and progress is not None:
-            progress(done, n_steps, latest)
-        if last:
-            break
-    if done < n_steps:
-        logger.warning(
-            "The activations ended after %d of the %d steps that were asked for: the learning rate has not come down "
-            "to its end. Lower n_steps or go through the activations more often.",
-            done,
-            n_steps,
-        )
-    return pd.DataFrame(rows, columns=list(HISTORY_COLUMNS))
 
 
 def _history_row(learner: Learner, result: StepResult, z: Tensor, rate: float) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Rank tests, partial correlation, multiple testing, splits, bootstrap, concept matching: arrays and tables in and out."""

@@ -162,9 +162,7 @@ def associate(
     study = _prepare(codes, table, split, properties, kinds, confounders, exclusions, min_labels, min_active)
     if not 0 < alpha < 1:
         raise ConfigurationError(f"alpha must lie between 0 and 1, not {alpha}.")
-    family = pd.concat(
-        [_discover(study, site) for site in study.columns], ignore_index=True
-    )
+    family = pd.concat([_discover(study, site) for site in study.columns], ignore_index=True)
     family["q_value"] = adjust(family["cluster_p_value"], correction)
     family["partial_q_value"] = adjust(family["partial_p_value"], correction)
     family["significant"] = family["q_value"] <= alpha
@@ -180,7 +178,9 @@ def associate(
         significant=significant,
         best_matches=_best_matches(significant),
         validation=_replication(significant, confidence),
-        by_source=_by_source(significant, study, table["source"].to_numpy(dtype=object), min_labels, confidence),
+        by_source=_by_source(
+            significant, study, table["source"].to_numpy(dtype=object), min_labels, confidence
+        ),
         warnings=study.warnings,
         summary=_summary(study, family, significant),
     )
@@ -213,7 +213,9 @@ def _prepare(
     if not prepared:
         raise AnalysisError(f"No property can be tested:\n{warnings.to_string(index=False)}")
     present = [name for name in confounders if name in table.columns]
-    lacking = [(c, "no_such_confounder", "not in the table; not held fixed") for c in confounders if c not in present]
+    lacking = [
+        (c, "no_such_confounder", "not in the table; not held fixed") for c in confounders if c not in present
+    ]
     covariates = prepare_covariates(table, present)
     covariates, unlabelled = _usable_covariates(covariates, discovery, min_labels)
     extra = pd.DataFrame([*lacking, *unlabelled], columns=list(WARNING_COLUMNS))
@@ -223,7 +225,9 @@ def _prepare(
     alive: dict[str, npt.NDArray[np.int64]] = {}
     for site, matrix in codes.items():
         if matrix.shape[0] != len(table):
-            raise DataError(f"Site {site!r} has codes of {matrix.shape[0]} sequences, the table {len(table)} rows.")
+            raise DataError(
+                f"Site {site!r} has codes of {matrix.shape[0]} sequences, the table {len(table)} rows."
+            )
         columns[site] = sort_columns(matrix)
         alive[site] = alive_features(columns[site], discovery, min_active)
     return _Study(columns, alive, prepared, covariates, exclusions, clusters, discovery, validation, warnings)
@@ -308,7 +312,7 @@ def _long_form(
         }
     )
     text = ["property", "category", "kind", "estimator"]
-    return frame.astype({name: "object" for name in text})
+    return frame.astype(dict.fromkeys(text, "object"))
 
 
 def _validate(
@@ -343,7 +347,9 @@ def _validate(
             here = at[p == k]
             if not len(here):
                 continue
-            low, high = _closed_form(property_, new["effect"][here], study.validation, study.clusters, confidence)
+            low, high = _closed_form(
+                property_, new["effect"][here], study.validation, study.clusters, confidence
+            )
             new["low"][here], new["high"][here] = low, high
             strongest = here[here < max_bootstrapped]  # rows are ordered by falling |effect|
             if len(strongest):
@@ -370,7 +376,9 @@ def _validate(
         significant[f"validation_{name}"] = values
     significant["interval_method"] = method
     significant["replicated"] = (new["q_value"] <= alpha) & excludes_zero
-    partial_q = adjust(np.where(significant["partial_significant"], new["partial_p_value"], np.nan), correction)
+    partial_q = adjust(
+        np.where(significant["partial_significant"], new["partial_p_value"], np.nan), correction
+    )
     significant["partial_replicated"] = partial_q <= alpha
     return significant
 
@@ -400,7 +408,9 @@ def _closed_form(
 def _best_matches(significant: pd.DataFrame) -> pd.DataFrame:
     """One row a feature: its property of largest discovery effect, so that validation stays unbiased."""
     strength = significant["partial_effect"].abs().where(significant["partial_significant"])
-    frame = significant.assign(_partial=strength.notna(), _strength=strength.fillna(significant["effect"].abs()))
+    frame = significant.assign(
+        _partial=strength.notna(), _strength=strength.fillna(significant["effect"].abs())
+    )
     frame = frame.sort_values(
         ["site", "feature", "_partial", "_strength", "property"], ascending=[True, True, False, False, True]
     )
@@ -451,7 +461,9 @@ def _by_source(
     columns = ["site", "feature", "property", "category", "estimator"]
     chosen = significant[significant["kind"] != "categorical"].reset_index(drop=True)
     head = chosen[columns].copy()
-    position = chosen["property"].map({p.name: i for i, p in enumerate(study.properties)}).to_numpy(dtype=np.int64)
+    position = (
+        chosen["property"].map({p.name: i for i, p in enumerate(study.properties)}).to_numpy(dtype=np.int64)
+    )
     feature = chosen["feature"].to_numpy(dtype=np.int64)
     effects = np.full((len(names), len(chosen)), np.nan)
     errors = np.full((len(names), len(chosen)), np.nan)
@@ -553,7 +565,9 @@ def calibrate(
         for property_ in study.properties:
             values = np.full_like(property_.values, np.nan)
             values[rows] = property_.values[rows[order]]
-            moved.append(Property(property_.name, property_.category, property_.kind, values, property_.classes))
+            moved.append(
+                Property(property_.name, property_.category, property_.kind, values, property_.classes)
+            )
         return moved
 
     def raw(order: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -571,7 +585,9 @@ def calibrate(
             [
                 partial_associations(
                     study.columns[s], labels, study.covariates, study.exclusions, study.discovery
-                ).p_value[study.alive[s]].ravel()
+                )
+                .p_value[study.alive[s]]
+                .ravel()
                 for s in study.columns
             ]
         )

@@ -132,7 +132,9 @@ def _part(index: int, property_: Property, mask: npt.NDArray[np.bool_]) -> _Part
         return _Part(index, property_.estimator, ranks[:, None], np.array([np.square(ranks).sum()]))
     if property_.kind == "binary":
         first = (mask & (property_.values == 1)).astype(np.float64)
-        return _Part(index, property_.estimator, first[:, None], np.array([mask.sum() - first.sum(), first.sum()]))
+        return _Part(
+            index, property_.estimator, first[:, None], np.array([mask.sum() - first.sum(), first.sum()])
+        )
     codes = np.where(mask, property_.values, -1).astype(np.int64)
     present = np.unique(codes[codes >= 0])
     indicators = (codes[:, None] == present[None, :]).astype(np.float64)

@@ -352,7 +352,9 @@ def fisher_z_interval(
     rho = np.asarray(correlation, dtype=np.float64)
     n = np.asarray(n, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        half = special.ndtri(0.5 + confidence / 2) * np.sqrt((1 + rho**2 / 2) / np.where(n > 3, n - 3, np.nan))
+        half = special.ndtri(0.5 + confidence / 2) * np.sqrt(
+            (1 + rho**2 / 2) / np.where(n > 3, n - 3, np.nan)
+        )
         z = np.arctanh(np.clip(rho, -1 + 1e-15, 1 - 1e-15))
     return np.tanh(z - half), np.tanh(z + half)
 

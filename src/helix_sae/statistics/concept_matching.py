@@ -11,314 +11,46 @@ the very same function.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from scipy import sparse
 
 from helix_sae.errors import AnalysisError, DataError
+from helix_sae.statistics.concept_counts import (
+    average_precision,
+    largest,
+    shifted_counts,
+    tally,
+    tally_instances,
+)
+from helix_sae.statistics.concepts import Concepts, prepare_concepts
+from helix_sae.statistics.detectors import kmer_detectors, principal_components, signed_halves
 from helix_sae.statistics.ranks import sort_columns
 
+__all__ = [
+    "BLOCK_NONZEROS",
+    "THRESHOLDS",
+    "ConceptTables",
+    "Concepts",
+    "compare_with_baselines",
+    "kmer_detectors",
+    "match_concepts",
+    "prepare_concepts",
+    "principal_components",
+    "signed_halves",
+]
+
+FEATURES_AT_ONCE = 4096  # bounds the counters: features x thresholds x concepts
 THRESHOLDS = (0.0, 0.15, 0.5, 0.6, 0.8)
 BLOCK_NONZEROS = 16_000_000  # codes sorted at once; about 0.4 GB of work space
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Concepts:
-    """Nucleotide-level labels, ready for matching; made by :func:`prepare_concepts`.
-
-    Attributes
-    ----------
-    names : tuple of str (n_concepts,)
-    per_instance : bool (n_concepts,)
-        Recall is counted per instance (else per nucleotide).
-    labels : csr int32 (n_nucleotides, n_concepts)
-        Non-zero where the concept holds: the number (from 1) of the instance, counted through over all
-        concepts and sequences; for concepts with recall per nucleotide just 1.
-    offsets : int64 (n_sequences + 1,)
-        Where each sequence's nucleotides start.
-    """
-
-    names: tuple[str, ...]
-    per_instance: BoolArray
-    labels: Any
-    offsets: IntArray
-
-    @property
-    def n_nucleotides(self) -> int:
-        """Number of rows."""
-        return int(self.labels.shape[0])
-
-
-def prepare_concepts(
-    labels: Any,
-    names: Sequence[str],
-    per_instance: Sequence[bool],
-    offsets: Any,
-    instances: Any | None = None,
-) -> Concepts:
-    """Bring labels and instance ids into one sparse matrix.
-
-    Parameters
-    ----------
-    labels : bool or uint8, dense or sparse, (n_nucleotides, n_concepts)
-        Where each concept holds.
-    names : sequence of str (n_concepts,)
-    per_instance : sequence of bool (n_concepts,)
-        True: recall per instance (D), False: recall per nucleotide (T).
-    offsets : int (n_sequences + 1,)
-        Where each sequence's nucleotides start.
-    instances : int32, dense or sparse, (n_nucleotides, n_concepts), optional
-        Instance ids, 0 for none; they need only be distinct within a sequence and concept. Without them
-        every run of neighbouring labelled nucleotides of a sequence is one instance.
-
-    Returns
-    -------
-    Concepts
-
-    Raises
-    ------
-    DataError
-        If shapes do not agree, or a labelled nucleotide of an instance concept has no instance.
-    """
-    table = sparse.coo_array(labels)
-    table.eliminate_zeros()
-    n_rows, n_concepts = table.shape
-    bounds = np.asarray(offsets, dtype=np.int64)
-    if len(names) != n_concepts or len(per_instance) != n_concepts:
-        raise DataError(f"{n_concepts} concept columns, but {len(names)} names and {len(per_instance)} modes.")
-    if bounds[0] != 0 or bounds[-1] != n_rows or (np.diff(bounds) < 0).any():
-        raise DataError(f"The offsets do not cover the {n_rows} rows of the concept labels.")
-    row, concept = table.row.astype(np.int64), table.col.astype(np.int64)
-    order = np.lexsort((row, concept))
-    row, concept = row[order], concept[order]
-    sequence = np.searchsorted(bounds, row, side="right") - 1
-    by_instance = np.asarray(per_instance, dtype=bool)
-    if instances is None:
-        starts = np.ones(len(row), dtype=bool)
-        starts[1:] = (np.diff(concept) != 0) | (np.diff(row) != 1) | (np.diff(sequence) != 0)
-        number = np.cumsum(starts)
-    else:
-        number = _given_instances(instances, row, concept, sequence, by_instance, names)
-    data = np.where(by_instance[concept], number, 1).astype(np.int32)
-    matrix = sparse.csr_array((data, (row, concept)), shape=(n_rows, n_concepts))
-    return Concepts(tuple(names), by_instance, matrix, bounds)
-
-
-def _given_instances(
-    instances: Any,
-    row: IntArray,
-    concept: IntArray,
-    sequence: IntArray,
-    by_instance: BoolArray,
-    names: Sequence[str],
-) -> IntArray:
-    """Number the given instances through over concepts and sequences."""
-    ids = sparse.csr_array(instances)
-    given = np.asarray(ids[row, concept]).ravel().astype(np.int64) if len(row) else np.empty(0, dtype=np.int64)
-    lacking = np.flatnonzero((given == 0) & by_instance[concept])
-    if len(lacking):
-        first = lacking[0]
-        raise DataError(
-            f"Concept {names[concept[first]]!r} counts instances, but nucleotide {row[first]} (sequence "
-            f"{sequence[first]}) is labelled without an instance id."
-        )
-    keys = np.column_stack([concept, sequence, given])
-    return np.unique(keys, axis=0, return_inverse=True)[1].ravel().astype(np.int64) + 1
-
-
-# ---------------------------------------------------------------- counting
-
-
-class _Side(NamedTuple):
-    """The concepts as one part of the split sees them."""
-
-    inside: BoolArray  # (n_nucleotides,)
-    n_inside: int
-    positives: IntArray  # (n_concepts,) labelled nucleotides
-    targets: IntArray  # (n_concepts,) what recall is a share of: nucleotides or instances
-
-
-def _side(concepts: Concepts, inside: BoolArray) -> _Side:
-    labels = concepts.labels[np.flatnonzero(inside)]
-    n_concepts = len(concepts.names)
-    positives = np.bincount(labels.indices, minlength=n_concepts).astype(np.int64)
-    instance, first = np.unique(labels.data, return_index=True)
-    of_instance = labels.indices[first][concepts.per_instance[labels.indices[first]] & (instance > 0)]
-    n_instances = np.bincount(of_instance, minlength=n_concepts)
-    return _Side(inside, int(inside.sum()), positives, np.where(concepts.per_instance, n_instances, positives))
-
-
-@numba.njit(cache=True, nogil=True)
-def _largest(pointer: Any, indices: Any, data: Any, inside: Any, n_features: int) -> Any:  # pragma: no cover
-    """Largest activation of each feature on the rows inside."""
-    scale = np.zeros(n_features)
-    for row in range(pointer.shape[0] - 1):
-        if inside[row]:
-            for i in range(pointer[row], pointer[row + 1]):
-                if data[i] > scale[indices[i]]:
-                    scale[indices[i]] = data[i]
-    return scale
-
-
-@numba.njit(cache=True, nogil=True)
-def _tally(
-    pointer: Any,
-    indices: Any,
-    data: Any,
-    part_of_row: Any,
-    bars: Any,
-    label_pointer: Any,
-    label_concept: Any,
-    n_concepts: int,
-) -> Any:  # pragma: no cover - compiled
-    """One pass over the rows: how often each feature fires, and inside which concepts.
-
-    ``bars`` (n_features, n_thresholds) are rising activations that have to be exceeded; ``part_of_row`` is 0
-    (discovery), 1 (validation) or -1. Row by row, a nucleotide's concepts are read once for all its features.
-    """
-    n_features, n_levels = bars.shape
-    fired = np.zeros((2, n_features, n_levels), dtype=np.int64)
-    true = np.zeros((2, n_features, n_levels, n_concepts), dtype=np.int32)
-    for row in range(pointer.shape[0] - 1):
-        part = part_of_row[row]
-        if part < 0:
-            continue
-        for i in range(pointer[row], pointer[row + 1]):
-            feature = indices[i]
-            level = -1
-            while level + 1 < n_levels and data[i] > bars[feature, level + 1]:
-                level += 1
-            if level >= 0:
-                fired[part, feature, level] += 1
-                for j in range(label_pointer[row], label_pointer[row + 1]):
-                    true[part, feature, level, label_concept[j]] += 1
-    for level in range(n_levels - 2, -1, -1):  # what passes a bar passes all lower ones
-        fired[:, :, level] += fired[:, :, level + 1]
-        true[:, :, level] += true[:, :, level + 1]
-    return fired, true
-
-
-@numba.njit(cache=True, nogil=True)
-def _tally_instances(
-    pointer: Any,
-    indices: Any,
-    data: Any,
-    part_of_row: Any,
-    bars: Any,
-    rows: Any,
-    starts: Any,
-    concept_of_instance: Any,
-    n_concepts: int,
-) -> Any:  # pragma: no cover - compiled
-    """How many instances of each concept have at least one firing nucleotide.
-
-    ``rows`` lists the nucleotides of one instance after the other, ``starts`` where each begins.
-    """
-    n_features, n_levels = bars.shape
-    hit = np.zeros((2, n_features, n_levels, n_concepts), dtype=np.int32)
-    best = np.full(n_features, -1, dtype=np.int64)
-    touched = np.empty(n_features, dtype=np.int64)
-    for instance in range(starts.shape[0] - 1):
-        part = part_of_row[rows[starts[instance]]]
-        if part < 0:
-            continue
-        n_touched = 0
-        for r in range(starts[instance], starts[instance + 1]):
-            for i in range(pointer[rows[r]], pointer[rows[r] + 1]):
-                feature = indices[i]
-                level = -1
-                while level + 1 < n_levels and data[i] > bars[feature, level + 1]:
-                    level += 1
-                if level > best[feature]:
-                    if best[feature] < 0:
-                        touched[n_touched] = feature
-                        n_touched += 1
-                    best[feature] = level
-        for t in range(n_touched):
-            hit[part, touched[t], best[touched[t]], concept_of_instance[instance]] += 1
-            best[touched[t]] = -1
-    for level in range(n_levels - 2, -1, -1):
-        hit[:, :, level] += hit[:, :, level + 1]
-    return hit
-
-
-def _instances(concepts: Concepts) -> tuple[IntArray, IntArray, IntArray]:
-    """Nucleotides by instance, where each instance starts in them, and its concept."""
-    table = concepts.labels.tocoo()
-    counted = concepts.per_instance[table.col]
-    row, concept, number = table.row[counted], table.col[counted], table.data[counted]
-    order = np.lexsort((row, number))
-    row, concept, number = row[order], concept[order], number[order]
-    starts = np.flatnonzero(np.diff(number, prepend=-1))
-    return row.astype(np.int64), np.append(starts, len(row)).astype(np.int64), concept[starts].astype(np.int64)
-
-
-def _scores(fired: IntArray, true: Any, found: Any, targets: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Precision, recall and F1 of counts that broadcast together; 0 where nothing fires."""
-    precision = np.where(fired > 0, true / np.maximum(fired, 1), 0.0)
-    recall = found / np.maximum(targets, 1)
-    total = precision + recall
-    return precision, recall, np.where(total > 0, 2 * precision * recall / np.where(total > 0, total, 1), 0.0)
-
-
-@numba.njit(cache=True, nogil=True)
-def _average_precision(
-    rows: Any, leads: Any, inside: Any, label: Any, positives: int, n_inside: int
-) -> float:  # pragma: no cover - compiled
-    """Area under the precision-recall steps of one feature and concept; tied activations are one step."""
-    area = 0.0
-    n_fired, n_true = 0, 0
-    end = rows.shape[0]
-    while end > 0:
-        start = end - 1
-        while not leads[start]:
-            start -= 1
-        before = n_true
-        for i in range(start, end):
-            if inside[rows[i]]:
-                n_fired += 1
-                if label[rows[i]] != 0:
-                    n_true += 1
-        if n_true > before:
-            area += (n_true - before) / positives * n_true / n_fired
-        end = start
-    # what never fires is found last, at the base rate
-    return area + (1.0 - n_true / positives) * positives / n_inside
-
-
-@numba.njit(cache=True, nogil=True)
-def _shifted_counts(
-    rows: Any, segment: Any, bounds: Any, shifts: Any, label: Any, seen: Any, stamp: int
-) -> Any:  # pragma: no cover - compiled
-    """True positives and hit instances of one feature when its firing positions rotate in their segments.
-
-    Rotating what fires against the labels is the same as rotating the labels against it.
-    """
-    n_true, n_hit = 0, 0
-    for i in range(rows.shape[0]):
-        at = segment[rows[i]]
-        start, length = bounds[at], bounds[at + 1] - bounds[at]
-        offset = rows[i] - start + shifts[at]
-        number = label[start + (offset if offset < length else offset - length)]
-        if number != 0:
-            n_true += 1
-            if seen[number] != stamp:
-                seen[number] = stamp
-                n_hit += 1
-    return n_true, n_hit
-
-
-# ---------------------------------------------------------------- matching
 
 
 class ConceptTables(NamedTuple):
@@ -345,6 +77,25 @@ class ConceptTables(NamedTuple):
     matches: pd.DataFrame
     best: pd.DataFrame
     warnings: pd.DataFrame
+
+
+class _Side(NamedTuple):
+    """The concepts as one part of the split sees them."""
+
+    inside: BoolArray  # (n_nucleotides,)
+    n_inside: int
+    positives: IntArray  # (n_concepts,) labelled nucleotides
+    targets: IntArray  # (n_concepts,) what recall is a share of: nucleotides or instances
+
+
+def _side(concepts: Concepts, inside: BoolArray) -> _Side:
+    n_concepts = len(concepts.names)
+    positives = np.bincount(concepts.labels[np.flatnonzero(inside)].indices, minlength=n_concepts)
+    instances = concepts.instances
+    first = instances.rows[instances.starts[:-1]]  # splits go by sequence, and so whole instances do
+    n_instances = np.bincount(instances.concept[inside[first]], minlength=n_concepts)
+    targets = np.where(concepts.per_instance, n_instances, positives)
+    return _Side(inside, int(inside.sum()), positives.astype(np.int64), targets.astype(np.int64))
 
 
 class _Found(NamedTuple):
@@ -421,12 +172,7 @@ def match_concepts(
         if not side.n_inside:
             raise AnalysisError(f"The split holds no nucleotide named {name!r}.")
     kept, warnings = _testable(concepts, sides, min_positive)
-    concepts = Concepts(
-        tuple(concepts.names[c] for c in kept),
-        concepts.per_instance[kept],
-        sparse.csr_array(concepts.labels[:, kept]),
-        concepts.offsets,
-    )
+    concepts = concepts.keep(kept)
     sides = [_side(concepts, side.inside) for side in sides]
     levels = np.asarray(sorted(thresholds), dtype=np.float64)
     segments = _segments(concepts, regions)
@@ -434,7 +180,7 @@ def match_concepts(
     for site, matrix in codes.items():
         csr = _checked(site, matrix, concepts)
         found = _match_site(csr, concepts, sides, levels)
-        table = _select(site, found, concepts, sides[1], levels, top)
+        table = _select(site, found, concepts, sides, levels, top)
         table["average_precision"] = _precisions(csr, table, concepts, sides[1], block_nonzeros)
         tables.append(table.join(_null(csr, table, concepts, sides[1], segments, n_shifted, n_shifts, seed)))
     matches = pd.concat(tables, ignore_index=True)
@@ -465,26 +211,40 @@ def _checked(site: str, matrix: Any, concepts: Concepts) -> Any:
             "Leave out the rows of codon-start tokens."
         )
     if csr.data.size and csr.data.min() < 0:
-        raise AnalysisError(f"Site {site!r} has negative codes; split signed activations by signed_halves first.")
+        raise AnalysisError(
+            f"Site {site!r} has negative codes; split signed activations by signed_halves first."
+        )
     return csr.astype(np.float32) if csr.dtype != np.float32 else csr
 
 
 def _match_site(csr: Any, concepts: Concepts, sides: list[_Side], levels: FloatArray) -> _Found:
-    """Choose thresholds on the discovery side, score on the validation side; one pass over the codes."""
+    """Choose thresholds on the discovery side, score on the validation side; one pass a block of features."""
     part_of_row = np.full(concepts.n_nucleotides, -1, dtype=np.int8)
     for part, side in enumerate(sides):
         part_of_row[side.inside] = part
-    n_concepts = len(concepts.names)
-    scale = _largest(csr.indptr, csr.indices, csr.data, sides[0].inside, csr.shape[1])
-    alive = np.flatnonzero(scale > 0)
-    if not len(alive):
+    parts: list[_Found] = []
+    for start in range(0, csr.shape[1], FEATURES_AT_ONCE):
+        block = csr if csr.shape[1] <= FEATURES_AT_ONCE else csr[:, start : start + FEATURES_AT_ONCE]
+        found = _match_block(block, concepts, sides, part_of_row, levels)
+        parts.append(found._replace(feature=found.feature + start))
+    joined = _Found(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+    if not len(joined.feature):
         raise AnalysisError("No feature is active on the discovery set: there is nothing to match.")
+    return joined
+
+
+def _match_block(
+    csr: Any, concepts: Concepts, sides: list[_Side], part_of_row: npt.NDArray[np.int8], levels: FloatArray
+) -> _Found:
+    n_concepts = len(concepts.names)
+    scale = largest(csr.indptr, csr.indices, csr.data, sides[0].inside, csr.shape[1])
+    alive = np.flatnonzero(scale > 0)
     # a feature without a scale is dead on the discovery set and never fires
     bars = np.where(scale[:, None] > 0, scale[:, None] * levels, np.inf)
     codes = (csr.indptr, csr.indices, csr.data, part_of_row, bars)
     labels = concepts.labels
-    fired, true = _tally(*codes, labels.indptr, labels.indices, n_concepts)
-    hit = _tally_instances(*codes, *_instances(concepts), n_concepts)
+    fired, true = tally(*codes, labels.indptr, labels.indices, n_concepts)
+    hit = tally_instances(*codes, *concepts.instances, n_concepts)
     scores: list[tuple[FloatArray, FloatArray, FloatArray]] = []
     for part, side in enumerate(sides):
         found = np.where(concepts.per_instance, hit[part][alive], true[part][alive])
@@ -500,14 +260,14 @@ def _match_site(csr: Any, concepts: Concepts, sides: list[_Side], levels: FloatA
 
 
 def _select(
-    site: str, found: _Found, concepts: Concepts, side: _Side, levels: FloatArray, top: int
+    site: str, found: _Found, concepts: Concepts, sides: list[_Side], levels: FloatArray, top: int
 ) -> pd.DataFrame:
     """The first features of each concept and the best concept of each feature, by the discovery set."""
     n_features, n_concepts = found.discovery_f1.shape
-    base_rate = side.positives / side.n_inside
-    always = 2 * base_rate / (1 + base_rate)
+    base_rates = [side.positives / side.n_inside for side in sides]
+    always = [2 * rate / (1 + rate) for rate in base_rates]
     # a frequent concept is easy to score on: compare concepts by the gain over a detector that always fires
-    gain = (found.discovery_f1 - always) / (1 - always + 1e-12)
+    gain = (found.discovery_f1 - always[0]) / (1 - always[0] + 1e-12)
     order = np.argsort(-found.discovery_f1, axis=0, kind="stable")
     rank = np.empty_like(order)
     np.put_along_axis(rank, order, np.arange(n_features)[:, None] + np.zeros((1, n_concepts), int), axis=0)
@@ -528,12 +288,12 @@ def _select(
             "precision": found.precision[f, c],
             "recall": found.recall[f, c],
             "f1": found.f1[f, c],
-            "base_rate": base_rate[c],
-            "lift": found.precision[f, c] / base_rate[c],
-            "f1_always": always[c],
+            "base_rate": base_rates[1][c],
+            "lift": found.precision[f, c] / base_rates[1][c],
+            "f1_always": always[1][c],
             "n_fired": found.fired[f, c],
-            "n_positive": side.positives[c],
-            "n_targets": side.targets[c],
+            "n_positive": sides[1].positives[c],
+            "n_targets": sides[1].targets[c],
             "_order": c,
         }
     )
@@ -548,7 +308,7 @@ def _precisions(
     feature = table["feature"].to_numpy(dtype=np.int64)
     concept = pd.Index(concepts.names).get_indexer(pd.Index(table["concept"]))
     by_concept = sparse.csc_array(concepts.labels)
-    label = np.zeros(concepts.n_nucleotides, dtype=np.int32)
+    label = np.zeros(concepts.n_nucleotides, dtype=np.uint8)
     result = np.empty(len(table))
     for block in _blocks(csr, np.unique(feature), block_nonzeros):
         columns = sort_columns(csr[:, block])
@@ -559,7 +319,7 @@ def _precisions(
             for pair in here[concept[here] == c]:
                 column = int(np.searchsorted(block, feature[pair]))
                 span = slice(columns.indptr[column], columns.indptr[column + 1])
-                result[pair] = _average_precision(
+                result[pair] = average_precision(
                     columns.rows[span],
                     columns.leads[span],
                     side.inside,
@@ -634,7 +394,8 @@ def _null(
 ) -> pd.DataFrame:
     """F1 of the first features of each concept when the labels rotate within transcript or region."""
     result = pd.DataFrame(
-        {name: np.full(len(table), np.nan) for name in ("null_f1", "null_f1_95", "p_value")}, index=table.index
+        {name: np.full(len(table), np.nan) for name in ("null_f1", "null_f1_95", "p_value")},
+        index=table.index,
     )
     chosen = np.flatnonzero(table["rank_for_concept"].to_numpy() <= n_shifted)
     if not n_shifts or not len(chosen):
@@ -650,14 +411,13 @@ def _null(
         rng = np.random.default_rng([seed, int(by_transcript)])
         shifts = (rng.random((n_shifts, len(lengths))) * lengths).astype(np.int64)
         for c in np.unique(concept[segments.by_transcript[concept] == by_transcript]):
-            label, n_numbers = _dense_label(by_concept, c, bool(concepts.per_instance[c]))
-            seen = np.full(n_numbers + 1, -1, dtype=np.int64)
+            lookup = _lookup(concepts, by_concept, int(c))
+            seen = np.full(len(concepts.instances.concept), -1, dtype=np.int64)
             for pair in np.flatnonzero(concept == c):
                 for index in range(n_shifts):
                     stamp = int(pair) * n_shifts + index
-                    n_true, n_hit = _shifted_counts(
-                        firing[pair], segment, bounds, shifts[index], label, seen, stamp
-                    )
+                    moved = (firing[pair], segment, bounds, shifts[index])
+                    n_true, n_hit = shifted_counts(*moved, *lookup, seen, stamp)
                     found = n_hit if concepts.per_instance[c] else n_true
                     fired = np.asarray(len(firing[pair]))
                     null[index, pair] = _scores(fired, n_true, found, side.targets[c])[2]
@@ -681,96 +441,29 @@ def _firing(csr: Any, table: pd.DataFrame, side: _Side) -> list[IntArray]:
     return firing
 
 
-def _dense_label(by_concept: Any, concept: int, per_instance: bool) -> tuple[npt.NDArray[np.int32], int]:
-    """One concept as a dense column: 0 outside, else the instance, numbered from 1 (or just 1)."""
-    label = np.zeros(by_concept.shape[0], dtype=np.int32)
-    span = slice(by_concept.indptr[concept], by_concept.indptr[concept + 1])
-    if not per_instance:
-        label[by_concept.indices[span]] = 1
-        return label, 1
-    numbers, number = np.unique(by_concept.data[span], return_inverse=True)
-    label[by_concept.indices[span]] = number + 1
-    return label, len(numbers)
+def _lookup(
+    concepts: Concepts, by_concept: Any, concept: int
+) -> tuple[npt.NDArray[np.uint8], IntArray, IntArray]:
+    """One concept by nucleotide: its label, and its instances as pointer and numbers."""
+    label = np.zeros(concepts.n_nucleotides, dtype=np.uint8)
+    label[by_concept.indices[by_concept.indptr[concept] : by_concept.indptr[concept + 1]]] = 1
+    first, last = np.searchsorted(concepts.instances.concept, [concept, concept + 1])
+    members = slice(concepts.instances.starts[first], concepts.instances.starts[last])
+    rows = concepts.instances.rows[members]
+    number = np.repeat(np.arange(first, last), np.diff(concepts.instances.starts[first : last + 1]))
+    order = np.argsort(rows, kind="stable")
+    pointer = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=concepts.n_nucleotides))])
+    return label, pointer.astype(np.int64), number[order].astype(np.int64)
 
 
-# ---------------------------------------------------------------- baselines
-
-
-def signed_halves(values: Float[np.ndarray, "n_nucleotides n_units"], rows: Bool[np.ndarray, " n_nucleotides"]) -> Any:
-    """Signed units (neurons, components) as detectors: deviation above and below the mean, one column each.
-
-    Parameters
-    ----------
-    values : float (n_nucleotides, n_units)
-    rows : bool (n_nucleotides,)
-        Rows that give the mean (the discovery set).
-
-    Returns
-    -------
-    csr float32 (n_nucleotides, 2 n_units)
-        Column u fires above the mean of unit u, column n_units + u below it.
-    """
-    centred = np.asarray(values, dtype=np.float32)
-    centred = centred - centred[rows].mean(axis=0, dtype=np.float64).astype(np.float32)
-    return sparse.hstack(
-        [sparse.csr_array(np.maximum(centred, 0)), sparse.csr_array(np.maximum(-centred, 0))], format="csr"
-    )
-
-
-def principal_components(
-    values: Float[np.ndarray, "n_nucleotides n_units"], rows: Bool[np.ndarray, " n_nucleotides"], n_components: int
-) -> Float[np.ndarray, "n_nucleotides n_components"]:
-    """Scores on the leading principal components, fitted on ``rows`` (the discovery set)."""
-    fitted = np.asarray(values[rows], dtype=np.float64)
-    mean = fitted.mean(axis=0)
-    covariance = (fitted - mean).T @ (fitted - mean) / max(len(fitted) - 1, 1)
-    _, vectors = np.linalg.eigh(covariance)
-    leading = vectors[:, ::-1][:, : min(n_components, vectors.shape[1])]
-    # the sign of an eigenvector is arbitrary: fix it, so that results repeat
-    leading = leading * np.sign(leading[np.abs(leading).argmax(axis=0), np.arange(leading.shape[1])])
-    return ((values - mean) @ leading).astype(np.float32)
-
-
-def kmer_detectors(
-    letters: Int[np.ndarray, " n_nucleotides"],
-    offsets: Int[np.ndarray, " n_sequences_plus_1"],
-    k: int,
-    alphabet: str = "ACGU",
-) -> tuple[Any, list[str]]:
-    """One detector for every k-mer, firing on its last nucleotide (a causal model knows no more there).
-
-    Parameters
-    ----------
-    letters : int (n_nucleotides,)
-        Index into ``alphabet``; any other value (an N) belongs to no k-mer.
-    offsets : int (n_sequences + 1,)
-        Where each sequence starts; no k-mer crosses a boundary.
-    k : int
-        1 to 6.
-
-    Returns
-    -------
-    codes : csr float32 (n_nucleotides, len(alphabet)**k)
-    names : list of str
-    """
-    if not 1 <= k <= 6:
-        raise AnalysisError(f"k must lie between 1 and 6, not {k}: the detectors number {len(alphabet)}^k.")
-    letters = np.asarray(letters, dtype=np.int64)
-    base = len(alphabet)
-    word = np.zeros(len(letters), dtype=np.int64)
-    within = np.arange(len(letters)) - np.repeat(np.asarray(offsets)[:-1], np.diff(offsets))
-    valid = within >= k - 1
-    for back in range(k):
-        shifted = np.full(len(letters), -1, dtype=np.int64)
-        shifted[back:] = letters[: len(letters) - back]
-        valid &= (shifted >= 0) & (shifted < base)
-        word += np.where(shifted >= 0, shifted, 0) * base**back
-    rows = np.flatnonzero(valid)
-    codes = sparse.csr_array(
-        (np.ones(len(rows), dtype=np.float32), (rows, word[rows])), shape=(len(letters), base**k)
-    )
-    names = ["".join(alphabet[(w // base**p) % base] for p in reversed(range(k))) for w in range(base**k)]
-    return codes, names
+def _scores(
+    fired: IntArray, true: Any, found: Any, targets: Any
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Precision, recall and F1 of counts that broadcast together; 0 where nothing fires."""
+    precision = np.where(fired > 0, true / np.maximum(fired, 1), 0.0)
+    recall = found / np.maximum(targets, 1)
+    total = precision + recall
+    return precision, recall, np.where(total > 0, 2 * precision * recall / np.where(total > 0, total, 1), 0.0)
 
 
 def compare_with_baselines(tables: Mapping[str, ConceptTables]) -> pd.DataFrame:
@@ -788,7 +481,17 @@ def compare_with_baselines(tables: Mapping[str, ConceptTables]) -> pd.DataFrame:
         ``concept``, ``kind``, ``site``, ``feature`` (first by discovery F1 over the sites of that kind),
         ``discovery_f1``, ``f1``, ``average_precision``, ``lift``, ``p_value``.
     """
-    columns = ["concept", "kind", "site", "feature", "discovery_f1", "f1", "average_precision", "lift", "p_value"]
+    columns = [
+        "concept",
+        "kind",
+        "site",
+        "feature",
+        "discovery_f1",
+        "f1",
+        "average_precision",
+        "lift",
+        "p_value",
+    ]
     parts: list[pd.DataFrame] = []
     for kind, table in tables.items():
         ordered = table.best.sort_values("discovery_f1", ascending=False, kind="stable")

@@ -29,11 +29,17 @@ from helix_sae.statistics.ranks import RankProducts, SortedColumns, centred_rank
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-_GC = ("structural_gc_content", "structural_gc_5utr", "structural_gc_cds", "structural_gc_3utr")
+_GC = (
+    "structural_gc_content",
+    "structural_gc_5utr",
+    "structural_gc_cds",
+    "structural_gc_3utr",
+    "structural_gc3",
+)
 _LENGTH = ("structural_length", "structural_length_5utr", "structural_length_cds", "structural_length_3utr")
 
 DEFAULT_EXCLUSIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {**{name: _GC for name in _GC}, **{name: _LENGTH for name in _LENGTH}}
+    {**dict.fromkeys(_GC, _GC), **dict.fromkeys(_LENGTH, _LENGTH)}
 )
 """Confounders that a property must not be conditioned on, because they are (part of) its definition: a GC
 content given another GC content, a length given another length. A property is never conditioned on itself."""
@@ -265,7 +271,9 @@ def partial_correlation_table(
             continue
         column = values[name].to_numpy(dtype=np.float64, na_value=np.nan)
         mask = ~np.isnan(column)
-        feature: SortedColumns = as_sorted(np.where(mask, stats.rankdata(column, nan_policy="omit"), 0)[:, None])
+        feature: SortedColumns = as_sorted(
+            np.where(mask, stats.rankdata(column, nan_policy="omit"), 0)[:, None]
+        )
         used = [c for c in covariates if c.name not in (name, target)]
         raw = associations(feature, [goal], mask)
         partial = partial_associations(feature, [goal], used, {}, mask)

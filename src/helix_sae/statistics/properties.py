@@ -181,7 +181,9 @@ def _classes(
     kept = [c for c in range(len(labels)) if sizes[c] >= min_per_class]
     for c in range(len(labels)):
         if c not in kept and sizes[c] > 0:
-            detail = f"class {labels[c]!r} has {sizes[c]} members, {min_per_class} needed; its labels are left out"
+            detail = (
+                f"class {labels[c]!r} has {sizes[c]} members, {min_per_class} needed; its labels are left out"
+            )
             warnings.append((name, "class_too_small", detail))
     if kind == "binary" and len(labels) > 2:
         raise ConfigurationError(f"Property {name!r} is declared binary but has {len(labels)} classes.")
@@ -190,5 +192,9 @@ def _classes(
     if kind is None:
         kind = "binary" if len(kept) <= 2 else "categorical"
     return Property(
-        name, category_of(name), kind, renumber[codes], tuple(labels[c] for c in kept)  # pyright: ignore
+        name,
+        category_of(name),
+        kind,
+        renumber[codes],
+        tuple(labels[c] for c in kept),  # pyright: ignore
     )

@@ -5,12 +5,18 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from helix_sae.pipelines.correlation.parameters import CorrelationParameters
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+    from helix_sae.sae import TokenCodes
+else:
+    # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
+    AnnData = TokenCodes = Any
 
 LOGGER = logging.getLogger(__name__)
 
@@ -24,7 +30,7 @@ def associate_features(
 
     Returns
     -------
-    associations, significant_associations, best_matches, replication, by_source, warnings : DataFrame
+    associations, significant_associations, best_matches, validation, by_source, warnings, summary : DataFrame
     """
     from helix_sae.statistics.associate import associate
 
@@ -53,6 +59,7 @@ def associate_features(
         tables.validation,
         tables.by_source,
         tables.warnings,
+        tables.summary,
     )
 
 
@@ -87,6 +94,113 @@ def calibrate_associations(
     summary = pd.concat([c.summary.assign(test=name) for name, c in found.items()], ignore_index=True)
     quantiles = pd.concat([c.quantiles.assign(test=name) for name, c in found.items()], ignore_index=True)
     return summary, quantiles
+
+
+def rank_hierarchy(significant: pd.DataFrame, best_matches: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
+    """Share of the alive features of each site by category of biology."""
+    from helix_sae.statistics.hierarchy import feature_hierarchy
+
+    return feature_hierarchy(significant, best_matches, summary)
+
+
+def validate_top(
+    sequence_codes: dict[str, AnnData],
+    table: pd.DataFrame,
+    best_matches: pd.DataFrame,
+    parameters: CorrelationParameters,
+) -> pd.DataFrame:
+    """Set validation sequences on which a top feature is high beside those on which it is low."""
+    from helix_sae.statistics.high_low import high_low_validation
+
+    rows = aligned_table(sequence_codes, table)
+    leading = best_matches[best_matches["rank_within_property"] <= parameters.top_features]
+    return high_low_validation(
+        mean_pooled(sequence_codes),
+        rows,
+        rows["split"],
+        leading,
+        n_resamples=parameters.n_resamples,
+        seed=parameters.seed,
+    )
+
+
+def profile_landmarks(
+    sparse_codes: dict[str, TokenCodes], table: pd.DataFrame, concept_matches: pd.DataFrame
+) -> pd.DataFrame:
+    """Mean activation around start and stop codons, of the features that match coding concepts best.
+
+    Returns
+    -------
+    DataFrame
+        ``landmark, site, feature, name, position, mean, standard_error, n_sequences``.
+    """
+    from helix_sae.statistics.metagene import metagene_profile
+
+    rows = table.set_index("sequence_id")
+    parts: list[pd.DataFrame] = []
+    for site, concept, feature in _profiled(concept_matches):
+        codes = sparse_codes[site]
+        nucleotides = codes.codes[codes.is_nucleotide]
+        per_sequence = np.add.reduceat(codes.is_nucleotide.astype(np.int64), codes.offsets[:-1])
+        offsets = np.concatenate([[0], np.cumsum(per_sequence)])
+        part = rows.loc[list(codes.sequence_id)]
+        whole = per_sequence == part["sequence"].str.len().to_numpy()
+        for landmark, column, shift in (("start codon", "cds_start", 0), ("stop codon", "cds_end", -3)):
+            anchors = (part[column] + shift).fillna(-1).to_numpy(dtype=np.int64)
+            anchors = np.where(whole, anchors, -1)
+            if (anchors >= 0).any():
+                profile = metagene_profile(nucleotides, anchors, offsets, np.array([feature]))
+                parts.append(profile.assign(landmark=landmark, site=site, name=f"{concept}: {site} #{feature}"))
+    columns = ["landmark", "site", "feature", "name", "position", "mean", "standard_error", "n_sequences"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def draw(
+    associations: pd.DataFrame,
+    best_matches: pd.DataFrame,
+    hierarchy: pd.DataFrame,
+    calibration: pd.DataFrame,
+    quantiles: pd.DataFrame,
+    parameters: CorrelationParameters,
+) -> tuple[Any, ...]:
+    """Volcano, heatmap, layer profile and QQ: each for paper (PNG) and, but for the QQ, for the browser."""
+    from helix_sae.figures import heatmap, layer_profile, qq, volcano
+
+    return (
+        volcano.volcano(associations, alpha=parameters.alpha),
+        volcano.volcano_interactive(associations, alpha=parameters.alpha),
+        heatmap.association_heatmap(associations, best_matches, alpha=parameters.alpha),
+        heatmap.association_heatmap_interactive(associations, best_matches, alpha=parameters.alpha),
+        layer_profile.layer_profile(hierarchy),
+        layer_profile.layer_profile_interactive(hierarchy),
+        qq.qq(_by_test(quantiles), _by_test(calibration)),
+    )
+
+
+def draw_profiles(profiles: pd.DataFrame) -> Any:
+    """Activation around start and stop codons."""
+    from helix_sae.figures.metagene import metagene
+
+    numbers = {name: i for i, name in enumerate(profiles["name"].unique())}
+    numbered = profiles.assign(feature=profiles["name"].map(numbers))
+    by_landmark = {str(name): part for name, part in numbered.groupby("landmark", sort=True)}
+    return metagene(by_landmark, names={i: name for name, i in numbers.items()})
+
+
+_PROFILED = ("codon_pos_1", "codon_pos_3", "start_codon", "cds", "utr3")
+
+
+def _profiled(matches: pd.DataFrame) -> list[tuple[str, str, int]]:
+    """Site, concept and feature of the best match of some concepts, over all sites; each feature once."""
+    chosen: dict[tuple[str, int], str] = {}
+    best = matches[matches["concept"].isin(_PROFILED)].sort_values("discovery_f1", ascending=False, kind="stable")
+    for row in best.drop_duplicates("concept").itertuples(index=False):
+        chosen.setdefault((str(row.site), int(row.feature)), str(row.concept))  # type: ignore[arg-type]
+    return [(site, concept, feature) for (site, feature), concept in chosen.items()]
+
+
+def _by_test(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {} if table.empty else {str(name): part for name, part in table.groupby("test", sort=False)}
 
 
 def aligned_table(sequence_codes: dict[str, AnnData], table: pd.DataFrame) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -12,6 +12,9 @@ from helix_sae.pipelines.extraction.parameters import ExtractionParameters
 if TYPE_CHECKING:
     from helix_sae.datasets.plan import ExtractionPlan
     from helix_sae.helix.loading import HelixHandle
+else:
+    # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
+    ExtractionPlan = HelixHandle = Any
 
 
 def plan(table: pd.DataFrame, handle: HelixHandle, parameters: ExtractionParameters) -> ExtractionPlan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,9 @@ from helix_sae.pipelines.ingestion.parameters import IngestionParameters
 if TYPE_CHECKING:
     from helix_sae.mrna.annotations import NucleotideAnnotations
     from helix_sae.mrna.records import RawRecords
+else:
+    # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
+    NucleotideAnnotations = RawRecords = Any
 
 LOGGER = logging.getLogger(__name__)
 

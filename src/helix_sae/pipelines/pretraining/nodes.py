@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,9 @@ from helix_sae.pipelines.pretraining.parameters import PretrainingParameters
 
 if TYPE_CHECKING:
     from helix_sae.helix.pretraining import Corpus, Pretrained
+else:
+    # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
+    Corpus = Pretrained = Any
 
 LOGGER = logging.getLogger(__name__)
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from helix_sae.datasets.activations import ActivationStore
     from helix_sae.sae import SparseAutoencoder, TokenCodes
+else:
+    # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
+    AnnData = ActivationStore = SparseAutoencoder = TokenCodes = Any
 
 LOGGER = logging.getLogger(__name__)
 

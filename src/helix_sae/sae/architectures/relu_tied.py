@@ -12,12 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from helix_sae.sae.architectures.relu import ReluAutoencoder, relu_gradients, relu_loss
+from helix_sae.sae.architectures.relu import ReluAutoencoder, relu_forward, relu_gradients
 from helix_sae.sae.autoencoder import SparseAutoencoder
 from helix_sae.sae.config import ReluTiedConfig
-from helix_sae.sae.objective import Objective, Params, StepContext, StepResult, fold
+from helix_sae.sae.objective import Forward, Objective, Params, StepContext, StepResult, fold
 from helix_sae.sae.scaling import InputScaling
-from helix_sae.sae.step import encode_batch
 
 
 class ReluTiedObjective(Objective[ReluTiedConfig]):
@@ -30,20 +29,20 @@ class ReluTiedObjective(Objective[ReluTiedConfig]):
         params = super().initialise(generator)
         return {"encoder": params["encoder"], "b_enc": params["b_enc"]}
 
-    def loss(self, params: Params, z: Float[Tensor, "n d_in"], context: StepContext) -> Float[Tensor, ""]:
+    def forward(self, params: Params, z: Float[Tensor, "n d_in"], context: StepContext) -> Forward:
         """Definition of the loss."""
-        return relu_loss(self.config, self._untied(params), z, context)
+        return relu_forward(self.config, self._untied(params), z, context)
 
     def gradients(self, params: Params, z: Float[Tensor, "n d_in"], context: StepContext) -> StepResult:
         """Loss and gradient; both uses of ``W`` add up."""
-        untied = self._untied(params)
-        penalty = self.config.penalty * context.sparsity_weight
-        result = relu_gradients(untied, encode_batch(untied, z), penalty)
+        result = relu_gradients(self.config, self._untied(params), z, context)
         result.gradients["encoder"].add_(result.gradients.pop("decoder"))
         del result.gradients["b_dec"]
         return result
 
-    def export(self, params: Params, scaling: InputScaling) -> SparseAutoencoder:
+    def export(
+        self, params: Params, scaling: InputScaling, sample: Float[Tensor, "n d_in"]
+    ) -> SparseAutoencoder:
         """Fold the scaling into the weights."""
         return ReluAutoencoder(self.config, fold(self._untied(params), scaling))
 

@@ -16,10 +16,19 @@ from torch import Tensor
 from helix_sae.sae.autoencoder import SparseAutoencoder
 from helix_sae.sae.auxiliary import add_auxiliary_gradient, auxiliary_loss
 from helix_sae.sae.config import TopKConfig
-from helix_sae.sae.objective import Objective, Params, StepContext, StepResult, fold
+from helix_sae.sae.objective import (
+    Forward,
+    Objective,
+    Params,
+    StepContext,
+    StepResult,
+    fold,
+    reconstruction_loss,
+)
 from helix_sae.sae.scaling import InputScaling
-from helix_sae.sae.sparse import ActiveCodes, top_k_active
-from helix_sae.sae.step import encode_batch, sparse_gradients
+from helix_sae.sae.selection import top_k_active
+from helix_sae.sae.sparse import ActiveCodes
+from helix_sae.sae.step import sparse_gradients
 
 
 class TopKAutoencoder(SparseAutoencoder):
@@ -30,15 +39,11 @@ class TopKAutoencoder(SparseAutoencoder):
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         """Codes of raw activations: ``k`` at most for each token."""
-        values, features = (self.project(x) + self.b_enc).topk(self.config.k, dim=-1)
-        return torch.zeros(*x.shape[:-1], self.d_sae, dtype=values.dtype, device=x.device).scatter(
-            -1, features, values.relu()
-        )
+        return keep_top_k(self.project(x) + self.b_enc, self.config.k)
 
-    @torch.no_grad()
     def encode_active(self, x: Float[Tensor, "n d_in"]) -> ActiveCodes:
         """Codes as active pairs; zeros among the ``k`` are kept."""
-        return top_k_active(self.project(x) + self.b_enc, self.config.k)
+        return top_k_active(*self.encoder_inputs(x), self.b_enc.detach(), self.config.k)
 
     def to_saelens(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """SAELens: ``topk``."""
@@ -49,21 +54,30 @@ class TopKAutoencoder(SparseAutoencoder):
 class TopKObjective(Objective[TopKConfig]):
     """Training side; see the module."""
 
-    def loss(self, params: Params, z: Float[Tensor, "n d_in"], context: StepContext) -> Float[Tensor, ""]:
+    def forward(self, params: Params, z: Float[Tensor, "n d_in"], context: StepContext) -> Forward:
         """Definition of the loss."""
-        pre = torch.addmm(params["b_enc"], z - params["b_dec"], params["encoder"].T)
-        values, features = pre.topk(self.config.k, dim=1)
-        codes = torch.zeros_like(pre).scatter(1, features, values.relu())
-        error = z - (codes @ params["decoder"] + params["b_dec"])
-        loss = error.square().sum(1).mean() / z.shape[1]
-        return loss + auxiliary_loss(self.config, params, z, pre, error, context.dead)
+        pre = (z - params["b_dec"]) @ params["encoder"].T + params["b_enc"]
+        codes = keep_top_k(pre, self.config.k)
+        reconstruction = codes @ params["decoder"] + params["b_dec"]
+        loss = reconstruction_loss(z, reconstruction)
+        loss = loss + auxiliary_loss(self.config, params, pre, z - reconstruction, context.dead)
+        return Forward(loss, codes, reconstruction)
 
     def gradients(self, params: Params, z: Float[Tensor, "n d_in"], context: StepContext) -> StepResult:
         """Loss and gradient through the active pairs only."""
-        batch = encode_batch(params, z)
-        result = sparse_gradients(params, batch, top_k_active(batch.pre, self.config.k))
-        return add_auxiliary_gradient(self.config, params, batch, result, context.dead)
+        centred = z - params["b_dec"]
+        active = top_k_active(centred, params["encoder"], params["b_enc"], self.config.k, context.workers)
+        result = sparse_gradients(params, z, centred, active, workers=context.workers)
+        return add_auxiliary_gradient(self.config, params, centred, result, context.dead)
 
-    def export(self, params: Params, scaling: InputScaling) -> SparseAutoencoder:
+    def export(
+        self, params: Params, scaling: InputScaling, sample: Float[Tensor, "n d_in"]
+    ) -> SparseAutoencoder:
         """Fold the scaling into the weights."""
         return TopKAutoencoder(self.config, fold(params, scaling))
+
+
+def keep_top_k(pre: Float[Tensor, "*batch d_sae"], k: int) -> Float[Tensor, "*batch d_sae"]:
+    """Set all but the ``k`` largest positive entries of the last dimension to 0."""
+    values, features = pre.topk(k, dim=-1)
+    return torch.zeros_like(pre).scatter(-1, features, values.relu())

@@ -1,4 +1,4 @@
-"""Lets the tests of this folder import their toy models and slow twins by name."""
+"""Lets the tests of this folder import their slow twins by name."""
 
 import sys
 from pathlib import Path

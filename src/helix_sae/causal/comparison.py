@@ -1,0 +1,459 @@
+"""Blocks, estimators and dictionaries set side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+from scipy import stats
+
+from helix_sae.causal.alignment import TokenPair
+from helix_sae.causal.curves import (
+    MIB_SHARES,
+    Curve,
+    Ranking,
+    area,
+    curve,
+    curve_table,
+    faithfulness,
+    oriented_gains,
+    random_ranking,
+    rank_nodes,
+    share_counts,
+)
+from helix_sae.causal.effects import Effects, effects
+from helix_sae.causal.inference import DEFAULT_RESAMPLES, Orientation, attribution, orientation, resampled_ratios
+from helix_sae.causal.interfaces import Dictionary, Direction, InterventionModel, Method, Positions, ReadOut
+from helix_sae.errors import AnalysisError, ConfigurationError
+from helix_sae.helix.batching import DEFAULT_TOKEN_BUDGET
+from helix_sae.statistics.bootstrap import cluster_bootstrap
+
+COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)
+"""Numbers of nodes at which dictionaries of different size are compared."""
+
+_TOP = 20
+
+
+class Comparison(NamedTuple):
+    """Dictionaries through the same machinery.
+
+    Attributes
+    ----------
+    summary : DataFrame
+        One row a dictionary and ranking: ``dictionary, ranking, n_nodes, cpr, cmd`` with ``*_low, *_high``;
+        ``k_at_level`` (smallest k run whose faithfulness reaches ``level``; NA when none does); ``reached`` (with all
+        features); and ``log_area`` (mean faithfulness over the log-spaced numbers of nodes that all dictionaries have,
+        the measure that does not depend on the size of a dictionary) with its interval and that of the reference's lead,
+        ``lead, lead_low, lead_high`` (paired over the same resamples).
+    curves : DataFrame
+        :func:`helix_sae.causal.curves.curve_table` of each, sufficiency and necessity.
+    """
+
+    summary: pd.DataFrame
+    curves: pd.DataFrame
+
+
+def compare_dictionaries(
+    model: InterventionModel,
+    candidates: Mapping[str, Mapping[str, Dictionary]],
+    probe: ReadOut,
+    pairs: Sequence[TokenPair],
+    table: pd.DataFrame,
+    *,
+    reference: str = "sae",
+    method: Method = "atp",
+    by: Orientation = "difference",
+    counts: Sequence[int] = COUNTS,
+    necessity: bool = True,
+    level: float = 0.8,
+    direction: Direction = "source_to_target",
+    positions: Positions = "nucleotides",
+    n_resamples: int = DEFAULT_RESAMPLES,
+    seed: int = 0,
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+) -> Comparison:
+    """Rank the features of each dictionary on the discovery pairs and run its curves on the held-out ones.
+
+    The reference is also ranked by the size of its differences (``difference``) and at random (``random``): what the
+    ranking, not the dictionary, is worth.
+
+    Parameters
+    ----------
+    model, probe, pairs, direction, positions, token_budget
+        As in :func:`helix_sae.causal.effects.effects`.
+    candidates : mapping of name to (mapping of site to Dictionary)
+        All over the same sites.
+    table : DataFrame
+        The pairs' table, in the order of ``pairs``.
+    reference : str
+        Name of the trained autoencoders.
+    method : {"atp", "ig", "exact"}
+        Estimator of every ranking: the selection budget, equal for all.
+    by : {"difference", "prediction"}
+    counts : sequence of int
+        Numbers of nodes, up to each dictionary's own.
+    necessity : bool
+        Whether the necessity curves are run as well.
+    level : float
+        Faithfulness whose number of nodes is reported.
+
+    Raises
+    ------
+    ConfigurationError
+        If the reference is missing or the sites differ.
+    AnalysisError
+        If one of the splits has no pair.
+    """
+    _check_candidates(candidates, reference)
+    discovery, held = ((table["split"] == side).to_numpy() for side in ("discovery", "heldout"))
+    if not discovery.any() or not held.any():
+        raise AnalysisError("Comparing dictionaries needs discovery and held-out pairs; there are none on one side.")
+    options: dict[str, Any] = {"direction": direction, "positions": positions, "token_budget": token_budget}
+    rankings: list[tuple[str, str, Ranking]] = []
+    for name, dictionaries in candidates.items():
+        found = effects(model, dictionaries, probe, _rows(pairs, discovery), method=method, **options)
+        known = table[discovery].reset_index(drop=True)
+        rankings.append((name, method, rank_nodes(attribution(found, orientation(found, known, by)))))
+        if name == reference:
+            size = {site: m.mean(axis=0) for site, m in found.magnitude.items()}
+            rankings.append((name, "difference", rank_nodes(size)))
+            rankings.append((name, "random", random_ranking(rankings[-1][2].widths, seed)))
+    shared = [k for k in counts if k <= min(len(r.node) for _, _, r in rankings)]
+    clusters = table["cluster"].to_numpy()[held]
+    judged: list[_Judged] = []
+    for name, ranked_by, ranking in rankings:
+        points = np.concatenate([share_counts(len(ranking.node)), np.asarray(shared, dtype=np.int64)])
+        runs = [
+            curve(model, candidates[name], probe, _rows(pairs, held), ranking, kind=kind, k=points, **options)
+            for kind in (("sufficiency", "necessity") if necessity else ("sufficiency",))
+        ]
+        judged.append(_Judged(name, ranked_by, ranking, runs))
+    summary = _summary(judged, (reference, method), clusters, shared, level, n_resamples, seed)
+    tables = [
+        curve_table(
+            run.sorted(), clusters, n_resamples=n_resamples, seed=seed, dictionary=j.dictionary, ranking=j.ranked_by
+        )
+        for j in judged
+        for run in j.runs
+    ]
+    return Comparison(summary, pd.concat(tables, ignore_index=True))
+
+
+class _Judged(NamedTuple):
+    dictionary: str
+    ranked_by: str
+    ranking: Ranking
+    runs: list[Curve]
+
+
+def _check_candidates(candidates: Mapping[str, Mapping[str, Dictionary]], reference: str) -> None:
+    if reference not in candidates:
+        raise ConfigurationError(f"The reference {reference!r} is not among {', '.join(candidates)}.")
+    for name, dictionaries in candidates.items():
+        if set(dictionaries) != set(candidates[reference]):
+            raise ConfigurationError(f"Dictionary {name!r} covers other sites than {reference!r}; fit it at all of them.")
+
+
+def _rows(pairs: Sequence[TokenPair], mask: Bool[np.ndarray, " n"]) -> list[TokenPair]:
+    return [pair for pair, used in zip(pairs, mask, strict=True) if used]
+
+
+def _summary(
+    judged: Sequence[_Judged],
+    reference: tuple[str, str],
+    clusters: np.ndarray,
+    shared: Sequence[int],
+    level: float,
+    n_resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """The measures of each sufficiency curve; one seed, hence the same resamples for all."""
+    n_shares, rows = len(MIB_SHARES), list[dict[str, Any]]()
+    leads: dict[tuple[str, str], tuple[float, Float[np.ndarray, " n_resamples"] | None]] = {}
+    for j in judged:
+        run = j.runs[0]
+        values = faithfulness(run.outcome, run.y_patched)
+        draws = resampled_ratios(*oriented_gains(run.outcome, run.y_patched), clusters, n_resamples, seed)
+        share = np.asarray(MIB_SHARES)
+        row: dict[str, Any] = {"dictionary": j.dictionary, "ranking": j.ranked_by, "n_nodes": run.n_nodes}
+        row |= _measure("cpr", values[:n_shares], draws, lambda f: area(share, f[..., :n_shares]))
+        row |= _measure("cmd", values[:n_shares], draws, lambda f: area(share, np.abs(1.0 - f[..., :n_shares])))
+        row |= _measure("log_area", values, draws, lambda f: f[..., n_shares:].mean(axis=-1))
+        reached = run.k[values >= level]
+        row["k_at_level"] = int(reached.min()) if len(reached) else pd.NA
+        row |= {"level": level, "reached": float(values[n_shares - 1]), "compared_at": ",".join(map(str, shared))}
+        leads[j.dictionary, j.ranked_by] = (
+            row["log_area"],
+            None if draws is None else draws[:, n_shares:].mean(axis=-1),
+        )
+        rows.append(row)
+    for row in rows:
+        row |= _lead(leads[reference], leads[row["dictionary"], row["ranking"]])
+    return pd.DataFrame(rows).astype({"k_at_level": "Int64"})
+
+
+def _measure(
+    name: str, values: Float[np.ndarray, " k"], draws: Float[np.ndarray, "n_resamples k"] | None, measure: Any
+) -> dict[str, float]:
+    low, high = (np.nan, np.nan) if draws is None else np.quantile(measure(draws), [0.025, 0.975])
+    return {name: float(measure(values)), f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
+def _lead(
+    reference: tuple[float, Float[np.ndarray, " n"] | None], other: tuple[float, Float[np.ndarray, " n"] | None]
+) -> dict[str, float]:
+    low, high = np.nan, np.nan
+    if reference[1] is not None and other[1] is not None:
+        low, high = np.quantile(reference[1] - other[1], [0.025, 0.975])
+    return {"lead": reference[0] - other[0], "lead_low": float(low), "lead_high": float(high)}
+
+
+def verdict(summary: pd.DataFrame, reference: str = "sae", method: str = "atp") -> list[str]:
+    """Whether the reference beats each of the others, in words, whichever way it comes out."""
+    words: list[str] = []
+    for row in summary.itertuples(index=False):
+        if (row.dictionary, row.ranking) == (reference, method):
+            continue
+        other = str(row.dictionary) if row.dictionary != reference else f"{reference} features ranked by {row.ranking}"
+        if not np.isfinite(row.lead_low):
+            finding = "cannot be told apart from (too few families for an interval)"
+        elif row.lead_low > 0:
+            finding = "recover more of the difference with as few nodes than"
+        elif row.lead_high < 0:
+            finding = "recover less of the difference with as few nodes than"
+        else:
+            finding = "are not distinguishable from"
+        words.append(
+            f"{reference} features {finding} {other}: mean faithfulness differs by {row.lead:+.3f} "
+            f"(95 % interval {row.lead_low:+.3f} to {row.lead_high:+.3f})."
+        )
+    return words
+
+
+def estimator_agreement(
+    exact: Effects,
+    estimates: Mapping[str, Effects],
+    signs: Float[np.ndarray, " n_pairs"],
+    *,
+    exact_patched: Effects | None = None,
+) -> pd.DataFrame:
+    """How well cheap estimates stand in for exact effects, for each site.
+
+    Nodes that were left out of the exact runs take no part; when some were, the comparison is within a screened set.
+
+    Parameters
+    ----------
+    exact : Effects
+        From the source.
+    estimates : mapping of name to Effects
+        ``atp`` is compared with ``exact``; ``ig`` with the mean of ``exact`` and ``exact_patched`` when that is given,
+        for it estimates the joint contribution.
+    signs : float (n_pairs,)
+        See :func:`helix_sae.causal.inference.orientation`.
+    exact_patched : Effects, optional
+        ``start="patched"``.
+
+    Returns
+    -------
+    DataFrame
+        ``site, estimator, against`` and, over nodes of mean oriented effects, ``spearman``, ``top_overlap`` (share of the
+        20 largest in common), ``sign_agreement`` (among those 20 of exact); over (pair, node) ``pair_spearman``;
+        ``n_nodes``, ``screened``.
+    """
+    rows: list[dict[str, Any]] = []
+    usable = np.isfinite(signs) & (signs != 0)
+    for name, estimate in estimates.items():
+        for site in exact.sites:
+            against, truth = "exact from source", exact.values[site].astype(np.float64)
+            if name == "ig" and exact_patched is not None:
+                against = "mean of exact from source and from patched"
+                truth = 0.5 * (truth + exact_patched.values[site])
+            rows.append(
+                {"site": site, "estimator": name, "against": against}
+                | _agreement(truth[usable], estimate.values[site][usable].astype(np.float64), signs[usable])
+            )
+    return pd.DataFrame(rows)
+
+
+def _agreement(
+    truth: Float[np.ndarray, "n nodes"], guess: Float[np.ndarray, "n nodes"], signs: Float[np.ndarray, " n"]
+) -> dict[str, Any]:
+    run = np.isfinite(truth).all(axis=0)
+    active = run & ((truth != 0) | (guess != 0)).any(axis=0)
+    t, g = truth[:, active], guess[:, active]
+    mean_t, mean_g = (t * signs[:, None]).mean(axis=0), (g * signs[:, None]).mean(axis=0)
+    top = min(_TOP, len(mean_t))
+    best, guessed = (np.argsort(-np.abs(m), kind="stable")[:top] for m in (mean_t, mean_g))
+    return {
+        "spearman": _spearman(mean_t, mean_g),
+        "top_overlap": len(np.intersect1d(best, guessed)) / top if top else float("nan"),
+        "sign_agreement": float((np.sign(mean_t[best]) == np.sign(mean_g[best])).mean()) if top else float("nan"),
+        "pair_spearman": _spearman(t[(t != 0) | (g != 0)], g[(t != 0) | (g != 0)]),
+        "n_nodes": int(active.sum()),
+        "screened": bool((~run).any()),
+    }
+
+
+def compare_blocks(
+    found: Effects,
+    table: pd.DataFrame,
+    ceilings: pd.DataFrame,
+    *,
+    by: Orientation = "difference",
+    rows: Bool[np.ndarray, " n_pairs"] | None = None,
+) -> pd.DataFrame:
+    """One row a site: how much of the prediction goes through it, and through how many features.
+
+    Parameters
+    ----------
+    found : Effects
+        Of a method that reaches every node (atp or ig), or exact.
+    table : DataFrame
+        Pairs.
+    ceilings : DataFrame
+        Of :func:`helix_sae.causal.curves.ceilings`.
+    rows : bool (n_pairs,), optional
+        Pairs that take part.
+
+    Returns
+    -------
+    DataFrame
+        ``site``; ``n_nodes`` that differ; ``total_effect`` (sum over features of |mean oriented effect|) and its
+        ``share`` over sites; ``error_effect``; ``effective_features`` (exponential of the entropy of the features' shares:
+        over how many the effect is spread); ``top_feature`` and ``top_effect``; ``recovered`` by all features,
+        ``recovered_with_error``, with intervals.
+    """
+    signs = orientation(found, table, by)
+    scores = attribution(found, signs, rows)
+    out: list[dict[str, Any]] = []
+    for site, score in scores.items():
+        size = np.abs(score[:-1])
+        weight = size[size > 0] / size.sum() if size.sum() > 0 else np.zeros(0)
+        best = int(np.argmax(size))
+        out.append(
+            {
+                "site": site,
+                "n_nodes": int((found.magnitude[site] > 0).any(axis=0).sum()),
+                "total_effect": float(size.sum()),
+                "error_effect": float(score[-1]),
+                "effective_features": float(np.exp(-(weight * np.log(weight)).sum())) if len(weight) else 0.0,
+                "top_feature": str(best),
+                "top_effect": float(score[best]),
+            }
+            | _ceiling(ceilings, site, "features", "recovered")
+            | _ceiling(ceilings, site, "features and error", "recovered_with_error")
+        )
+    blocks = pd.DataFrame(out)
+    total = blocks["total_effect"].sum()
+    blocks.insert(3, "share", blocks["total_effect"] / total if total > 0 else np.nan)
+    return blocks.assign(estimator=found.metadata["estimator"], direction=found.metadata["direction"])
+
+
+def _ceiling(ceilings: pd.DataFrame, site: str, nodes: str, name: str) -> dict[str, float]:
+    row = ceilings[(ceilings["site"] == site) & (ceilings["nodes"] == nodes)].iloc[0]
+    return {name: float(row["recovered"]), f"{name}_low": float(row["low"]), f"{name}_high": float(row["high"])}
+
+
+def prediction_agreement(
+    predicted: Float[np.ndarray, " n_pairs"],
+    table: pd.DataFrame,
+    *,
+    n_resamples: int = DEFAULT_RESAMPLES,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Predicted against known differences of the pairs, by split, indels apart, shams left out.
+
+    Parameters
+    ----------
+    predicted : float (n_pairs,)
+        ``y_target - y_source``.
+    table : DataFrame
+        Pairs.
+
+    Returns
+    -------
+    DataFrame
+        ``split, has_indel, n_pairs, n_clusters, spearman, low, high`` (cluster bootstrap), ``pearson``,
+        ``sign_agreement``.
+    """
+    difference = table["difference"].to_numpy(dtype=np.float64)
+    usable = np.isfinite(difference) & ~table["is_sham"].to_numpy(dtype=bool)
+    rows: list[dict[str, Any]] = []
+    for (split, indel), part in table[usable].groupby(["split", "has_indel"]):
+        index = part.index.to_numpy()
+        x, y = predicted[index], difference[index]
+
+        def correlation(drawn: Int[np.ndarray, " n"], x: np.ndarray = x, y: np.ndarray = y) -> float:
+            return _spearman(x[drawn], y[drawn])
+
+        interval = cluster_bootstrap(correlation, part["cluster"].to_numpy(), n_resamples=n_resamples, seed=seed)
+        rows.append(
+            {
+                "split": split,
+                "has_indel": bool(indel),
+                "n_pairs": len(part),
+                "n_clusters": interval.n_clusters,
+                "spearman": interval.estimate,
+                "low": interval.low,
+                "high": interval.high,
+                "pearson": float(np.corrcoef(x, y)[0, 1]) if len(x) > 2 and x.std() > 0 < y.std() else float("nan"),
+                "sign_agreement": float((np.sign(x) == np.sign(y)).mean()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def by_edit_position(
+    found: Effects, pairs: Sequence[TokenPair], table: pd.DataFrame, *, n_strata: int = 4
+) -> pd.DataFrame:
+    """Effects by how much of the sequence follows the first edit.
+
+    Nothing before the edit changes in a causal model, so the pooled signal scales with what follows; strata keep a late
+    edit from being read as an unimportant one.
+
+    Returns
+    -------
+    DataFrame
+        ``stratum``; ``following_low, following_high`` (share of nucleotides from the first edit on); ``n_pairs``,
+        ``n_clusters``; mean ``|predicted|`` and ``|known|`` difference; ``feature_effect`` (mean over pairs of the
+        largest |effect| of a feature); ``spearman`` of predicted and known differences.
+    """
+    following = np.array([_following(pair) for pair in pairs])
+    edges = np.unique(np.quantile(following, np.linspace(0, 1, n_strata + 1)))
+    stratum = np.clip(np.searchsorted(edges, following, side="right") - 1, 0, max(len(edges) - 2, 0))
+    largest = np.max([np.nanmax(np.abs(v[:, :-1]), axis=1) for v in found.values.values()], axis=0)
+    turned = 1.0 if found.metadata["direction"] == "source_to_target" else -1.0
+    predicted = found.y_target - found.y_source
+    known = turned * table["difference"].to_numpy(dtype=np.float64)
+    out: list[dict[str, Any]] = []
+    for s in np.unique(stratum):
+        rows = stratum == s
+        both = rows & np.isfinite(known)
+        out.append(
+            {
+                "stratum": int(s),
+                "following_low": float(following[rows].min()),
+                "following_high": float(following[rows].max()),
+                "n_pairs": int(rows.sum()),
+                "n_clusters": table["cluster"][rows].nunique(),
+                "predicted": float(np.abs(predicted[rows]).mean()),
+                "known": float(np.abs(known[both]).mean()) if both.any() else float("nan"),
+                "feature_effect": float(largest[rows].mean()),
+                "spearman": _spearman(predicted[both], known[both]),
+            }
+        )
+    return pd.DataFrame(out)
+
+
+def _following(pair: TokenPair) -> float:
+    """Share of the source's nucleotides from the first difference on."""
+    return float(pair.source.is_nucleotide[pair.first :].sum() / pair.source.is_nucleotide.sum())
+
+
+def _spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan")
+    return float(stats.spearmanr(x, y).statistic)

@@ -1,0 +1,56 @@
+"""Sequence-level codes by site, as AnnData files that every single-cell tool reads."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from kedro_datasets._typing import JSONPreview
+
+from helix_sae.datasets.directory import DirectoryDataset
+from helix_sae.datasets.storage import canonical_json
+from helix_sae.errors import StoreError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_SITES = "sites.json"
+_SITE_NAME = re.compile(r"\w[\w.\-]*")
+
+
+class SequenceCodesDataset(DirectoryDataset["Mapping[str, AnnData]", "dict[str, AnnData]"]):
+    """One AnnData a site, ``<site>.h5ad``.
+
+    Parameters are those of :class:`~helix_sae.datasets.directory.DirectoryDataset`.
+
+    Examples
+    --------
+    ::
+
+        sequence_codes:
+          type: helix_sae.datasets.codes.SequenceCodesDataset
+          filepath: data/07_model_output/sequence_codes
+          versioned: true
+    """
+
+    format_name: ClassVar[str] = "helix-sae-sequence-codes/1"
+
+    def _write(self, data: Mapping[str, AnnData], folder: Path) -> None:
+        for site, codes in data.items():
+            if not _SITE_NAME.fullmatch(site):
+                raise StoreError(f"Site {site!r} cannot be the name of a file.")
+            codes.write_h5ad(folder / f"{site}.h5ad", compression="gzip")
+        (folder / _SITES).write_bytes(canonical_json(list(data)))
+
+    def _read(self, folder: Path) -> dict[str, AnnData]:
+        from anndata import read_h5ad  # noqa: PLC0415 - slow to import, and catalogs are read by every command
+
+        sites = cast("list[str]", json.loads((folder / _SITES).read_bytes()))
+        return {site: cast("Any", read_h5ad)(folder / f"{site}.h5ad") for site in sites}
+
+    def preview(self) -> JSONPreview:
+        """Return the shape and the names of the parts of each site's AnnData."""
+        return JSONPreview(json.dumps({site: str(codes) for site, codes in self.load().items()}))

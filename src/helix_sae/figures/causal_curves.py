@@ -1,0 +1,229 @@
+"""Cumulative interventions: how much of the prediction a growing set of features brings about."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from helix_sae.figures.style import (
+    BLACK,
+    BLUE,
+    CYCLE,
+    INK,
+    MUTED,
+    SMALL,
+    TEXT,
+    VERMILLION,
+    heading,
+    new_figure,
+    quiet_legend,
+    tidy,
+)
+
+_KINDS = {"sufficiency": (BLUE, "patched into the source"), "necessity": (VERMILLION, "left patched, the k best given back")}
+
+_NAMES = {
+    "sae": "SAE features",
+    "neurons": "neurons",
+    "pca": "principal components",
+    "pca_rectified": "rectified components",
+    "ica": "independent components",
+    "random_directions": "random directions",
+    "random_sae": "untrained SAE",
+}
+
+_RANKINGS = {"difference": "SAE, ranked by difference", "random": "SAE, random order"}
+
+_STYLES = ("-", "--", "-.", ":")
+
+
+def intervention_curves(
+    curves: pd.DataFrame, *, dictionary: str = "sae", ranking: str = "atp", level: float = 0.8
+) -> Figure:
+    """Sufficiency and necessity against the number of features and against the size of the edit.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        ``dictionary, ranking, curve, k, faithfulness, low, high, edit_magnitude, n_pairs, n_clusters``, one row a point.
+    dictionary, ranking : str
+        Which rows are drawn.
+    level : float
+        A horizontal guide.
+
+    Returns
+    -------
+    Figure
+    """
+    rows = curves[(curves["dictionary"] == dictionary) & (curves["ranking"] == ranking)]
+    figure = new_figure(7.4, 3.6)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axes, x, label in (
+        (left, "k", "number of features"),
+        (right, "edit_magnitude", "size of the edit (mean norm a nucleotide)"),
+    ):
+        tidy(axes)
+        for kind, (colour, words) in _KINDS.items():
+            part = rows[rows["curve"] == kind].sort_values("k")
+            if len(part):
+                _band(axes, part, x, colour, words)
+        for height, style in ((0.0, "-"), (level, ":"), (1.0, "--")):
+            axes.axhline(height, color=MUTED, linewidth=0.8, linestyle=style, zorder=0)
+        axes.set_xlabel(label)
+    _logarithmic(left)
+    left.set_ylabel("share of the difference recovered")
+    left.set_ylim(*_limits(rows))
+    quiet_legend(left, loc="center left", bbox_to_anchor=(0.0, 0.55))
+    if len(rows):
+        counts = rows.iloc[0]
+        note = f"{int(counts['n_pairs'])} held-out pairs of {int(counts['n_clusters'])} families; bands: 95 % cluster bootstrap"
+        right.set_title(note, loc="right", fontsize=SMALL - 1, fontweight="normal", color=MUTED)
+    heading(figure, "Cumulative interventions")
+    return figure
+
+
+def baseline_curves(curves: pd.DataFrame, summary: pd.DataFrame, *, reference: str = "sae") -> Figure:
+    """Every dictionary's sufficiency against the number of features, and how far the reference leads.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        As in :func:`intervention_curves`.
+    summary : DataFrame
+        ``dictionary, ranking, log_area, lead, lead_low, lead_high``.
+    reference : str
+        The dictionary whose lead is shown.
+
+    Returns
+    -------
+    Figure
+    """
+    order = list(summary[["dictionary", "ranking"]].itertuples(index=False, name=None))
+    looks = {key: (_colour(i, key, reference), _STYLES[i // len(CYCLE) % 4]) for i, key in enumerate(order)}
+    figure = new_figure(8.2, 4.0)
+    left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
+    tidy(left)
+    sufficient = curves[curves["curve"] == "sufficiency"]
+    for key, (colour, style) in looks.items():
+        part = sufficient[(sufficient["dictionary"] == key[0]) & (sufficient["ranking"] == key[1])].sort_values("k")
+        own = key == order[0]
+        left.plot(
+            part["k"],
+            part["faithfulness"],
+            color=colour,
+            linestyle="--" if key[1] in _RANKINGS else style,
+            linewidth=2.2 if own else 1.3,
+            marker="o",
+            markersize=3.5 if own else 2.2,
+            label=dictionary_label(*key),
+            zorder=4 if own else 3,
+        )
+        if own:
+            left.fill_between(part["k"], part["low"], part["high"], color=colour, alpha=0.15, linewidth=0)
+    for height, style in ((0.0, "-"), (1.0, "--")):
+        left.axhline(height, color=MUTED, linewidth=0.8, linestyle=style, zorder=0)
+    _logarithmic(left)
+    left.set_xlabel("number of features patched")
+    left.set_ylabel("share of the difference recovered")
+    left.set_ylim(*_limits(sufficient))
+    _forest(right, summary, order, looks)
+    heading(figure, "Are the features better than other directions?")
+    return figure
+
+
+def acdc_curves(steps: pd.DataFrame) -> Figure:
+    """Divergence from the target against the number of nodes left, for every visiting order.
+
+    Parameters
+    ----------
+    steps : DataFrame
+        ``order, tau, step, n_nodes, divergence, edit_magnitude, screening``.
+
+    Returns
+    -------
+    Figure
+    """
+    figure = new_figure(7.4, 3.5)
+    left, right = figure.subplots(1, 2, sharey=True)
+    orders = list(dict.fromkeys(steps["order"]))
+    for axes, x, label in ((left, "n_nodes", "nodes left"), (right, "edit_magnitude", "size of the edit (mean norm a nucleotide)")):
+        tidy(axes, grid="both")
+        for i, order in enumerate(orders):
+            part = steps[steps["order"] == order].sort_values("step")
+            first = order == "attribution"
+            axes.plot(
+                part[x],
+                part["divergence"],
+                color=BLUE if first else CYCLE[1 + (i - 1) % 3],
+                linewidth=2.0 if first else 1.0,
+                linestyle="-" if first else _STYLES[1 + (i - 1) % 3],
+                label="by attribution" if first else order.replace("_", " "),
+                drawstyle="steps-post",
+                zorder=4 if first else 3,
+            )
+        axes.set_xlabel(label)
+        axes.set_yscale("symlog", linthresh=max(float(steps["divergence"].min()), 1e-3))
+    _logarithmic(left)
+    left.invert_xaxis()
+    right.invert_xaxis()
+    left.set_ylabel("divergence from the target (nats)")
+    quiet_legend(left, loc="upper left", title="order of visits", title_fontsize=SMALL)
+    screening = str(steps["screening"].iloc[0]) if len(steps) else "none"
+    words = "one node at a time" if screening == "none" else "whole blocks first, halved (a screening)"
+    right.set_title(words, loc="right", fontsize=SMALL, fontweight="normal", color=MUTED)
+    heading(figure, "Pruning the full patch to a circuit (ACDC)")
+    return figure
+
+
+def dictionary_label(dictionary: str, ranking: str) -> str:
+    """A dictionary and its ranking in words."""
+    return _RANKINGS.get(ranking, _NAMES.get(dictionary, dictionary.replace("_", " ")))
+
+
+def _band(axes: Axes, part: pd.DataFrame, x: str, colour: str, label: str) -> None:
+    axes.fill_between(part[x], part["low"], part["high"], color=colour, alpha=0.18, linewidth=0)
+    axes.plot(part[x], part["faithfulness"], color=colour, marker="o", markersize=3.2, linewidth=1.6, label=label)
+
+
+def _logarithmic(axes: Axes) -> None:
+    """A logarithmic axis of counts that has a place for zero."""
+    axes.set_xscale("symlog", linthresh=1.0, linscale=0.4)
+    right = axes.get_xlim()[1]
+    ticks = [0, *(int(t) for t in 4.0 ** np.arange(0, 10) if t <= right * 1.01)]
+    axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
+    axes.minorticks_off()
+
+
+def _limits(rows: pd.DataFrame) -> tuple[float, float]:
+    """Room for the curves, not for the wildest ends of their bands."""
+    if not len(rows):
+        return -0.1, 1.1
+    low, high = float(rows["faithfulness"].min()), float(rows["faithfulness"].max())
+    band_low, band_high = rows["low"].quantile(0.05), rows["high"].quantile(0.95)
+    low = min(low, float(np.nan_to_num(band_low, nan=low)))
+    high = max(high, float(np.nan_to_num(band_high, nan=high)))
+    return max(min(low, 0.0) - 0.08, -1.0), min(max(high, 1.0) + 0.08, 2.0)
+
+
+def _colour(i: int, key: tuple[str, str], reference: str) -> str:
+    if key[0] == reference:
+        return {"difference": "#7AA6C2", "random": "#9A9A9A"}.get(key[1], BLUE)
+    others = [c for c in CYCLE if c not in (BLUE, BLACK)]
+    return others[i % len(others)]
+
+
+def _forest(axes: Axes, summary: pd.DataFrame, order: list[tuple[str, str]], looks: dict[tuple[str, str], tuple[str, str]]) -> None:
+    """Lead of the reference over each of the others, with its interval."""
+    tidy(axes, grid="x")
+    rows = summary.iloc[1:]
+    for y, (row, key) in enumerate(zip(rows.itertuples(index=False), order[1:], strict=True)):
+        colour = looks[key][0]
+        axes.plot([row.lead_low, row.lead_high], [y, y], color=colour, linewidth=2.0, solid_capstyle="butt")
+        axes.plot(row.lead, y, marker="o", color=colour, markersize=6)
+    axes.axvline(0.0, color=INK, linewidth=0.9)
+    axes.set_yticks(range(len(rows)), [dictionary_label(*key) for key in order[1:]], fontsize=SMALL)
+    axes.set_ylim(len(rows) - 0.5, -0.6)
+    axes.set_xlabel("lead of the SAE features, mean share recovered\n(left of 0: the other is better)")
+    axes.set_title("With equally many features", loc="left", fontsize=TEXT)

@@ -1,0 +1,144 @@
+"""One look for all figures: colours that colour-blind readers can tell apart, quiet axes, words for names.
+
+Nothing here touches matplotlib's global state: every figure is a ``Figure`` of its own and carries its style.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+DPI = 200
+TEXT, SMALL = 9.0, 8.0
+INK, MUTED, FAINT = "#222222", "#6B6B6B", "#D9D9D9"
+
+# the palette of Okabe and Ito, of the year 2008
+BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+SKY, PURPLE, YELLOW, BLACK = "#56B4E9", "#CC79A7", "#F0E442", "#000000"
+CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW)
+
+CATEGORY_COLOURS = {
+    "structural": BLUE,
+    "functional": VERMILLION,
+    "regulatory": GREEN,
+    "other": PURPLE,
+    "none": FAINT,
+}
+
+_WORDS = {
+    "mrl": "MRL",
+    "te": "TE",
+    "mfe": "MFE",
+    "gc": "GC",
+    "gc3": "GC3",
+    "csc": "CSC",
+    "cds": "CDS",
+    "5utr": "5′UTR",
+    "3utr": "3′UTR",
+    "uaug": "uAUG",
+    "uorf": "uORF",
+    "are": "ARE",
+    "mirna": "miRNA",
+    "kozak": "Kozak",
+    "cai": "CAI",
+}
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches, that arranges its own margins."""
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+
+
+def tidy(axes: Axes, *, grid: str | None = "y") -> Axes:
+    """Quiet spines, ticks and grid (``"x"``, ``"y"``, ``"both"`` or none)."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(MUTED)
+        axes.spines[side].set_linewidth(0.8)
+    axes.tick_params(colors=INK, labelsize=SMALL, width=0.8, length=3)
+    axes.xaxis.label.set(color=INK, fontsize=TEXT)
+    axes.yaxis.label.set(color=INK, fontsize=TEXT)
+    axes.title.set(color=INK, fontsize=TEXT, fontweight="bold")
+    axes.set_axisbelow(True)
+    if grid:
+        axes.grid(axis=grid, color="#EBEBEB", linewidth=0.7)  # pyright: ignore[reportArgumentType]
+    return axes
+
+
+def heading(figure: Figure, title: str, subtitle: str | None = None) -> None:
+    """Title of the whole figure, with what it shows in a second, quieter line."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
+    if subtitle:
+        figure.axes[0].annotate(
+            subtitle,
+            xy=(0, 1),
+            xycoords="axes fraction",
+            xytext=(0, 6),
+            textcoords="offset points",
+            fontsize=SMALL,
+            color=MUTED,
+            va="bottom",
+        )
+
+
+def quiet_legend(axes: Axes, **options: Any) -> None:
+    """A legend without a frame."""
+    axes.legend(frameon=False, fontsize=SMALL, labelcolor=INK, handlelength=1.4, **options)
+
+
+def property_label(name: str) -> str:
+    """A property's column in words: ``functional_mrl`` becomes ``MRL``."""
+    parts = name.split("_")
+    if parts[0] in ("functional", "structural", "regulatory") and len(parts) > 1:
+        parts = parts[1:]
+    label = " ".join(_WORDS.get(part, part) for part in parts)
+    return label[0].upper() + label[1:] if label[:1].islower() and parts[0] not in _WORDS else label
+
+
+def site_label(site: str) -> str:
+    """A site in words: ``layers.2.mixer`` becomes ``layer 2 mixer``."""
+    return site.replace("layers.", "layer ").replace(".", " ").replace("_", " ")
+
+
+def ordered_colours(n: int) -> list[str]:
+    """Colours for an ordered series (sites from first to last), dark to light, none too pale to read."""
+    colours = matplotlib.colormaps["cividis"](np.linspace(0.0, 0.85, max(n, 1)))
+    return [to_hex(c) for c in colours]
+
+
+def spread(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Move positions apart to at least ``gap``, in their order, inside [low, high] as far as there is room.
+
+    Used for labels: each goes as near to its own point as its neighbours allow.
+    """
+    n = len(positions)
+    if n == 0:
+        return []
+    gap = min(gap, (high - low) / max(n - 1, 1))
+    order = np.argsort(np.asarray(positions), kind="stable")
+    placed = np.clip(np.asarray(positions, dtype=float)[order], low, high)
+    for i in range(1, n):
+        placed[i] = max(placed[i], placed[i - 1] + gap)
+    placed[-1] = min(placed[-1], high)
+    for i in range(n - 2, -1, -1):
+        placed[i] = min(placed[i], placed[i + 1] - gap)
+    result = np.empty(n)
+    result[order] = placed
+    return [float(v) for v in result]
+
+
+def plotly_layout(**more: Any) -> dict[str, Any]:
+    """Layout shared by the interactive figures."""
+    return {
+        "template": "simple_white",
+        "font": {"family": "Arial, Helvetica, sans-serif", "size": 13, "color": INK},
+        "margin": {"l": 70, "r": 30, "t": 70, "b": 60},
+        **more,
+    }

@@ -1,0 +1,114 @@
+"""Running on over the end of a sequence only.
+
+In a causal model nothing before a change moves, so an intervention whose first change is at token ``start`` needs only the
+tokens from there on, and of those before it no more than each layer hands on: the state of a mixer's scan and the last
+inputs of its convolution, the keys and values of attention. :func:`prefix_states` takes these from a finished pass once;
+any number of resumed passes then share them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from helix_sae.errors import ModelError
+from helix_sae.helix.forward import AttentionState, MixerState, attention_state, mixer_state
+
+
+class PrefixStates(NamedTuple):
+    """What the tokens before ``start`` hand on to those after, at every layer.
+
+    Rows of a batch are picked with :meth:`rows`; nothing is copied until a layer needs it.
+
+    Attributes
+    ----------
+    start : int
+        Number of tokens before the suffix.
+    residual : tuple of float (batch, time - start, hidden)
+        The residual stream of the suffix: ``residual[k]`` enters layer ``k``; the last one leaves the last layer.
+    layers : tuple of MixerState, AttentionState or None
+        None for a layer without memory.
+    hidden : float (batch, start, hidden)
+        Last hidden states of the prefix, which no change of the suffix moves.
+    index : int (n,), optional
+        Rows of the arrays above that stand here; all of them when absent.
+    """
+
+    start: int
+    residual: tuple[Float[Tensor, "batch suffix hidden"], ...]
+    layers: tuple[MixerState | AttentionState | None, ...]
+    hidden: Float[Tensor, "batch start hidden"]
+    index: Int[Tensor, " n"] | None = None
+
+    def rows(self, index: Int[Tensor, " n"]) -> PrefixStates:
+        """The states of some sequences of the batch, repeats allowed."""
+        return self._replace(index=index if self.index is None else self.index[index])
+
+    def pick(self, x: Float[Tensor, "batch *rest"]) -> Float[Tensor, "n *rest"]:
+        """The rows of an array of the whole batch that stand here."""
+        return x if self.index is None else x.index_select(0, self.index)
+
+    def layer(self, k: int) -> MixerState | AttentionState | None:
+        """The state at layer ``k``, for the rows that stand here."""
+        state = self.layers[k]
+        return state if state is None else state.map(self.pick)
+
+
+def prefix_states(
+    network: Any, residual: tuple[Float[Tensor, "batch time hidden"], ...], start: int
+) -> PrefixStates:
+    """Take from a finished pass what the tokens before ``start`` hand on.
+
+    Parameters
+    ----------
+    network : nn.Module
+        A mended ``HelixmRNAPretrainedModel``.
+    residual : tuple of float (batch, time, hidden)
+        The residual stream before each layer and after the last, of that pass.
+    start : int
+        Between 0 and the number of tokens, exclusive.
+
+    Raises
+    ------
+    ModelError
+        If there is no token from ``start`` on.
+    """
+    time = residual[0].shape[1]
+    if not 0 <= start < time:
+        raise ModelError(f"A suffix of {time} tokens cannot start at token {start}; give a start from 0 to {time - 1}.")
+    states = tuple(
+        _state(layer, entering[:, :start]) for layer, entering in zip(network.layers, residual[:-1], strict=True)
+    )
+    hidden = network.norm_f(residual[-1][:, :start])
+    return PrefixStates(start, tuple(r[:, start:] for r in residual), states, hidden)
+
+
+def pool_suffix(
+    prefix: PrefixStates,
+    hidden: Float[Tensor, "n suffix hidden"],
+    is_nucleotide: Bool[Tensor, "batch time"],
+) -> Float[Tensor, "n hidden"]:
+    """Mean over the nucleotide tokens of whole sequences, from the prefix and a resumed suffix.
+
+    Parameters
+    ----------
+    prefix : PrefixStates
+    hidden : float (n, suffix, hidden)
+        Last hidden states of the suffix, of the rows that stand in ``prefix``.
+    is_nucleotide : bool (batch, time)
+        Of the whole batch that the prefix was taken from, not of the picked rows.
+    """
+    weights = is_nucleotide.unsqueeze(-1).to(hidden.dtype)
+    before = (prefix.hidden * weights[:, : prefix.start]).sum(1)
+    after = (hidden * prefix.pick(weights)[:, prefix.start :]).sum(1)
+    return (prefix.pick(before) + after) / prefix.pick(weights.sum(1))
+
+
+def _state(layer: nn.Module, residual: Float[Tensor, "batch start hidden"]) -> MixerState | AttentionState | None:
+    if hasattr(layer, "mixer"):
+        return mixer_state(layer, residual)
+    if hasattr(layer, "self_attn"):
+        return attention_state(layer, residual)
+    return None

@@ -1,0 +1,168 @@
+"""Parameters of the causal pipeline."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ProbeParameters(BaseModel):
+    """The read-out whose changes are measured.
+
+    Attributes
+    ----------
+    kind : {"ridge", "logistic", "mlp", "head"}
+        ``head`` is the model's own phenotype head, where it has one.
+    floor : float
+        Held-out R2 (or AUC) below which the pipeline stops.
+    override_floor : bool
+        Go on all the same; the report says so.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["ridge", "logistic", "mlp", "head"] = "ridge"
+    floor: float = Field(0.3, le=1)
+    override_floor: bool = False
+
+
+class PairParameters(BaseModel):
+    """Which pairs of sequences are compared.
+
+    Attributes
+    ----------
+    source : {"designed", "natural", "named"}
+        ``designed``: the counterfactual table, shams among it. ``natural``: near neighbours by edit distance.
+        ``named``: each record and the one that its ``parent`` column names, e.g. variant and wild type.
+    num_sequence_pairs : int, optional
+        Largest number of pairs, drawn at random.
+    min_target_diff : float
+        Smallest absolute difference of the target property.
+    max_length_ratio : float
+        Longer over shorter sequence.
+    max_edit_distance : int
+    min_reads : float, optional
+        Smallest sequencing depth of either side (column ``reads``).
+    parent : str
+        Column with the ``sequence_id`` of the other side of a named pair.
+    kinds : list of str, optional
+        Designed pairs: only these kinds of edit.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: Literal["designed", "natural", "named"] = "natural"
+    num_sequence_pairs: int | None = Field(100, ge=2)
+    min_target_diff: float = Field(0.0, ge=0)
+    max_length_ratio: float = Field(1.2, ge=1)
+    max_edit_distance: int = Field(10, ge=1)
+    min_reads: float | None = Field(None, ge=0)
+    parent: str = "mother"
+    kinds: list[str] | None = None
+
+
+class EffectParameters(BaseModel):
+    """How single-node effects are measured.
+
+    Attributes
+    ----------
+    exact_top : int, optional
+        Run exactly only that many features of each site, of largest estimated effect (a screening, and labelled so); all
+        that differ when not given.
+    direction : {"source_to_target", "target_to_source"}
+    positions : {"nucleotides", "tokens", "edited"}
+        Which tokens a patch touches.
+    ig_steps : int
+        Midpoints of the path of integrated gradients.
+    tested_top : int
+        Features chosen on discovery families and tested on held-out ones.
+    q : float
+        False discovery rate of that test.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    exact_top: int | None = Field(64, ge=1)
+    direction: Literal["source_to_target", "target_to_source"] = "source_to_target"
+    positions: Literal["nucleotides", "tokens", "edited"] = "tokens"
+    ig_steps: int = Field(8, ge=1)
+    tested_top: int = Field(40, ge=1)
+    q: float = Field(0.05, gt=0, lt=1)
+
+
+class AcdcParameters(BaseModel):
+    """The search for a circuit.
+
+    Attributes
+    ----------
+    taus : list of float
+        Thresholds of the divergence, ascending.
+    n_random_orders : int
+        Further runs in random order.
+    screening : {"none", "halving"}
+        ``halving`` removes groups at a time, and is labelled so.
+    max_pairs : int
+        Discovery pairs that the search runs on.
+    start_top : int
+        Features of largest attribution at each site that the search starts from.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    taus: list[float] = Field(min_length=1)
+    n_random_orders: int = Field(3, ge=0)
+    screening: Literal["none", "halving"] = "halving"
+    max_pairs: int = Field(16, ge=2)
+    start_top: int = Field(32, ge=1)
+
+
+class CurveParameters(BaseModel):
+    """Cumulative interventions and what they are compared with.
+
+    Attributes
+    ----------
+    n_resamples : int
+        Of the cluster bootstrap behind every interval.
+    baselines : list of str
+        Dictionaries put through the same machinery.
+    max_pairs : int
+        Held-out pairs that the curves are drawn on.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    n_resamples: int = Field(2000, ge=100)
+    baselines: list[Literal["pca", "ica", "neurons", "random_directions", "random_sae"]] = Field(
+        default_factory=lambda: ["pca", "neurons", "random_directions", "random_sae"]
+    )
+    max_pairs: int = Field(60, ge=2)
+
+
+class CausalParameters(BaseModel):
+    """The causal question and how it is put.
+
+    Attributes
+    ----------
+    target : str
+        Column of the mRNA table: the property whose prediction is explained.
+    target_blocks : list of int, optional
+        Blocks of the model to intervene on; all that have an autoencoder when not given.
+    probe, pairs, effects, acdc, curves
+        See the classes.
+    token_budget : int
+        Tokens in one pass; changes the speed, not the result.
+    seed : int
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target: str
+    target_blocks: list[int] | None = Field(None, min_length=1)
+    probe: ProbeParameters
+    pairs: PairParameters
+    effects: EffectParameters
+    acdc: AcdcParameters
+    curves: CurveParameters
+    token_budget: int = Field(16384, ge=64)
+    seed: int = Field(0, ge=0)

@@ -1,0 +1,83 @@
+"""Wiring of the correlation pipeline."""
+
+from __future__ import annotations
+
+from kedro.pipeline import Pipeline, node
+
+from helix_sae.pipelines.correlation import concepts, nodes
+
+_PARAMETERS = "params:correlation"
+
+
+def create_pipeline(**_: object) -> Pipeline:
+    """Codes to associations, concept matches and their figures."""
+    return Pipeline(
+        [
+            node(
+                nodes.associate_features,
+                ["sequence_codes", "mrna_table", _PARAMETERS],
+                [
+                    "associations",
+                    "significant_associations",
+                    "best_matches",
+                    "validation",
+                    "associations_by_source",
+                    "association_warnings",
+                    "association_summary",
+                ],
+                name="associate_features",
+            ),
+            node(
+                nodes.calibrate_associations,
+                ["sequence_codes", "mrna_table", _PARAMETERS],
+                ["calibration", "calibration_quantiles"],
+                name="calibrate_associations",
+            ),
+            node(
+                nodes.rank_hierarchy,
+                ["significant_associations", "best_matches", "association_summary"],
+                "feature_hierarchy",
+                name="rank_hierarchy",
+            ),
+            node(
+                nodes.validate_top,
+                ["sequence_codes", "mrna_table", "best_matches", _PARAMETERS],
+                "high_low_validation",
+                name="validate_top_features",
+            ),
+            node(
+                concepts.match_features,
+                ["sparse_codes", "activations", "nucleotide_annotations", "mrna_table", _PARAMETERS],
+                ["concept_matches", "concept_baselines", "concept_warnings"],
+                name="match_concepts",
+            ),
+            node(
+                nodes.profile_landmarks,
+                ["sparse_codes", "mrna_table", "concept_matches"],
+                "metagene_profiles",
+                name="profile_landmarks",
+            ),
+            node(
+                nodes.draw,
+                [
+                    "associations",
+                    "best_matches",
+                    "feature_hierarchy",
+                    "calibration",
+                    "calibration_quantiles",
+                    _PARAMETERS,
+                ],
+                [
+                    "volcano_figure",
+                    "volcano_plotly",
+                    "heatmap_figure",
+                    "heatmap_plotly",
+                    "layer_profile_figure",
+                    "layer_profile_plotly",
+                    "qq_figure",
+                ],
+                name="draw_associations",
+            ),
+            node(nodes.draw_profiles, "metagene_profiles", "metagene_figure", name="draw_metagene"),
+        ]
+    )

@@ -1,0 +1,54 @@
+"""The HTML environment: autoescaped templates, number formats, embedded figures."""
+
+from __future__ import annotations
+
+import html
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from helix_sae.reporting import wording
+
+
+@cache
+def environment() -> Environment:
+    """Templates of the package; every value that they print is escaped unless a template marks it safe."""
+    env = Environment(
+        loader=PackageLoader("helix_sae.reporting", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    env.filters |= {
+        "number": wording.number,
+        "fixed": wording.fixed,
+        "signed": wording.signed,
+        "percent": wording.percent,
+        "probability": wording.probability,
+        "interval": wording.interval,
+        "bounds": lambda ends, decimals=2: wording.interval(*ends, decimals),
+        "count": wording.count,
+        "property": wording.property_name,
+        "thousands": lambda n: f"{int(n):,}",
+    }
+    env.globals |= {"feature_name": wording.feature_name}
+    return env
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template of the package."""
+    return environment().get_template(template).render(**values)
+
+
+def anchor(site: str, feature: object) -> str:
+    """The id of a feature's page, e.g. ``f-layers-2-mixer-137``."""
+    text = f"f-{site}-{feature}"
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
+
+
+def escaped(text: str) -> str:
+    """Text for use inside markup that is assembled by hand."""
+    return html.escape(text, quote=True)

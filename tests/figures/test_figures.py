@@ -1,0 +1,160 @@
+"""Figures are drawn, hold what they were given, and can be read: no text over text, none outside the page."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+
+import figure_data
+import matplotlib
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from helix_sae.figures.heatmap import association_heatmap, association_heatmap_interactive
+from helix_sae.figures.layer_profile import layer_profile, layer_profile_interactive
+from helix_sae.figures.metagene import metagene, metagene_interactive
+from helix_sae.figures.qq import qq, qq_interactive
+from helix_sae.figures.style import ordered_colours, property_label, site_label, spread
+from helix_sae.figures.training import feature_density, training_history, training_history_interactive
+from helix_sae.figures.volcano import volcano, volcano_interactive
+
+TABLE = figure_data.associations()
+BEST = figure_data.best_matches(TABLE)
+
+
+def calibrations():
+    first, second = figure_data.calibration(), figure_data.calibration(1.02)
+    return {"raw": first[0], "partial": second[0]}, {"raw": first[1], "partial": second[1]}
+
+
+FIGURES = {
+    "volcano": lambda: volcano(TABLE),
+    "volcano_capped": lambda: volcano(TABLE.assign(cluster_p_value=TABLE["cluster_p_value"] ** 9)),
+    "volcano_nothing": lambda: volcano(TABLE.assign(q_value=1.0)),
+    "heatmap": lambda: association_heatmap(TABLE, BEST),
+    "heatmap_nothing": lambda: association_heatmap(TABLE.assign(q_value=1.0), BEST.head(0), n_features=12),
+    "heatmap_one": lambda: association_heatmap(TABLE, BEST, n_features=1),
+    "layer_profile": lambda: layer_profile(figure_data.hierarchy()),
+    "metagene": lambda: metagene(figure_data.profiles(), names={100: "layer 0 mixer · 100"}),
+    "qq": lambda: qq(*calibrations()),
+    "training_history": lambda: training_history(figure_data.history(), figure_data.metrics()),
+    "training_one_config": lambda: training_history(figure_data.history(("topk",))),
+    "feature_density": lambda: feature_density(figure_data.densities()),
+}
+
+
+def legible(figure: Figure) -> list[str]:
+    """Complaints: text outside the page, or over other text."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    assert len(buffer.getvalue()) > 5000
+    renderer = figure.canvas.get_renderer()
+    page = figure.bbox
+    boxes = []
+    for text in figure.findobj(Text):
+        if not text.get_visible() or not text.get_text().strip():
+            continue
+        box = text.get_window_extent(renderer)
+        if box.width and box.height:
+            boxes.append((text.get_text(), text.get_rotation(), box))
+    complaints = [
+        f"{words!r} leaves the page"
+        for words, _, box in boxes
+        if box.x0 < -1 or box.y0 < -1 or box.x1 > page.x1 + 1 or box.y1 > page.y1 + 1
+    ]
+    for (first, turned, a), (second, turned_too, b) in itertools.combinations(boxes, 2):
+        if turned % 90 or turned_too % 90:
+            continue  # the box of slanted text is larger than the text
+        across = min(a.x1, b.x1) - max(a.x0, b.x0)
+        down = min(a.y1, b.y1) - max(a.y0, b.y0)
+        if across > 2 and down > 0.35 * min(a.height, b.height):
+            complaints.append(f"{first!r} over {second!r}")
+    return complaints
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_can_be_read(name):
+    assert legible(FIGURES[name]()) == []
+
+
+def test_drawing_leaves_no_trace_in_matplotlib():
+    before = dict(matplotlib.rcParams)
+    volcano(TABLE)
+    assert dict(matplotlib.rcParams) == before
+    assert "matplotlib.pyplot" not in volcano.__globals__
+
+
+def test_the_volcano_counts_what_passes():
+    figure = volcano(TABLE)
+    texts = " ".join(text.get_text() for text in figure.findobj(Text))
+    n = int((TABLE["q_value"] <= 0.05).sum())
+    assert f"{n:,} at q" in texts
+    assert f"{len(TABLE):,} tests" in texts
+
+
+def test_the_volcano_labels_the_strongest_of_each_property():
+    texts = {text.get_text() for text in volcano(TABLE, n_labels=12).findobj(Text)}
+    assert {property_label(name) for name, _ in figure_data.PROPERTIES} <= texts
+
+
+@pytest.mark.parametrize(
+    ("figure", "n_traces"),
+    [
+        (lambda: volcano_interactive(TABLE), 4),
+        (lambda: association_heatmap_interactive(TABLE, BEST), 1),
+        (lambda: layer_profile_interactive(figure_data.hierarchy()), 4),
+        (lambda: metagene_interactive(figure_data.profiles()), 8),
+        (lambda: qq_interactive(calibrations()[0]), 5),
+        (lambda: training_history_interactive(figure_data.history()), 32),
+    ],
+)
+def test_interactive_figures_are_plain_json(figure, n_traces):
+    made = figure()
+    content = json.loads(made.to_json())
+    assert len(content["data"]) == n_traces
+    assert content["layout"]["title"]["text"]
+
+
+def test_the_interactive_volcano_draws_every_point_that_passes():
+    traces = {trace["name"]: trace for trace in volcano_interactive(TABLE).to_plotly_json()["data"]}
+    for category in ("structural", "functional", "regulatory"):
+        expected = ((TABLE["q_value"] <= 0.05) & (TABLE["category"] == category)).sum()
+        assert len(traces[category]["x"]) == expected
+
+
+def test_heatmap_cells_are_the_effects():
+    figure = association_heatmap_interactive(TABLE, BEST, n_features=20)
+    data = figure.to_plotly_json()["data"][0]
+    lookup = TABLE.assign(row=TABLE["site"].map(site_label) + " · " + TABLE["feature"].astype(str))
+    lookup = lookup.assign(column=lookup["property"].map(property_label)).set_index(["row", "column"])[
+        "effect"
+    ]
+    for i, row in enumerate(data["y"]):
+        for j, column in enumerate(data["x"]):
+            assert data["z"][i][j] == pytest.approx(lookup[(row, column)], abs=1e-4)
+
+
+def test_names_in_words():
+    assert property_label("functional_mrl") == "MRL"
+    assert property_label("structural_gc_5utr") == "GC 5′UTR"
+    assert property_label("regulatory_uaug_count") == "uAUG count"
+    assert property_label("functional_half_life") == "Half life"
+    assert property_label("regulatory_mirna_site_count") == "miRNA site count"
+    assert site_label("layers.4.self_attn") == "layer 4 self attn"
+
+
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_labels_are_spread_in_order_and_inside(positions):
+    placed = spread(positions, 0.05, 0.0, 1.0)
+    assert all(-1e-9 <= p <= 1 + 1e-9 for p in placed)
+    ordered = np.asarray(placed)[np.argsort(positions, kind="stable")]
+    assert (np.diff(ordered) >= 0.05 - 1e-9).all()
+
+
+def test_ordered_colours_differ():
+    assert len(set(ordered_colours(8))) == 8

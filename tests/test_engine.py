@@ -1,0 +1,135 @@
+"""The engine: every worker gives the same results, and failures come through."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from pydantic import ValidationError
+
+from helix_sae import engine
+from helix_sae.engine import EngineError, EngineParameters, current_engine, map_work, set_engine, use_engine
+from helix_sae.errors import DataError
+
+
+def power(base: int, exponent: int) -> int:
+    return base**exponent
+
+
+def fail_at_three(item: int) -> int:
+    if item == 3:
+        raise DataError("three")
+    return item
+
+
+def process_id(item: int) -> int:
+    return os.getpid()
+
+
+def die(item: int) -> None:
+    os._exit(1)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("kind", ["serial", "threads"])
+def test_results_with_their_index(kind: str, workers: int) -> None:
+    with use_engine(EngineParameters(kind=kind, workers=workers)):
+        assert dict(map_work(partial(power, exponent=2), list(range(20)))) == {i: i * i for i in range(20)}
+        assert list(map_work(fail_at_three, [])) == []
+    assert current_engine() == EngineParameters()
+
+
+def test_serial_is_in_order_and_lazy() -> None:
+    done: list[int] = []
+    results = map_work(done.append, [1, 2, 3])
+    next(results)
+    assert done == [1]
+
+
+def test_threads_run_together_and_keep_little_waiting() -> None:
+    barrier = threading.Barrier(2, timeout=10)
+    with use_engine(EngineParameters(kind="threads", workers=2)):
+        assert sorted(index for index, _ in map_work(lambda item: barrier.wait(), [0, 1])) == [0, 1]
+        begun: list[int] = []
+        results = map_work(begun.append, list(range(100)))
+        next(results)
+        time.sleep(0.05)
+        assert len(begun) <= 8
+
+
+@pytest.mark.parametrize("kind", ["serial", "threads"])
+def test_what_the_work_raises_comes_through(kind: str) -> None:
+    with use_engine(EngineParameters(kind=kind, workers=2)), pytest.raises(DataError, match="three"):
+        list(map_work(fail_at_three, list(range(50))))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "dask"},
+        {"kind": "dask", "address": "tcp://x:1", "slurm": {}},
+        {"kind": "threads", "address": "tcp://x:1"},
+        {"workers": 0},
+        {"kind": "magic"},
+        {"queue": "x"},
+    ],
+)
+def test_settings_that_make_no_sense(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        EngineParameters.model_validate(wrong)
+
+
+def test_setting_returns_the_one_before() -> None:
+    before = set_engine(EngineParameters(kind="threads", workers=2))
+    assert set_engine(before).kind == "threads"
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    """Address of a Dask cluster of two processes on this machine."""
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed (extra cluster)")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+    ) as cluster:
+        yield cluster.scheduler_address
+        for client, _ in [engine._dask_client(p) for p in _opened]:
+            client.close()
+        engine._dask_client.cache_clear()
+
+
+_opened: list[str] = []
+
+
+def on_dask(address: str) -> EngineParameters:
+    parameters = EngineParameters(kind="dask", address=address, workers=2, timeout_s=60)
+    _opened[:] = [parameters.model_dump_json()]
+    return parameters
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_results_elsewhere(scheduler: str) -> None:
+    with use_engine(on_dask(scheduler)):
+        assert dict(map_work(partial(power, exponent=3), list(range(12)))) == {i: i**3 for i in range(12)}
+        assert os.getpid() not in {result for _, result in map_work(process_id, list(range(4)))}
+        with pytest.raises(DataError, match="three"):
+            list(map_work(fail_at_three, list(range(8))))
+
+
+@pytest.mark.slow
+def test_work_that_kills_its_worker_is_an_error_and_does_not_hang(scheduler: str) -> None:
+    with use_engine(on_dask(scheduler)), pytest.raises(EngineError, match="died more than once"):
+        list(map_work(die, [0]))
+
+
+def test_a_scheduler_that_is_not_there() -> None:
+    pytest.importorskip("distributed", reason="Dask is not installed (extra cluster)")
+    parameters = EngineParameters(kind="dask", address="tcp://127.0.0.1:9", timeout_s=1)
+    with (
+        use_engine(parameters),
+        pytest.raises(EngineError, match=r"tcp://127\.0\.0\.1:9 did not give 1 worker"),
+    ):
+        list(map_work(process_id, [0]))
