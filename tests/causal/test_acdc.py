@@ -57,9 +57,13 @@ READ = LinearReadOut(torch.eye(WIDTH)[OUT], variance=0.5)
 NEURONS = {SITE: LinearDictionary(torch.eye(WIDTH))}
 
 
-def gate_effects(gate: str, method: str, start: str = "source", direction: str = "source_to_target") -> np.ndarray:
+def gate_effects(
+    gate: str, method: str, start: str = "source", direction: str = "source_to_target"
+) -> np.ndarray:
     """Effects of the nine channels."""
-    found = effects(gate_chain(gate), NEURONS, READ, one_pair(), method=method, start=start, direction=direction)
+    found = effects(
+        gate_chain(gate), NEURONS, READ, one_pair(), method=method, start=start, direction=direction
+    )
     return found.values[SITE][0, :WIDTH]
 
 
@@ -75,7 +79,9 @@ class TestGates:
 
     def test_and_needs_both(self):
         np.testing.assert_allclose(gate_effects("and", "exact"), expected(), atol=1e-6)
-        np.testing.assert_allclose(gate_effects("and", "exact", "patched"), expected(AND_A=1, AND_B=1), atol=1e-6)
+        np.testing.assert_allclose(
+            gate_effects("and", "exact", "patched"), expected(AND_A=1, AND_B=1), atol=1e-6
+        )
         # One gradient at the source sees a closed gate; the path does not.
         np.testing.assert_allclose(gate_effects("and", "atp"), expected(), atol=1e-6)
         np.testing.assert_allclose(gate_effects("and", "ig"), expected(AND_A=0.5, AND_B=0.5), atol=1e-6)
@@ -84,7 +90,9 @@ class TestGates:
         np.testing.assert_allclose(gate_effects("or", "exact"), expected(OR_A=1, OR_B=1), atol=1e-6)
         np.testing.assert_allclose(gate_effects("or", "exact", "patched"), expected(), atol=1e-6)
         # Where both are on already the gradient is zero, and so is each alone; only the pair is needed.
-        np.testing.assert_allclose(gate_effects("or", "atp", direction="target_to_source"), expected(), atol=1e-6)
+        np.testing.assert_allclose(
+            gate_effects("or", "atp", direction="target_to_source"), expected(), atol=1e-6
+        )
         np.testing.assert_allclose(gate_effects("or", "ig"), expected(OR_A=0.5, OR_B=0.5), atol=1e-6)
 
     def test_inhibition_is_found_though_the_gate_is_closed(self):
@@ -157,9 +165,7 @@ def test_every_accepted_step_has_the_divergence_of_its_circuit(several_sites):
     for order, part in found.nodes.groupby("order"):
         steps = found.steps[found.steps["order"] == order]
         for tau in taus:
-            nodes = {
-                site: (part.loc[part["site"] == site, "tau"] >= tau).to_numpy() for site in scores
-            }
+            nodes = {site: (part.loc[part["site"] == site, "tau"] >= tau).to_numpy() for site in scores}
             out = patched_outputs(model, saes, probe, pairs, [nodes])
             last = steps[steps["tau"] == tau].iloc[-1]
             assert last["divergence"] == pytest.approx(out.divergence.mean(), abs=1e-6)

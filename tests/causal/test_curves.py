@@ -127,7 +127,13 @@ def test_minimality_names_the_idle_node(table):
     assert rows["feature"].tolist() == ["1", "0"]
     np.testing.assert_allclose(rows["contribution"], [1.0, 0.0], atol=1e-6)
     with pytest.raises(ConfigurationError, match="no node"):
-        minimality(model, {"embeddings": LinearDictionary(torch.eye(WIDTH))}, probe, pairs, {"embeddings": np.zeros(7, bool)})
+        minimality(
+            model,
+            {"embeddings": LinearDictionary(torch.eye(WIDTH))},
+            probe,
+            pairs,
+            {"embeddings": np.zeros(7, bool)},
+        )
 
 
 def test_areas_and_spacings():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
 from causal_oracle import slow_effects
 from causal_toys import LinearDictionary, LinearReadOut, RandomSae, ToyChain, pair_table, random_chain
 

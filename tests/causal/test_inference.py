@@ -71,7 +71,12 @@ def fabricated(values: np.ndarray, difference: np.ndarray, direction: str = "sou
         y_source=np.zeros(n),
         y_target=difference,
         y_patched={SITE: difference},
-        metadata={"estimator": "exact", "direction": direction, "positions": "nucleotides", "start": "source"},
+        metadata={
+            "estimator": "exact",
+            "direction": direction,
+            "positions": "nucleotides",
+            "start": "source",
+        },
     )
 
 

@@ -29,8 +29,12 @@ RNA = st.text("ACGU", min_size=1, max_size=30)
 
 def table_of(*rows: tuple) -> pd.DataFrame:
     """``(id, sequence, cluster, value, mother, reads)`` to an mRNA table."""
-    frame = pd.DataFrame(rows, columns=["sequence_id", "sequence", "cluster", "functional_mrl", "mother", "reads"])
-    return frame.assign(cds_start=pd.array([pd.NA] * len(frame), "Int64"), cds_end=pd.array([pd.NA] * len(frame), "Int64"))
+    frame = pd.DataFrame(
+        rows, columns=["sequence_id", "sequence", "cluster", "functional_mrl", "mother", "reads"]
+    )
+    return frame.assign(
+        cds_start=pd.array([pd.NA] * len(frame), "Int64"), cds_end=pd.array([pd.NA] * len(frame), "Int64")
+    )
 
 
 FAMILY = table_of(
@@ -78,7 +82,9 @@ def test_natural_pairs_are_the_near_ones():
     found = set(zip(pairs.table["source_id"], pairs.table["target_id"], strict=True))
     assert ("a", "b") in found
     assert not any("e" in pair for pair in found)
-    assert len(pairs.table) + len(pairs.exclusions) == len(list(neighbours(FAMILY["sequence"].tolist(), PairBounds(None, 0, 1.2, 1))))
+    assert len(pairs.table) + len(pairs.exclusions) == len(
+        list(neighbours(FAMILY["sequence"].tolist(), PairBounds(None, 0, 1.2, 1)))
+    )
 
 
 @given(st.lists(RNA, min_size=2, max_size=12), st.integers(1, 4), st.sampled_from([1.0, 1.3, 2.0]))
@@ -99,7 +105,9 @@ def test_neighbours_are_all_pairs_within_the_bounds(sequences, limit, ratio):
 def test_the_draw_is_seeded_and_counted():
     frame = simulate_constructs(40, np.random.default_rng(0), n_per_family=4)
     table = frame.assign(
-        sequence_id=[str(i) for i in range(len(frame))], cluster=frame["family"].astype(str), functional_mrl=frame["mrl"]
+        sequence_id=[str(i) for i in range(len(frame))],
+        cluster=frame["family"].astype(str),
+        functional_mrl=frame["mrl"],
     )
     splits = pd.Series(["discovery"] * len(table))
     bounds = PairBounds(5, 0.0, 1.5, 12)
@@ -123,12 +131,17 @@ def test_what_is_missing_is_named():
 
 def test_simulated_counterfactuals_fit_the_schema():
     rng = np.random.default_rng(0)
-    made = counterfactual_pairs(simulate_constructs(200, rng), rng, n_per_kind=6, kinds=["uaug_make", "cpg_transposition"])
+    made = counterfactual_pairs(
+        simulate_constructs(200, rng), rng, n_per_kind=6, kinds=["uaug_make", "cpg_transposition"]
+    )
     splits = pd.Series(["discovery", "heldout"] * len(made))[: len(made)]
     pairs = designed_pairs(made, "functional_mrl", splits=splits)
     assert tuple(pairs.table.columns) == PAIR_COLUMNS
     assert set(pairs.table["role"]) == {"effect", "sham", "decoy"}
-    effects, others = pairs.table[pairs.table["role"] == "effect"], pairs.table[pairs.table["role"] != "effect"]
+    effects, others = (
+        pairs.table[pairs.table["role"] == "effect"],
+        pairs.table[pairs.table["role"] != "effect"],
+    )
     assert (effects["difference"] != 0).all()
     assert (others["difference"] == 0).all()
     made_positions = made.set_index("pair_id")["positions"]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import mrna_oracles as oracle
 import numpy as np
 import pandas as pd
 import pytest
 
-import mrna_oracles as oracle
 from helix_sae.errors import ConfigurationError
 from helix_sae.mrna import mechanism
 from helix_sae.mrna.counterfactuals import (

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
+import mrna_oracles as oracle
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import mrna_oracles as oracle
 from helix_sae.errors import DataError
 from helix_sae.mrna.encoding import (
     IUPAC,

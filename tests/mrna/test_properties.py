@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
+import mrna_oracles as oracle
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import mrna_oracles as oracle
 from helix_sae.errors import ConfigurationError, DataError
 from helix_sae.mrna import structure
 from helix_sae.mrna.properties import codon_usage, compute_properties

@@ -114,7 +114,9 @@ def fit_baselines(
     return fitted
 
 
-def _fit(name: BaselineName, x: Float[np.ndarray, "n width"], site: str, sae: SparseAutoencoder, seed: int) -> Dictionary:
+def _fit(
+    name: BaselineName, x: Float[np.ndarray, "n width"], site: str, sae: SparseAutoencoder, seed: int
+) -> Dictionary:
     width, mean = x.shape[1], x.mean(axis=0)
     if name == "neurons":
         return _dictionary(sae, np.eye(width), np.eye(width), np.zeros(width))
@@ -146,7 +148,9 @@ def _independent_components(
 ) -> tuple[Float[np.ndarray, "rank width"], Float[np.ndarray, "width rank"]]:
     """FastICA in the space of the principal components, on at most 20,000 rows."""
     rng = np.random.default_rng(seed)
-    rows = centred if len(centred) <= _ICA_ROWS else centred[rng.choice(len(centred), _ICA_ROWS, replace=False)]
+    rows = (
+        centred if len(centred) <= _ICA_ROWS else centred[rng.choice(len(centred), _ICA_ROWS, replace=False)]
+    )
     ica: Any = FastICA(whiten="unit-variance", random_state=seed, max_iter=400, tol=1e-3)
     with warnings.catch_warnings():
         # Components that have not quite settled are a baseline all the same.

@@ -25,7 +25,13 @@ from helix_sae.causal.curves import (
     share_counts,
 )
 from helix_sae.causal.effects import Effects, effects
-from helix_sae.causal.inference import DEFAULT_RESAMPLES, Orientation, attribution, orientation, resampled_ratios
+from helix_sae.causal.inference import (
+    DEFAULT_RESAMPLES,
+    Orientation,
+    attribution,
+    orientation,
+    resampled_ratios,
+)
 from helix_sae.causal.interfaces import Dictionary, Direction, InterventionModel, Method, Positions, ReadOut
 from helix_sae.errors import AnalysisError, ConfigurationError
 from helix_sae.helix.batching import DEFAULT_TOKEN_BUDGET
@@ -110,7 +116,9 @@ def compare_dictionaries(
     _check_candidates(candidates, reference)
     discovery, held = ((table["split"] == side).to_numpy() for side in ("discovery", "heldout"))
     if not discovery.any() or not held.any():
-        raise AnalysisError("Comparing dictionaries needs discovery and held-out pairs; there are none on one side.")
+        raise AnalysisError(
+            "Comparing dictionaries needs discovery and held-out pairs; there are none on one side."
+        )
     options: dict[str, Any] = {"direction": direction, "positions": positions, "token_budget": token_budget}
     rankings: list[tuple[str, str, Ranking]] = []
     for name, dictionaries in candidates.items():
@@ -134,7 +142,12 @@ def compare_dictionaries(
     summary = _summary(judged, (reference, method), clusters, shared, level, n_resamples, seed)
     tables = [
         curve_table(
-            run.sorted(), clusters, n_resamples=n_resamples, seed=seed, dictionary=j.dictionary, ranking=j.ranked_by
+            run.sorted(),
+            clusters,
+            n_resamples=n_resamples,
+            seed=seed,
+            dictionary=j.dictionary,
+            ranking=j.ranked_by,
         )
         for j in judged
         for run in j.runs
@@ -154,7 +167,9 @@ def _check_candidates(candidates: Mapping[str, Mapping[str, Dictionary]], refere
         raise ConfigurationError(f"The reference {reference!r} is not among {', '.join(candidates)}.")
     for name, dictionaries in candidates.items():
         if set(dictionaries) != set(candidates[reference]):
-            raise ConfigurationError(f"Dictionary {name!r} covers other sites than {reference!r}; fit it at all of them.")
+            raise ConfigurationError(
+                f"Dictionary {name!r} covers other sites than {reference!r}; fit it at all of them."
+            )
 
 
 def _rows(pairs: Sequence[TokenPair], mask: Bool[np.ndarray, " n"]) -> list[TokenPair]:
@@ -180,11 +195,17 @@ def _summary(
         share = np.asarray(MIB_SHARES)
         row: dict[str, Any] = {"dictionary": j.dictionary, "ranking": j.ranked_by, "n_nodes": run.n_nodes}
         row |= _measure("cpr", values[:n_shares], draws, lambda f: area(share, f[..., :n_shares]))
-        row |= _measure("cmd", values[:n_shares], draws, lambda f: area(share, np.abs(1.0 - f[..., :n_shares])))
+        row |= _measure(
+            "cmd", values[:n_shares], draws, lambda f: area(share, np.abs(1.0 - f[..., :n_shares]))
+        )
         row |= _measure("log_area", values, draws, lambda f: f[..., n_shares:].mean(axis=-1))
         reached = run.k[values >= level]
         row["k_at_level"] = int(reached.min()) if len(reached) else pd.NA
-        row |= {"level": level, "reached": float(values[n_shares - 1]), "compared_at": ",".join(map(str, shared))}
+        row |= {
+            "level": level,
+            "reached": float(values[n_shares - 1]),
+            "compared_at": ",".join(map(str, shared)),
+        }
         leads[j.dictionary, j.ranked_by] = (
             row["log_area"],
             None if draws is None else draws[:, n_shares:].mean(axis=-1),
@@ -203,7 +224,8 @@ def _measure(
 
 
 def _lead(
-    reference: tuple[float, Float[np.ndarray, " n"] | None], other: tuple[float, Float[np.ndarray, " n"] | None]
+    reference: tuple[float, Float[np.ndarray, " n"] | None],
+    other: tuple[float, Float[np.ndarray, " n"] | None],
 ) -> dict[str, float]:
     low, high = np.nan, np.nan
     if reference[1] is not None and other[1] is not None:
@@ -217,7 +239,11 @@ def verdict(summary: pd.DataFrame, reference: str = "sae", method: str = "atp") 
     for row in summary.itertuples(index=False):
         if (row.dictionary, row.ranking) == (reference, method):
             continue
-        other = str(row.dictionary) if row.dictionary != reference else f"{reference} features ranked by {row.ranking}"
+        other = (
+            str(row.dictionary)
+            if row.dictionary != reference
+            else f"{reference} features ranked by {row.ranking}"
+        )
         if not np.isfinite(row.lead_low):
             finding = "cannot be told apart from (too few families for an interval)"
         elif row.lead_low > 0:
@@ -290,7 +316,9 @@ def _agreement(
     return {
         "spearman": _spearman(mean_t, mean_g),
         "top_overlap": len(np.intersect1d(best, guessed)) / top if top else float("nan"),
-        "sign_agreement": float((np.sign(mean_t[best]) == np.sign(mean_g[best])).mean()) if top else float("nan"),
+        "sign_agreement": float((np.sign(mean_t[best]) == np.sign(mean_g[best])).mean())
+        if top
+        else float("nan"),
         "pair_spearman": _spearman(t[(t != 0) | (g != 0)], g[(t != 0) | (g != 0)]),
         "n_nodes": int(active.sum()),
         "screened": bool((~run).any()),
@@ -354,7 +382,11 @@ def compare_blocks(
 
 def _ceiling(ceilings: pd.DataFrame, site: str, nodes: str, name: str) -> dict[str, float]:
     row = ceilings[(ceilings["site"] == site) & (ceilings["nodes"] == nodes)].iloc[0]
-    return {name: float(row["recovered"]), f"{name}_low": float(row["low"]), f"{name}_high": float(row["high"])}
+    return {
+        name: float(row["recovered"]),
+        f"{name}_low": float(row["low"]),
+        f"{name}_high": float(row["high"]),
+    }
 
 
 def prediction_agreement(
@@ -389,7 +421,9 @@ def prediction_agreement(
         def correlation(drawn: Int[np.ndarray, " n"], x: np.ndarray = x, y: np.ndarray = y) -> float:
             return _spearman(x[drawn], y[drawn])
 
-        interval = cluster_bootstrap(correlation, part["cluster"].to_numpy(), n_resamples=n_resamples, seed=seed)
+        interval = cluster_bootstrap(
+            correlation, part["cluster"].to_numpy(), n_resamples=n_resamples, seed=seed
+        )
         rows.append(
             {
                 "split": split,
@@ -399,7 +433,9 @@ def prediction_agreement(
                 "spearman": interval.estimate,
                 "low": interval.low,
                 "high": interval.high,
-                "pearson": float(np.corrcoef(x, y)[0, 1]) if len(x) > 2 and x.std() > 0 < y.std() else float("nan"),
+                "pearson": float(np.corrcoef(x, y)[0, 1])
+                if len(x) > 2 and x.std() > 0 < y.std()
+                else float("nan"),
                 "sign_agreement": float((np.sign(x) == np.sign(y)).mean()),
             }
         )

@@ -119,7 +119,9 @@ class Curve(NamedTuple):
         """The same curve with ascending k, each once."""
         k, first = np.unique(self.k, return_index=True)
         out = self.outcome
-        kept = GroupOutcome(out.y[first], out.magnitude[first], out.y_source, out.y_target, out.divergence[first])
+        kept = GroupOutcome(
+            out.y[first], out.magnitude[first], out.y_source, out.y_target, out.divergence[first]
+        )
         return Curve(self.kind, k, self.n_nodes, kept, self.y_patched)
 
 

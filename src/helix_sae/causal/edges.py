@@ -26,8 +26,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from helix_sae.causal.alignment import TokenPair
-from helix_sae.causal.batches import Experiment, PairBatch, Site, experiment, pair_batches, site_values, unpatched
-from helix_sae.causal.interfaces import ERROR, Dictionary, Direction, Edit, InterventionModel, Positions, ReadOut
+from helix_sae.causal.batches import (
+    Experiment,
+    PairBatch,
+    Site,
+    experiment,
+    pair_batches,
+    site_values,
+    unpatched,
+)
+from helix_sae.causal.interfaces import (
+    ERROR,
+    Dictionary,
+    Direction,
+    Edit,
+    InterventionModel,
+    Positions,
+    ReadOut,
+)
 from helix_sae.causal.interventions import NodeSet, check_nodes
 from helix_sae.helix.batching import DEFAULT_TOKEN_BUDGET
 
@@ -104,7 +120,9 @@ def circuit_edges(
     )
 
 
-def circuit_to_json(circuit: pd.DataFrame, edges: pd.DataFrame, metadata: Mapping[str, Any]) -> dict[str, Any]:
+def circuit_to_json(
+    circuit: pd.DataFrame, edges: pd.DataFrame, metadata: Mapping[str, Any]
+) -> dict[str, Any]:
     """The circuit in the node-link form that networkx and d3 read.
 
     Parameters
@@ -121,7 +139,12 @@ def circuit_to_json(circuit: pd.DataFrame, edges: pd.DataFrame, metadata: Mappin
         "multigraph": False,
         "graph": dict(metadata),
         "nodes": [
-            {"id": f"{row.site}:{row.feature}", "site": row.site, "feature": row.feature, "attribution": float(row.attribution)}
+            {
+                "id": f"{row.site}:{row.feature}",
+                "site": row.site,
+                "feature": row.feature,
+                "attribution": float(row.attribution),
+            }
             for row in circuit.itertuples(index=False)
         ],
         "links": [
@@ -165,7 +188,9 @@ def _estimates(
     with torch.enable_grad():
         hidden = exp.model.run(batch.source_ids, {site: watch(site) for site in exp.sites})
         y = (exp.read(hidden, batch.source_nucleotide) * sign.to(hidden.dtype)).sum()
-        gradients = torch.autograd.grad(y, [nudges[s] for s in exp.sites], retain_graph=True, allow_unused=True)
+        gradients = torch.autograd.grad(
+            y, [nudges[s] for s in exp.sites], retain_graph=True, allow_unused=True
+        )
         found: dict[tuple[Node, Node], float] = {}
         for v in members:
             before = exp.sites[: exp.sites.index(v.site)]
@@ -174,11 +199,15 @@ def _estimates(
                 continue
             contribution = _contribution(exp, v, reached[v.site]) * batch.patched.unsqueeze(-1)
             through = (gradient * contribution).sum()
-            back = torch.autograd.grad(through, [nudges[s] for s in before], retain_graph=True, allow_unused=True)
+            back = torch.autograd.grad(
+                through, [nudges[s] for s in before], retain_graph=True, allow_unused=True
+            )
             for site, g in zip(before, back, strict=True):
                 if g is not None:
                     found |= {
-                        (u, v): float((g * _change(exp, u, states[site])).sum()) for u in members if u.site == site
+                        (u, v): float((g * _change(exp, u, states[site])).sum())
+                        for u in members
+                        if u.site == site
                     }
     return np.array([found.get(edge, 0.0) for edge in edges])
 
@@ -205,7 +234,9 @@ def _measured(
     return out
 
 
-def _run_and_read(exp: Experiment, batch: PairBatch, node: Node, state: Site, site: str) -> Float[Tensor, "n time width"]:
+def _run_and_read(
+    exp: Experiment, batch: PairBatch, node: Node, state: Site, site: str
+) -> Float[Tensor, "n time width"]:
     """The activation at a later site with one node patched."""
     seen: list[Tensor] = []
 
@@ -218,7 +249,9 @@ def _run_and_read(exp: Experiment, batch: PairBatch, node: Node, state: Site, si
     return seen[0]
 
 
-def _contribution(exp: Experiment, node: Node, x: Float[Tensor, "n time width"]) -> Float[Tensor, "n time width"]:
+def _contribution(
+    exp: Experiment, node: Node, x: Float[Tensor, "n time width"]
+) -> Float[Tensor, "n time width"]:
     """What a node adds to its site's activation, differentiable in it."""
     dictionary, decoder = exp.dictionaries[node.site], exp.decoders[node.site]
     codes = dictionary.encode(x.reshape(-1, x.shape[-1]))

@@ -321,7 +321,9 @@ def designed_against_sham(
     """
     columns: list[Float[np.ndarray, "n_pairs k"]] = []
     for site, values in found.values.items():
-        chosen = np.arange(values.shape[1] - 1) if nodes is None else nodes.get(site, np.zeros(0, dtype=np.int64))
+        chosen = (
+            np.arange(values.shape[1] - 1) if nodes is None else nodes.get(site, np.zeros(0, dtype=np.int64))
+        )
         columns.append(np.abs(np.nan_to_num(values[:, chosen])))
     sizes = np.concatenate(columns, axis=1)
     out = pairs.loc[:, ["pair_id", "kind", "role", "is_sham", "cluster", "split"]].reset_index(drop=True)

@@ -397,7 +397,15 @@ def _designed_schema(counterfactuals: pd.DataFrame, target: str, splits: pd.Seri
             table[name] = table[found[0]]
     if "role" not in table and "is_sham" in table:
         table["role"] = np.where(table["is_sham"].astype(bool), "sham", "effect")
-    needed = ["source_sequence", "target_sequence", "kind", "role", "cluster", "source_cds_start", "true_difference"]
+    needed = [
+        "source_sequence",
+        "target_sequence",
+        "kind",
+        "role",
+        "cluster",
+        "source_cds_start",
+        "true_difference",
+    ]
     missing = [name for name in needed if name not in table]
     if missing:
         raise DataError(
@@ -415,7 +423,9 @@ def _complete(table: pd.DataFrame) -> pd.DataFrame:
             table[f"{side}_id"] = table["pair_id"].astype(str) + ":" + side
         for name in ("cds_start", "cds_end"):
             column = f"{side}_{name}"
-            table[column] = table[column].astype("Int64") if column in table else pd.array([pd.NA] * len(table), "Int64")
+            table[column] = (
+                table[column].astype("Int64") if column in table else pd.array([pd.NA] * len(table), "Int64")
+            )
     sequences = list(zip(table["source_sequence"], table["target_sequence"], strict=True))
     return table.assign(
         edit_positions=[edit_positions(a, b) for a, b in sequences],

@@ -22,7 +22,10 @@ from helix_sae.figures.style import (
     tidy,
 )
 
-_KINDS = {"sufficiency": (BLUE, "patched into the source"), "necessity": (VERMILLION, "left patched, the k best given back")}
+_KINDS = {
+    "sufficiency": (BLUE, "patched into the source"),
+    "necessity": (VERMILLION, "left patched, the k best given back"),
+}
 
 _NAMES = {
     "sae": "SAE features",
@@ -107,7 +110,9 @@ def baseline_curves(curves: pd.DataFrame, summary: pd.DataFrame, *, reference: s
     tidy(left)
     sufficient = curves[curves["curve"] == "sufficiency"]
     for key, (colour, style) in looks.items():
-        part = sufficient[(sufficient["dictionary"] == key[0]) & (sufficient["ranking"] == key[1])].sort_values("k")
+        part = sufficient[
+            (sufficient["dictionary"] == key[0]) & (sufficient["ranking"] == key[1])
+        ].sort_values("k")
         own = key == order[0]
         left.plot(
             part["k"],
@@ -148,7 +153,10 @@ def acdc_curves(steps: pd.DataFrame) -> Figure:
     figure = new_figure(7.4, 3.5)
     left, right = figure.subplots(1, 2, sharey=True)
     orders = list(dict.fromkeys(steps["order"]))
-    for axes, x, label in ((left, "n_nodes", "nodes left"), (right, "edit_magnitude", "size of the edit (mean norm a nucleotide)")):
+    for axes, x, label in (
+        (left, "n_nodes", "nodes left"),
+        (right, "edit_magnitude", "size of the edit (mean norm a nucleotide)"),
+    ):
         tidy(axes, grid="both")
         for i, order in enumerate(orders):
             part = steps[steps["order"] == order].sort_values("step")
@@ -184,7 +192,9 @@ def dictionary_label(dictionary: str, ranking: str) -> str:
 
 def _band(axes: Axes, part: pd.DataFrame, x: str, colour: str, label: str) -> None:
     axes.fill_between(part[x], part["low"], part["high"], color=colour, alpha=0.18, linewidth=0)
-    axes.plot(part[x], part["faithfulness"], color=colour, marker="o", markersize=3.2, linewidth=1.6, label=label)
+    axes.plot(
+        part[x], part["faithfulness"], color=colour, marker="o", markersize=3.2, linewidth=1.6, label=label
+    )
 
 
 def _logarithmic(axes: Axes) -> None:
@@ -214,7 +224,12 @@ def _colour(i: int, key: tuple[str, str], reference: str) -> str:
     return others[i % len(others)]
 
 
-def _forest(axes: Axes, summary: pd.DataFrame, order: list[tuple[str, str]], looks: dict[tuple[str, str], tuple[str, str]]) -> None:
+def _forest(
+    axes: Axes,
+    summary: pd.DataFrame,
+    order: list[tuple[str, str]],
+    looks: dict[tuple[str, str], tuple[str, str]],
+) -> None:
     """Lead of the reference over each of the others, with its interval."""
     tidy(axes, grid="x")
     rows = summary.iloc[1:]

@@ -44,14 +44,18 @@ def feature_effects(selection: pd.DataFrame, *, target: str, n: int = 20) -> Fig
     Figure
     """
     chosen = selection[selection["selected"] & selection["heldout_oriented"].notna()]
-    top = chosen.reindex(chosen["heldout_oriented"].abs().sort_values(ascending=False, kind="stable").index).head(n)
+    top = chosen.reindex(
+        chosen["heldout_oriented"].abs().sort_values(ascending=False, kind="stable").index
+    ).head(n)
     sites = list(dict.fromkeys(selection["site"].sort_values()))
     colours = dict(zip(sites, ordered_colours(len(sites)), strict=True))
     figure = new_figure(6.4, 1.3 + 0.24 * max(len(top), 3))
     axes = tidy(figure.add_subplot(), grid="x")
     for y, row in enumerate(top.itertuples(index=False)):
         colour = colours[row.site]
-        axes.plot([row.heldout_low, row.heldout_high], [y, y], color=colour, linewidth=2.0, solid_capstyle="butt")
+        axes.plot(
+            [row.heldout_low, row.heldout_high], [y, y], color=colour, linewidth=2.0, solid_capstyle="butt"
+        )
         face = colour if row.confirmed else "white"
         axes.plot(row.heldout_oriented, y, "o", color=colour, markerfacecolor=face, markersize=6, zorder=4)
         axes.plot(row.discovery_oriented, y, "|", color=MUTED, markersize=8, zorder=3)
@@ -68,7 +72,9 @@ def _effect_key(axes: Axes) -> None:
     axes.plot([], [], "o", color=INK, label="held out, confirmed (BH)")
     axes.plot([], [], "o", color=INK, markerfacecolor="white", label="held out, not confirmed")
     axes.plot([], [], "|", color=MUTED, markersize=8, label="discovery")
-    quiet_legend(axes, loc="upper center", bbox_to_anchor=(0.4, -0.13 if axes.get_ylim()[0] > 8 else -0.3), ncols=3)
+    quiet_legend(
+        axes, loc="upper center", bbox_to_anchor=(0.4, -0.13 if axes.get_ylim()[0] > 8 else -0.3), ncols=3
+    )
 
 
 def _feature_label(site: str, feature: str) -> str:
@@ -97,9 +103,13 @@ def block_comparison(blocks: pd.DataFrame) -> Figure:
         (0.2, "recovered_with_error", ORANGE, "features and error"),
     ):
         value = blocks[name].to_numpy(dtype=np.float64)
-        spread = np.abs(np.stack([value - blocks[f"{name}_low"], blocks[f"{name}_high"] - value]).astype(np.float64))
+        spread = np.abs(
+            np.stack([value - blocks[f"{name}_low"], blocks[f"{name}_high"] - value]).astype(np.float64)
+        )
         left.bar(x + offset, value, width=0.38, color=colour, label=words)
-        left.errorbar(x + offset, value, yerr=np.nan_to_num(spread), fmt="none", ecolor=INK, elinewidth=1.0, capsize=2)
+        left.errorbar(
+            x + offset, value, yerr=np.nan_to_num(spread), fmt="none", ecolor=INK, elinewidth=1.0, capsize=2
+        )
     left.axhline(0.0, color=INK, linewidth=0.8)
     left.set_ylabel("share of the difference recovered")
     left.set_title("Ceiling of the block alone", loc="left", fontsize=TEXT)
@@ -123,7 +133,9 @@ def _block_label(site: str) -> str:
     return parts[0] if len(parts) == 1 else f"{parts[0]}\n{parts[1].replace('_', ' ')}"
 
 
-def predicted_difference(comparison: pd.DataFrame, *, target: str, agreement: pd.DataFrame | None = None) -> Figure:
+def predicted_difference(
+    comparison: pd.DataFrame, *, target: str, agreement: pd.DataFrame | None = None
+) -> Figure:
     """Predicted against known difference of every pair.
 
     Parameters
@@ -146,10 +158,26 @@ def predicted_difference(comparison: pd.DataFrame, *, target: str, agreement: pd
     for split, (colour, size) in looks.items():
         part = comparison[(comparison["split"] == split) & ~comparison["is_sham"].astype(bool)]
         words = "held out" if split == "heldout" else split
-        axes.scatter(part["difference"], part["predicted_difference"], s=size, color=colour, alpha=0.8, linewidths=0, label=f"{words} ({len(part)})")
+        axes.scatter(
+            part["difference"],
+            part["predicted_difference"],
+            s=size,
+            color=colour,
+            alpha=0.8,
+            linewidths=0,
+            label=f"{words} ({len(part)})",
+        )
     shams = comparison[comparison["is_sham"].astype(bool)]
     if len(shams):
-        axes.scatter(shams["difference"], shams["predicted_difference"], s=12, marker="x", color=VERMILLION, linewidths=0.8, label=f"sham ({len(shams)})")
+        axes.scatter(
+            shams["difference"],
+            shams["predicted_difference"],
+            s=12,
+            marker="x",
+            color=VERMILLION,
+            linewidths=0.8,
+            label=f"sham ({len(shams)})",
+        )
     reach = _reach(comparison)
     axes.plot([-reach, reach], [-reach, reach], color=MUTED, linewidth=0.8, linestyle="--", zorder=1)
     axes.axhline(0.0, color=FAINT, linewidth=0.8, zorder=0)
@@ -161,7 +189,16 @@ def predicted_difference(comparison: pd.DataFrame, *, target: str, agreement: pd
     axes.set_ylabel(f"predicted difference in {name}")
     quiet_legend(axes, loc="upper left")
     if agreement is not None and len(agreement):
-        axes.text(0.98, 0.03, _in_words(agreement), transform=axes.transAxes, ha="right", va="bottom", fontsize=SMALL, color=INK)
+        axes.text(
+            0.98,
+            0.03,
+            _in_words(agreement),
+            transform=axes.transAxes,
+            ha="right",
+            va="bottom",
+            fontsize=SMALL,
+            color=INK,
+        )
     heading(figure, "Predicted and known differences")
     return figure
 
@@ -173,7 +210,10 @@ def _reach(comparison: pd.DataFrame) -> float:
 
 def _in_words(agreement: pd.DataFrame) -> str:
     rows = agreement[(agreement["split"] == "heldout") & ~agreement["has_indel"].astype(bool)]
-    return "\n".join(f"held out: Spearman {r.spearman:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in rows.itertuples(index=False))
+    return "\n".join(
+        f"held out: Spearman {r.spearman:.2f} [{r.low:.2f}, {r.high:.2f}]"
+        for r in rows.itertuples(index=False)
+    )
 
 
 def designed_effects(designed: pd.DataFrame, *, target: str) -> Figure:
@@ -200,7 +240,9 @@ def designed_effects(designed: pd.DataFrame, *, target: str) -> Figure:
     ):
         tidy(axes, grid="x")
         for role, (colour, offset) in looks.items():
-            parts = [designed.loc[(designed["kind"] == k) & (designed["role"] == role), column] for k in kinds]
+            parts = [
+                designed.loc[(designed["kind"] == k) & (designed["role"] == role), column] for k in kinds
+            ]
             _strips(axes, parts, offset, colour)
         axes.set_xlabel(label)
     right.axvline(0.0, color=INK, linewidth=0.8)

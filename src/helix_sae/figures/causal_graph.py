@@ -10,13 +10,28 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
-from helix_sae.figures.style import BLUE, INK, MUTED, SMALL, VERMILLION, heading, new_figure, quiet_legend, site_label
+from helix_sae.figures.style import (
+    BLUE,
+    INK,
+    MUTED,
+    SMALL,
+    VERMILLION,
+    heading,
+    new_figure,
+    quiet_legend,
+    site_label,
+)
 
 _WIDEST = 10
 
 
 def circuit_graph(
-    circuit: pd.DataFrame, edges: pd.DataFrame, *, sites: list[str], n_edges: int = 40, note: str | None = None
+    circuit: pd.DataFrame,
+    edges: pd.DataFrame,
+    *,
+    sites: list[str],
+    n_edges: int = 40,
+    note: str | None = None,
 ) -> Figure:
     """The nodes that survived, the strongest edges between them, and their effects.
 
@@ -49,7 +64,16 @@ def circuit_graph(
         hidden = int((circuit["site"] == site).sum()) - int((drawn["site"] == site).sum())
         words = site_label(site) + (f"\n+ {hidden} more" if hidden else "")
         axes.text(-0.11, level, words, ha="right", va="center", fontsize=SMALL, color=INK)
-    axes.text(0.5, len(sites) - 0.28, "prediction", ha="center", va="center", fontsize=SMALL, color=INK, fontweight="bold")
+    axes.text(
+        0.5,
+        len(sites) - 0.28,
+        "prediction",
+        ha="center",
+        va="center",
+        fontsize=SMALL,
+        color=INK,
+        fontweight="bold",
+    )
     axes.set_xlim(-0.32, 1.06)
     axes.set_ylim(-0.6, len(sites) - 0.05)
     for colour, words in ((BLUE, "towards the target"), (VERMILLION, "away from it")):
@@ -60,12 +84,16 @@ def circuit_graph(
     return figure
 
 
-def _layout(circuit: pd.DataFrame, sites: list[str]) -> tuple[pd.DataFrame, dict[tuple[str, str], tuple[float, float]]]:
+def _layout(
+    circuit: pd.DataFrame, sites: list[str]
+) -> tuple[pd.DataFrame, dict[tuple[str, str], tuple[float, float]]]:
     parts: list[pd.DataFrame] = []
     places: dict[tuple[str, str], tuple[float, float]] = {}
     for level, site in enumerate(sites):
         here = circuit[circuit["site"] == site]
-        here = here.reindex(here["attribution"].abs().sort_values(ascending=False, kind="stable").index).head(_WIDEST)
+        here = here.reindex(here["attribution"].abs().sort_values(ascending=False, kind="stable").index).head(
+            _WIDEST
+        )
         parts.append(here)
         for x, row in zip(_spaced(len(here)), here.itertuples(index=False), strict=True):
             places[site, str(row.feature)] = (x, float(level))
@@ -96,7 +124,9 @@ def _node(axes: Axes, place: tuple[float, float], row: Any, largest: float) -> N
     )
 
 
-def _edges(axes: Axes, edges: pd.DataFrame, places: dict[tuple[str, str], tuple[float, float]], n_edges: int) -> None:
+def _edges(
+    axes: Axes, edges: pd.DataFrame, places: dict[tuple[str, str], tuple[float, float]], n_edges: int
+) -> None:
     weight = edges["exact"].fillna(edges["estimate"])
     order = weight.abs().sort_values(ascending=False, kind="stable").index
     largest = float(weight.abs().max()) if len(weight) else 0.0

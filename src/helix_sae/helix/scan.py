@@ -7,6 +7,9 @@ The recurrence of Dao and Gu 2024 ("Transformers are SSMs", arXiv:2405.21060), f
 
 is computed in chunks: inside a chunk as a masked attention-like product, between chunks through the states at the chunk
 borders. :func:`recurrence` is the plain form, which the tests use as the oracle.
+
+Heads share the B and C of their group, so the products with states are made once a group, over all its heads' columns
+together: heads are viewed as (heads of a group, groups), as head ``i`` belongs to group ``i mod groups``.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-DEFAULT_CHUNK = 64
+DEFAULT_CHUNK = 128
+"""Tokens a chunk: longer ones cost more inside, shorter ones more between chunks."""
 
 
 class ScanResult(NamedTuple):
@@ -52,7 +56,7 @@ def chunked_scan(
     D : (heads,)
         Skip weights.
     chunk : int
-        Tokens a chunk. A sequence of at most twice this length is one chunk.
+        Most tokens a chunk; all chunks of a sequence are of one length.
     initial_state : (batch, heads, state, head_dim), optional
         State before the first token; zeros when absent.
 
@@ -61,40 +65,82 @@ def chunked_scan(
     ScanResult
         In the dtype of ``x``.
     """
+    y = scan_outputs(x, dt, A, B, C, D, chunk=chunk, initial_state=initial_state)
+    return ScanResult(y, final_state(x, dt, A, B, initial_state=initial_state))
+
+
+def scan_outputs(
+    x: Float[Tensor, "batch time heads head_dim"],
+    dt: Float[Tensor, "batch time heads"],
+    A: Float[Tensor, " heads"],
+    B: Float[Tensor, "batch time groups state"],
+    C: Float[Tensor, "batch time groups state"],
+    D: Float[Tensor, " heads"],
+    *,
+    chunk: int = DEFAULT_CHUNK,
+    initial_state: Float[Tensor, "batch heads state head_dim"] | None = None,
+) -> Float[Tensor, "batch time heads head_dim"]:
+    """The outputs of :func:`chunked_scan` without the state after the last token, which a whole pass has no use for."""
     batch, time, heads, head_dim = x.shape
-    groups, state_size = B.shape[2:]
-    chunk = time if time <= 2 * chunk else chunk
-    pad = -time % chunk
+    n = -(-time // chunk)
+    chunk = -(-time // n)
+    pad = n * chunk - time
     if pad:
         # A padded step has dt = 0: it neither decays the state nor adds to it.
-        x, B, C = (torch.nn.functional.pad(t, (0, 0, 0, 0, 0, pad)) for t in (x, B, C))
+        x_all, B, C = (torch.nn.functional.pad(t, (0, 0, 0, 0, 0, pad)) for t in (x, B, C))
         dt = torch.nn.functional.pad(dt, (0, 0, 0, pad))
-    n = (time + pad) // chunk
-    per_group = heads // groups
+    else:
+        x_all = x
+    dt = dt.reshape(batch, n, chunk, heads)
+    values = x_all.reshape(batch, n, chunk, heads, head_dim) * dt.unsqueeze(-1)
+    log_decay = (dt * A).cumsum(2)
+    B, C = (t.reshape(batch, n, chunk, *t.shape[2:]).transpose(2, 3) for t in (B, C))
+    y = _within_chunks(values, log_decay, B, C)
+    first = 0 if initial_state is not None else 1
+    if first < n:
+        before = _states_before(values, log_decay, B, initial_state)
+        y[:, first:] += _from_states(before, log_decay[:, first:], C[:, first:], y.shape[3:])
+    return torch.addcmul(y.reshape(batch, n * chunk, heads, head_dim)[:, :time], x, D[:, None])
 
-    # Heads are viewed as (per_group, groups), so that `i mod groups` is plain broadcasting over per_group.
-    x_c = x.reshape(batch, n, chunk, heads, head_dim).transpose(2, 3)
-    dt_c = dt.reshape(batch, n, chunk, heads).transpose(2, 3)
-    B_c = B.reshape(batch, n, chunk, groups, state_size).transpose(2, 3)
-    C_c = C.reshape(batch, n, chunk, groups, state_size).transpose(2, 3)
 
-    log_decay = (dt_c * A[:, None]).cumsum(-1)
-    x_dt = x_c * dt_c.unsqueeze(-1)
-    scores = torch.matmul(C_c, B_c.transpose(-1, -2))
-    mixing = _lower_triangular_decay(log_decay)
-    mixing = (mixing.view(batch, n, per_group, groups, chunk, chunk) * scores.unsqueeze(2)).view_as(mixing)
-    y = torch.matmul(mixing, x_dt)
+def final_state(
+    x: Float[Tensor, "batch time heads head_dim"],
+    dt: Float[Tensor, "batch time heads"],
+    A: Float[Tensor, " heads"],
+    B: Float[Tensor, "batch time groups state"],
+    *,
+    initial_state: Float[Tensor, "batch heads state head_dim"] | None = None,
+) -> Float[Tensor, "batch heads state head_dim"]:
+    """The state after the last token, as one matrix product; no token at all leaves the state as it was.
 
-    to_end = torch.exp(log_decay[..., -1:] - log_decay).unsqueeze(-1)
-    B_heads = B_c.repeat(1, 1, per_group, 1, 1)
-    added = torch.matmul(B_heads.transpose(-1, -2), x_dt * to_end)
-    chunk_decay = torch.exp(log_decay[..., -1])
-    before, last = _states_between_chunks(added, chunk_decay, initial_state)
-    if before is not None:
-        C_heads = C_c.repeat(1, 1, per_group, 1, 1)
-        y = y + torch.exp(log_decay).unsqueeze(-1) * torch.matmul(C_heads, before)
-    y = y.transpose(2, 3).reshape(batch, n * chunk, heads, head_dim)[:, :time]
-    return ScanResult(y + D[:, None] * x[:, :time], last)
+    Arguments as :func:`chunked_scan`.
+    """
+    batch, _, heads, head_dim = x.shape
+    groups, size = B.shape[2:]
+    decay = dt * A
+    # Summed from the end, where the terms that count are: their exponents are then small and exact.
+    after = decay.flip(1).cumsum(1).flip(1) - decay
+    weighted = _by_group(x * (dt * torch.exp(after)).unsqueeze(-1), groups)
+    state = torch.matmul(B.permute(0, 2, 3, 1), weighted).view(batch, groups, size, heads // groups, head_dim)
+    state = state.permute(0, 3, 1, 2, 4).reshape(batch, heads, size, head_dim)
+    if initial_state is None:
+        return state
+    return state + torch.exp(decay.sum(1))[..., None, None] * initial_state
+
+
+def _within_chunks(
+    values: Float[Tensor, "batch n chunk heads head_dim"],
+    log_decay: Float[Tensor, "batch n chunk heads"],
+    B: Float[Tensor, "batch n groups chunk state"],
+    C: Float[Tensor, "batch n groups chunk state"],
+) -> Float[Tensor, "batch n chunk heads head_dim"]:
+    """What the tokens of a chunk owe to each other."""
+    batch, n, chunk, heads, _ = values.shape
+    groups = B.shape[2]
+    scores = torch.matmul(C, B.transpose(-1, -2)).unsqueeze(2)
+    mixing = _lower_triangular_decay(log_decay.transpose(2, 3).contiguous())
+    mixing = _times(mixing.view(batch, n, heads // groups, groups, chunk, chunk), scores)
+    return torch.matmul(mixing.view(batch, n, heads, chunk, chunk), values.transpose(2, 3)).transpose(2, 3)
 
 
 def _lower_triangular_decay(
@@ -105,24 +151,59 @@ def _lower_triangular_decay(
     difference = log_decay.unsqueeze(-1) - log_decay.unsqueeze(-2)
     above = torch.ones(chunk, chunk, dtype=torch.bool, device=log_decay.device).triu(1)
     # Masked before the exponential: above the diagonal it could overflow, and infinity times zero has no gradient.
-    return torch.exp(difference.masked_fill(above, -torch.inf))
+    return difference.masked_fill_(above, -torch.inf).exp_()
 
 
-def _states_between_chunks(
-    added: Float[Tensor, "batch n heads state head_dim"],
-    decay: Float[Tensor, "batch n heads"],
+def _states_before(
+    values: Float[Tensor, "batch n chunk heads head_dim"],
+    log_decay: Float[Tensor, "batch n chunk heads"],
+    B: Float[Tensor, "batch n groups chunk state"],
     initial: Float[Tensor, "batch heads state head_dim"] | None,
-) -> tuple[Float[Tensor, "batch n heads state head_dim"] | None, Float[Tensor, "batch heads state head_dim"]]:
-    """States before each chunk (None when all are zero) and after the last."""
-    n = added.shape[1]
-    if n == 1 and initial is None:
-        return None, added[:, 0]
-    state = torch.zeros_like(added[:, 0]) if initial is None else initial
+) -> Float[Tensor, "batch m groups state columns"]:
+    """States before each chunk; without an initial state, before each but the first, where it is zero."""
+    batch, n, _, heads, head_dim = values.shape
+    groups, size = B.shape[2], B.shape[4]
+    per_group = heads // groups
+    end = log_decay[:, :-1, -1]
+    to_end = torch.exp(end.unsqueeze(2) - log_decay[:, :-1])
+    added = torch.matmul(B[:, :-1].transpose(-1, -2), _by_group(values[:, :-1] * to_end.unsqueeze(-1), groups))
+    decay = torch.exp(end).view(batch, n - 1, per_group, groups).transpose(2, 3).repeat_interleave(head_dim, dim=3)
     before: list[Tensor] = []
-    for i in range(n):
-        before.append(state)
-        state = state * decay[:, i, :, None, None] + added[:, i]
-    return torch.stack(before, dim=1), state
+    if initial is not None:
+        before.append(_by_group(initial.transpose(1, 2), groups))
+    elif n > 1:
+        before.append(added[:, 0])
+    for i in range(len(before) - 1 + int(initial is None), n - 1):
+        before.append(torch.addcmul(added[:, i], before[-1], decay[:, i].unsqueeze(2)))
+    return torch.stack(before, dim=1)
+
+
+def _from_states(
+    before: Float[Tensor, "batch m groups state columns"],
+    log_decay: Float[Tensor, "batch m chunk heads"],
+    C: Float[Tensor, "batch m groups chunk state"],
+    heads_and_dim: tuple[int, int] | torch.Size,
+) -> Float[Tensor, "batch m chunk heads head_dim"]:
+    """What the tokens of a chunk owe to the state before it."""
+    batch, m, groups, chunk, _ = C.shape
+    heads, head_dim = heads_and_dim
+    y = torch.matmul(C, before).view(batch, m, groups, chunk, heads // groups, head_dim)
+    y = y.permute(0, 1, 3, 4, 2, 5).reshape(batch, m, chunk, heads, head_dim)
+    return y * torch.exp(log_decay).unsqueeze(-1)
+
+
+def _by_group(
+    x: Float[Tensor, "*batch rows heads head_dim"], groups: int
+) -> Float[Tensor, "*batch groups rows columns"]:
+    """Heads of a group side by side as columns (heads of the group, head_dim); without a copy for one group."""
+    *batch, rows, heads, head_dim = x.shape
+    split = x.reshape(*batch, rows, heads // groups, groups, head_dim)
+    return split.movedim(-2, -4).reshape(*batch, groups, rows, (heads // groups) * head_dim)
+
+
+def _times(x: Tensor, factor: Tensor) -> Tensor:
+    """``x * factor``, in place where no gradient needs what stood there."""
+    return x * factor if x.requires_grad or factor.requires_grad else x.mul_(factor)
 
 
 def recurrence(

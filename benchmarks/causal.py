@@ -1,0 +1,157 @@
+"""Speed of the intervention engine: one JSON line a case.
+
+    python benchmarks/causal.py [--pairs 16] [--length 100] [--features 1024] [--threads 2]
+
+The model has the released one's size and random weights, the autoencoders are untrained TopK ones: speed does not depend on
+what they have learned. The naive loop, one full hooked pass for every pair and feature, is timed on a sample and scaled up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from helix_sae.causal.alignment import TokenPair, align_table
+from helix_sae.causal.effects import effects
+from helix_sae.causal.probe import Probe
+from helix_sae.helix.architecture import build_network, released_architecture
+from helix_sae.helix.model import HelixModel
+from helix_sae.sae import TopKConfig, estimate_scaling, random_autoencoder
+
+SITES = ("layers.0.mixer", "layers.2.mixer", "layers.4.mixer", "layers.6.mixer")
+NAIVE_SAMPLE = 24
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--length", type=int, default=100)
+    parser.add_argument("--features", type=int, default=1024)
+    parser.add_argument("--active", type=int, default=32, help="active features a token")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    model = HelixModel(build_network(released_architecture(), seed=0), fingerprint="random", heads=None)
+    pairs = substitution_pairs(arguments.pairs, arguments.length, seed=0)
+    saes = autoencoders(model, pairs, arguments.features, arguments.active)
+    probe = random_probe(model.hidden_size)
+    common = {
+        "pairs": len(pairs),
+        "nucleotides": arguments.length,
+        "sites": len(SITES),
+        "features": arguments.features,
+        "threads": arguments.threads,
+        "torch": torch.__version__,
+    }
+    exact_seconds, exact = timed(lambda: effects(model, saes, probe, pairs))
+    passes = int(sum((m > 0).sum() for m in exact.magnitude.values()))
+    naive_pass = naive_seconds_per_pass(model, saes, probe, pairs)
+    naive = naive_pass * len(pairs) * len(SITES) * arguments.features
+    report(
+        "exact",
+        common,
+        seconds=exact_seconds,
+        resumed_passes=passes,
+        milliseconds_a_pass=1e3 * exact_seconds / passes,
+        naive_milliseconds_a_pass=1e3 * naive_pass,
+        naive_seconds_scaled=naive,
+        speedup_vs_full_pass_per_feature=naive / exact_seconds,
+        speedup_over_the_same_passes=naive_pass * passes / exact_seconds,
+    )
+    for method in ("atp", "ig"):
+        effects(model, saes, probe, pairs[:1], method=method)
+        seconds = min(
+            timed(lambda method=method: effects(model, saes, probe, pairs, method=method))[0]
+            for _ in range(3)
+        )
+        report(method, common, seconds=seconds, speedup_vs_exact=exact_seconds / seconds)
+    for method, sizes in (("atp", (16, 32, 64, 128)), ("exact", (2, 4, 8))):
+        report(f"growth_{method}", common, **growth(model, saes, probe, arguments.length, method, sizes))
+
+
+def growth(
+    model: HelixModel, saes: Any, probe: Probe, length: int, method: Any, sizes: tuple[int, ...]
+) -> dict[str, Any]:
+    """Exponent of time against the number of pairs; the exact runs take 64 features of one site."""
+    chosen = {SITES[1]: np.arange(64)} if method == "exact" else None
+    used = {SITES[1]: saes[SITES[1]]} if method == "exact" else saes
+    seconds: list[float] = []
+    for n in sizes:
+        pairs = substitution_pairs(n, length, seed=1)
+        run = lambda pairs=pairs: effects(model, used, probe, pairs, method=method, features=chosen)  # noqa: E731
+        seconds.append(min(timed(run)[0] for _ in range(3)))
+    slope = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
+    return {"sizes": list(sizes), "seconds_by_size": [round(s, 4) for s in seconds], "exponent": float(slope)}
+
+
+def substitution_pairs(n: int, length: int, seed: int) -> list[TokenPair]:
+    """Random sequences and a copy of each with one substitution."""
+    rng = np.random.default_rng(seed)
+    source = rng.choice(list("ACGU"), size=(n, length))
+    target = source.copy()
+    at = rng.integers(0, length, n)
+    target[np.arange(n), at] = [rng.choice([x for x in "ACGU" if x != source[i, at[i]]]) for i in range(n)]
+    sides = {"source": source, "target": target}
+    columns: dict[str, Any] = {
+        f"{side}_sequence": ["".join(row) for row in rows] for side, rows in sides.items()
+    }
+    nothing = pd.array([pd.NA] * n, "Int64")
+    columns |= {f"{side}_{name}": nothing for side in sides for name in ("cds_start", "cds_end")}
+    return align_table(pd.DataFrame(columns))
+
+
+def autoencoders(model: HelixModel, pairs: list[TokenPair], features: int, active: int) -> dict[str, Any]:
+    """Untrained autoencoders with the scale of the model's activations."""
+    ids, _ = model.tensors([p.source for p in pairs])
+    width = model.hidden_size
+    config = TopKConfig(k=active, expansion_factor=features / width).resolve(width)
+    captured = model.capture(ids, SITES)
+    return {
+        site: random_autoencoder(config, estimate_scaling(x.reshape(-1, width), site), seed)
+        for seed, (site, x) in enumerate(captured.items())
+    }
+
+
+def random_probe(width: int) -> Probe:
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(width, 1))
+    return Probe("ridge", "random", np.zeros(width), np.ones(width), (weight,), (np.zeros(1),), 1.0)
+
+
+def naive_seconds_per_pass(model: HelixModel, saes: Any, probe: Probe, pairs: list[TokenPair]) -> float:
+    """One full hooked pass, one sequence, one feature; codes are taken as known."""
+    spent: list[float] = []
+    rng = np.random.default_rng(0)
+    for i in range(NAIVE_SAMPLE + 2):
+        pair, site = pairs[i % len(pairs)], SITES[i % len(SITES)]
+        ids, nucleotide = model.tensors([pair.source])
+        x = model.capture(ids, [site])[site]
+        direction = saes[site].W_dec[int(rng.integers(saes[site].d_sae))]
+        change = torch.randn(x.shape[1], 1) * direction
+        start = time.perf_counter()
+        with torch.no_grad():
+            probe(model.pool(model.run(ids, {site: lambda a, change=change: a + change}), nucleotide))
+        spent.append(time.perf_counter() - start)
+    return float(np.mean(spent[2:]))
+
+
+def timed(run: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = run()
+    return time.perf_counter() - start, result
+
+
+def report(case: str, common: dict[str, Any], **values: Any) -> None:
+    rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in values.items()}
+    print(json.dumps({"case": case, **common, **rounded}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,369 @@
+"""The trainer: independence, schedules, unit rows, dead features, resume, and clear errors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from sae_toys import CONFIGS, D_IN, superposition
+
+import helix_sae.sae.training as training_module
+from helix_sae.errors import ConfigurationError, DataError, StoreError
+from helix_sae.sae import (
+    ArrayBatches,
+    EarlyStopping,
+    ReluConfig,
+    SaeKey,
+    Scratch,
+    SparseAutoencoder,
+    TopKConfig,
+    parse_sae_config,
+    train_saes,
+)
+from helix_sae.sae.learner import Learner
+from helix_sae.sae.scaling import estimate_scaling
+
+NAMES = sorted(CONFIGS)
+
+
+def batches(n: int = 1000, epochs: int = 2, size: int = 128) -> ArrayBatches:
+    arrays = {"layers.0": superposition(n), "layers.1": 10 * superposition(n, seed=1)}
+    return ArrayBatches(arrays, size, seed=3, epochs=epochs)
+
+
+def same(left: SparseAutoencoder, right: SparseAutoencoder) -> bool:
+    pairs = zip(left.named_parameters(), right.named_parameters(), strict=True)
+    return all(name == other and torch.equal(a, b) for (name, a), (other, b) in pairs)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_many_at_once_equal_each_alone(n_threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        together = train_saes(batches(), CONFIGS, seed=5)
+    finally:
+        torch.set_num_threads(before)
+    assert set(together.saes) == {SaeKey(site, name) for site in ("layers.0", "layers.1") for name in CONFIGS}
+    for name, config in CONFIGS.items():
+        alone = train_saes(batches(), {"other name": config}, sites=["layers.1"], seed=5)
+        assert same(alone.by_site()["layers.1"], together.saes[SaeKey("layers.1", name)]), name
+
+
+def test_seeds_decide() -> None:
+    config = TopKConfig(k=4)
+    first, again = (train_saes(batches(), {"a": config}, seed=1).by_site()["layers.0"] for _ in range(2))
+    assert same(first, again)
+    assert not same(first, train_saes(batches(), {"a": config}, seed=2).by_site()["layers.0"])
+    shifted = train_saes(batches(), {"a": config.model_copy(update={"seed": 1})}, seed=0)
+    assert same(first, shifted.by_site()["layers.0"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_learns_and_keeps_unit_rows_after_every_step(name: str) -> None:
+    x = superposition(3000)
+    scaling = estimate_scaling(x, "toy")
+    config = CONFIGS[name].resolve(D_IN).model_copy(update={"learning_rate": 3e-3})
+    learner = Learner(SaeKey("toy", name), config, scaling, n_steps=300, seed=0)
+    z = scaling.apply(x)
+    errors = []
+    for step in range(300):
+        result = learner.step(z[torch.arange(step * 128, (step + 1) * 128) % 3000])
+        errors.append(float(result.squared_error) / result.residual.numel())
+        for rows in learner.objective.unit_rows:
+            norms = learner.params[rows].detach().norm(dim=1)
+            torch.testing.assert_close(norms, torch.ones_like(norms), rtol=0, atol=1e-6)
+    assert sum(errors[-20:]) / 20 < 0.15
+
+
+def test_learning_rate_rises_and_falls_and_is_never_zero() -> None:
+    config = TopKConfig(k=2, learning_rate=0.1, warmup_fraction=0.1, decay_fraction=0.5).resolve(D_IN)
+    scaling = estimate_scaling(superposition(100), "toy")
+    learner = Learner(SaeKey("toy", "a"), config, scaling, n_steps=100, seed=0)
+    rates = []
+    for learner.steps_done in range(100):
+        rates.append(learner.rate())
+    assert rates[0] == pytest.approx(0.1 / 11)
+    assert max(rates) == rates[40] == 0.1
+    assert 0 < rates[99] < 0.003
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[60:] == sorted(rates[60:], reverse=True)
+
+
+def test_history_holdout_and_progress() -> None:
+    seen: list[tuple[int, int]] = []
+    holdout = [{"layers.0": superposition(500, seed=9), "layers.1": 10 * superposition(500, seed=8)}]
+    result = train_saes(
+        batches(),
+        {"a": TopKConfig(k=4)},
+        holdout=holdout,
+        log_every=5,
+        progress=lambda step, n_steps, latest: seen.append((step, n_steps)),
+    )
+    steps = [1, 6, 11, 16]
+    assert seen == [(step, 16) for step in steps]
+    assert list(result.history["step"]) == [step for step in steps for _ in range(2)]
+    assert result.history["tokens"].max() == 2000
+    assert result.history.notna().all().all()
+    assert list(result.metrics["site"]) == ["layers.0", "layers.1"]
+    assert result.metrics["explained_variance"].between(-1, 1).all()
+    assert result.steps_done == 16
+
+
+def test_without_holdout_there_are_no_measures() -> None:
+    result = train_saes(batches(), {"a": TopKConfig(k=4)})
+    assert result.evaluations == {}
+    assert list(result.metrics.columns) == ["site", "config"]
+
+
+def test_by_site_wants_a_name_when_there_are_several() -> None:
+    result = train_saes(batches(), {"a": TopKConfig(k=4), "b": TopKConfig(k=3)}, n_steps=1)
+    assert set(result.by_site("b")) == {"layers.0", "layers.1"}
+    with pytest.raises(ConfigurationError, match="a, b"):
+        result.by_site()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scaling_is_folded_in(name: str) -> None:
+    """Codes times the scale, and reconstructions, are those of training on scaled activations."""
+    x = superposition(600)
+    scaling = estimate_scaling(x, "toy")
+    config = CONFIGS[name].resolve(D_IN)
+    learner = Learner(SaeKey("toy", name), config, scaling, n_steps=20, seed=0)
+    z = scaling.apply(x)
+    for _ in range(20):
+        learner.step(z)
+    sae = learner.export(z)
+    params = {key: value.detach() for key, value in learner.params.items()}
+    trained = learner.objective.autograd_gradients(params, z, training_context())
+    torch.testing.assert_close(
+        (sae(x) - scaling.mean) * scaling.scale - z, trained.residual, rtol=1e-4, atol=2e-4
+    ) if name not in ("batchtopk", "matryoshka") else None
+    assert float((sae(x) - x).square().sum()) * scaling.scale**2 == pytest.approx(
+        float(trained.squared_error), rel=0.05
+    )
+    norms = sae.W_dec.norm(dim=1)
+    torch.testing.assert_close(norms, torch.ones_like(norms), rtol=0, atol=1e-5)
+
+
+def training_context() -> Any:
+    from helix_sae.sae.objective import StepContext
+
+    return StepContext()
+
+
+def test_threshold_gives_k_active_features() -> None:
+    result = train_saes(
+        ArrayBatches({"a": superposition(4000)}, 256, seed=0, epochs=4),
+        {name: CONFIGS[name] for name in ("batchtopk", "matryoshka")},
+        holdout=[{"a": superposition(4000, seed=7)}],
+    )
+    assert result.metrics["l0"].between(3.4, 4.6).all()
+
+
+def test_tied_weights_stay_tied() -> None:
+    sae = train_saes(batches(), {"a": CONFIGS["relu_tied"]}).by_site()["layers.0"]
+    assert torch.equal(sae.W_enc, sae.W_dec.T)
+
+
+def test_dead_features_come_back() -> None:
+    x = superposition(4000)
+    for name, extra in (("topk", {"aux_coefficient": 1 / 32}), ("relu", {"resample": True})):
+        shares = {}
+        for revived in (True, False):
+            off = {"aux_coefficient": 0.0} if name == "topk" else {"resample": False}
+            values = {"architecture": name, "dead_after_tokens": 1500, **(extra if revived else off)}
+            values |= {"k": 2} if name == "topk" else {"l1_coefficient": 5e-3}
+            config = parse_sae_config({**values, "expansion_factor": 8, "learning_rate": 3e-3})
+            shares[revived] = dead_share_after(x, config)
+        assert shares[True] < shares[False], (name, shares)
+
+
+def dead_share_after(x: torch.Tensor, config: Any) -> float:
+    """Train from a start where half the features cannot fire; share of features that are dead at the end."""
+    scaling = estimate_scaling(x, "toy")
+    learner = Learner(SaeKey("toy", "a"), config.resolve(D_IN), scaling, n_steps=200, seed=0)
+    with torch.no_grad():
+        learner.params["b_enc"][::2] = -8.0
+    z = scaling.apply(x)
+    for step in range(200):
+        learner.step(z[torch.arange(step * 200, (step + 1) * 200) % 4000])
+    return float(learner.dead().float().mean())
+
+
+def test_gradient_is_clipped() -> None:
+    gradients = [torch.full((3,), 2.0), torch.full((1,), 2.0)]
+    from helix_sae.sae.learner import clip_
+
+    clip_(gradients, 1.0)
+    assert float(torch.cat(gradients).norm()) == pytest.approx(1.0)
+    clip_(gradients, 5.0)
+    assert float(torch.cat(gradients).norm()) == pytest.approx(1.0)
+
+
+def test_short_last_batch_and_a_batch_longer_than_the_data() -> None:
+    result = train_saes(batches(n=130, size=128, epochs=1), {name: CONFIGS[name] for name in NAMES})
+    assert result.steps_done == 2
+    assert result.history["tokens"].max() == 130
+    result = train_saes(batches(n=20, size=128, epochs=3), {"a": TopKConfig(k=4)})
+    assert result.steps_done == 3
+
+
+def test_activations_that_end_early_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        result = train_saes(iter(batches()), {"a": TopKConfig(k=4)}, n_steps=100)
+    assert result.steps_done == 16
+    assert "ended after 16 of the 100 steps" in caplog.text
+
+
+def test_early_stopping() -> None:
+    rule = EarlyStopping(every_steps=10, patience=2, min_gain=0.5)
+    holdout = [{site: x for site, x in batches().arrays.items()}]
+    result = train_saes(
+        batches(epochs=20), {"a": TopKConfig(k=4)}, holdout=holdout, early_stopping=rule, log_every=1
+    )
+    assert result.history["step"].max() == 30
+    with pytest.raises(ConfigurationError, match="held-out"):
+        train_saes(batches(), {"a": TopKConfig(k=4)}, early_stopping=rule)
+
+
+# Errors, before time is spent ------------------------------------------------------------------------------------
+
+
+def bad(value: float) -> dict[str, torch.Tensor]:
+    x = superposition(300)
+    x[7, 5] = value
+    return {"layers.0": superposition(300), "layers.1": x}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_activations_that_are_not_finite(value: float) -> None:
+    with pytest.raises(DataError, match=r"site layers.1 are not finite .* row 7, dimension 5"):
+        train_saes(ArrayBatches(bad(value), 128), {"a": TopKConfig(k=4)})
+
+
+def test_activations_that_are_not_finite_later_on() -> None:
+    stream = [{"s": superposition(100)}, {"s": bad(float("nan"))["layers.1"]}]
+    with pytest.raises(DataError, match="site s became nan at step 1"):
+        train_saes(stream, {"a": TopKConfig(k=4)}, calibration_tokens=100)
+
+
+def test_constant_site() -> None:
+    constant = torch.full((300, D_IN), 0.1)
+    with pytest.raises(DataError, match="Site layers.1 has constant activations"):
+        train_saes(
+            ArrayBatches({"layers.0": superposition(300), "layers.1": constant}, 128), {"a": TopKConfig(k=4)}
+        )
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (TopKConfig(k=4, d_in=13), r"d_in = 13 but the activations of site layers.0 are 12 wide"),
+        (TopKConfig(k=49), r"k = 49 .* d_sae = 48 of site layers.0"),
+        (
+            parse_sae_config({"architecture": "matryoshka", "k": 2, "prefix_shares": (0.01, 1.0)}),
+            "must grow",
+        ),
+    ],
+)
+def test_configurations_that_do_not_fit(config: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        train_saes(batches(), {"a": config})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"architecture": "topk", "expansion_factor": 0.5},
+        {"architecture": "topk", "expansion_factor": 65},
+        {"architecture": "topk", "k": 0},
+        {"architecture": "relu", "l1_coefficient": 0},
+        {"architecture": "relu", "k": 3},
+        {"architecture": "telescopic"},
+        {"k": 3},
+        {},
+    ],
+)
+def test_configurations_out_of_bounds(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="not valid"):
+        parse_sae_config(values)
+
+
+def test_nothing_to_train_on() -> None:
+    config = {"a": ReluConfig()}
+    with pytest.raises(DataError, match="no activations"):
+        train_saes([], config)
+    with pytest.raises(DataError, match="no activations"):
+        train_saes(iter(()), config, n_steps=3)
+    with pytest.raises(ConfigurationError, match="n_steps"):
+        train_saes(iter(batches()), config)
+    with pytest.raises(ConfigurationError, match="only 16 batches"):
+        train_saes(batches(), config, n_steps=17)
+    with pytest.raises(ConfigurationError, match="name at least one"):
+        train_saes(batches(), {})
+    with pytest.raises(DataError, match=r"layers.9"):
+        train_saes(batches(), config, sites=["layers.9"])
+    with pytest.raises(DataError, match="lacks site b"):
+        train_saes([{"a": superposition(9), "b": superposition(9)}, {"a": superposition(9)}], config, calibration_tokens=1)
+    with pytest.raises(DataError, match="same number of tokens"):
+        ArrayBatches({"a": superposition(9), "b": superposition(8)}, 4)
+
+
+# Resume ----------------------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def killed_at(step: int) -> Iterator[dict[str, torch.Tensor]]:
+    for position, batch in enumerate(batches()):
+        if position == step:
+            raise Killed
+        yield batch
+
+
+def run_killed(step: int, scratch: Scratch, every: dict[str, Any]) -> None:
+    with pytest.raises(Killed):
+        train_saes(killed_at(step), CONFIGS, n_steps=16, scratch=scratch, calibration_tokens=1, log_every=3, **every)
+
+
+def test_killed_runs_come_out_the_same(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"n_steps": 16, "calibration_tokens": 1, "log_every": 3}
+    undisturbed = train_saes(batches(), CONFIGS, **settings)
+    rng = torch.Generator().manual_seed(0)
+    for step in torch.randperm(15, generator=rng)[:10].tolist():
+        scratch = Scratch(tmp_path / str(step), "toy", every_steps=1 + step % 3)
+        run_killed(step, scratch, {})
+        run_killed(min(15, step + 2), scratch, {})
+        finished = train_saes(batches(), CONFIGS, scratch=scratch, **settings)
+        for key, sae in undisturbed.saes.items():
+            assert same(sae, finished.saes[key]), (step, key)
+        pd.testing.assert_frame_equal(undisturbed.history, finished.history)
+        assert not any((tmp_path / str(step)).rglob("*.safetensors"))
+
+
+def test_a_state_belongs_to_its_inputs(tmp_path: Path) -> None:
+    scratch = Scratch(tmp_path, "toy", every_steps=1)
+    run_killed(9, scratch, {})
+    (state,) = tmp_path.rglob("state.safetensors")
+    for other in ({"seed": 1}, {"n_steps": 15}, {"scratch": Scratch(tmp_path, "other data", 1)}):
+        arguments: dict[str, Any] = {"n_steps": 16, "scratch": scratch, "calibration_tokens": 1, "log_every": 3}
+        train_saes(batches(), CONFIGS, **{**arguments, **other})
+        assert state.exists()
+    state.write_bytes(b"damaged")
+    with pytest.raises(StoreError, match="delete it"):
+        train_saes(
+            batches(), CONFIGS, n_steps=16, scratch=scratch, calibration_tokens=1, log_every=3
+        )
+
+
+def test_history_columns_are_the_documented_ones() -> None:
+    documented = training_module.TrainingResult.__doc__ or ""
+    assert all(f"``{column}``" in documented for column in training_module.HISTORY_COLUMNS)
