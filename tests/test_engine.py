@@ -89,30 +89,22 @@ def test_setting_returns_the_one_before() -> None:
 
 
 @pytest.fixture(scope="module")
-def scheduler() -> Iterator[str]:
-    """Address of a Dask cluster of two processes on this machine."""
+def on_dask() -> Iterator[EngineParameters]:
+    """A Dask cluster of two processes on this machine."""
     distributed = pytest.importorskip("distributed", reason="Dask is not installed (extra cluster)")
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
     ) as cluster:
-        yield cluster.scheduler_address
-        for client, _ in [engine._dask_client(p) for p in _opened]:
-            client.close()
+        address = cluster.scheduler_address
+        parameters = EngineParameters(kind="dask", address=address, workers=2, timeout_s=60)
+        yield parameters
+        engine._dask_client(parameters.model_dump_json())[0].close()
         engine._dask_client.cache_clear()
 
 
-_opened: list[str] = []
-
-
-def on_dask(address: str) -> EngineParameters:
-    parameters = EngineParameters(kind="dask", address=address, workers=2, timeout_s=60)
-    _opened[:] = [parameters.model_dump_json()]
-    return parameters
-
-
 @pytest.mark.slow
-def test_a_cluster_gives_the_same_results_elsewhere(scheduler: str) -> None:
-    with use_engine(on_dask(scheduler)):
+def test_a_cluster_gives_the_same_results_elsewhere(on_dask: EngineParameters) -> None:
+    with use_engine(on_dask):
         assert dict(map_work(partial(power, exponent=3), list(range(12)))) == {i: i**3 for i in range(12)}
         assert os.getpid() not in {result for _, result in map_work(process_id, list(range(4)))}
         with pytest.raises(DataError, match="three"):
@@ -120,8 +112,8 @@ def test_a_cluster_gives_the_same_results_elsewhere(scheduler: str) -> None:
 
 
 @pytest.mark.slow
-def test_work_that_kills_its_worker_is_an_error_and_does_not_hang(scheduler: str) -> None:
-    with use_engine(on_dask(scheduler)), pytest.raises(EngineError, match="died more than once"):
+def test_work_that_kills_its_worker_is_an_error_and_does_not_hang(on_dask: EngineParameters) -> None:
+    with use_engine(on_dask), pytest.raises(EngineError, match="died more than once"):
         list(map_work(die, [0]))
 
 

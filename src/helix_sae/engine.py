@@ -172,7 +172,7 @@ def _map_dask(
     futures = client.map(function, list(items), pure=False, retries=1)
     index_of = {future.key: index for index, future in enumerate(futures)}
     try:
-        for future in distributed.as_completed(futures):
+        for future in distributed.as_completed(futures, loop=client.loop):
             index = index_of[future.key]
             try:
                 result = future.result()

@@ -26,6 +26,20 @@ class ToyCache(NamedTuple):
         return ToyCache(tuple(r.index_select(0, index) for r in self.residual))
 
 
+class ToyPrefix(NamedTuple):
+    """The whole cache, and where the suffix starts; the toy runs all of it and hands out the end."""
+
+    cache: ToyCache
+    start: int
+    index: Tensor | None = None
+
+    def rows(self, index: Tensor) -> ToyPrefix:
+        return self._replace(index=index)
+
+    def picked(self) -> ToyCache:
+        return self.cache if self.index is None else self.cache.rows(self.index)
+
+
 class ToyChain:
     """A residual chain of plain functions. Sites: ``embeddings``, ``layers.k.mixer`` (the increment), ``layers.k``."""
 
@@ -99,6 +113,19 @@ class ToyChain:
             for j in range(k + 1, len(self.layers)):
                 residual = self._block(j, residual)
         return residual
+
+    def prefix_states(self, cache: ToyCache, start: int) -> ToyPrefix:
+        return ToyPrefix(cache, start)
+
+    def resume_suffix(self, site: str, value: Tensor, prefix: ToyPrefix) -> Tensor:
+        cache = prefix.picked()
+        whole = torch.cat([self.at_site(site, cache)[:, : prefix.start], value], dim=1)
+        return self.resume(site, whole, cache)[:, prefix.start :]
+
+    def pool_suffix(self, hidden: Tensor, prefix: ToyPrefix, is_nucleotide: Tensor) -> Tensor:
+        cache = prefix.picked()
+        mask = is_nucleotide if prefix.index is None else is_nucleotide[prefix.index]
+        return self.pool(torch.cat([cache.residual[-1][:, : prefix.start], hidden], dim=1), mask)
 
     def pool(self, hidden: Tensor, is_nucleotide: Tensor) -> Tensor:
         weights = is_nucleotide.unsqueeze(-1).to(hidden.dtype)

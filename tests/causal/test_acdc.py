@@ -44,7 +44,7 @@ def gate_chain(gate: str) -> ToyChain:
         out[..., OUT] = y
         return out
 
-    return ToyChain(embedding, [lambda x: torch.zeros_like(x), compute])
+    return ToyChain(embedding, [torch.zeros_like, compute])
 
 
 def one_pair():
@@ -107,11 +107,9 @@ class TestGates:
             gate_effects("saturation", "atp", direction="target_to_source"), expected(), atol=1e-6
         )
 
-    @pytest.mark.parametrize("gate", ["and", "or", "inhibition", "saturation"])
+    @pytest.mark.parametrize("gate", ["and", "or"])
     def test_from_source_and_left_out_average_to_the_path(self, gate):
-        """For these two-input gates integrated gradients are the mean of the two exact estimates."""
-        if gate == "saturation":
-            pytest.skip("a kink inside the path of one input; the mean holds for pairs of inputs")
+        """For gates of two inputs integrated gradients are the mean of the two exact estimates."""
         mean = 0.5 * (gate_effects(gate, "exact") + gate_effects(gate, "exact", "patched"))
         np.testing.assert_allclose(gate_effects(gate, "ig"), mean, atol=1e-6)
 

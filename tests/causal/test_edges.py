@@ -48,16 +48,18 @@ def test_known_wires_are_the_only_edges():
 
 
 def test_estimates_agree_with_path_patching_for_small_changes():
-    pairs = align_table(pair_table(5, np.random.default_rng(1), length=200, edits=1))
+    pairs = align_table(pair_table(5, np.random.default_rng(1)))
     model, probe = random_chain(6), LinearReadOut(torch.linspace(-1, 2, 6))
+    model.embedding = model.embedding[:1] + 1e-3 * model.embedding  # letters that hardly differ
     sites = ("layers.0.mixer", "layers.0", "layers.2")
     saes = {site: RandomSae(6, 5, seed) for seed, site in enumerate(sites)}
     nodes = {site: np.array([True, True, False, False, True, True]) for site in sites}
     edges = circuit_edges(model, saes, probe, pairs, nodes, np.ones(5), n_verified=100)
     assert len(edges) == 3 * 16
     assert edges["exact"].notna().all()
-    np.testing.assert_allclose(edges["estimate"], edges["exact"], atol=2e-3)
-    assert np.corrcoef(edges["estimate"], edges["exact"])[0, 1] > 0.97
+    largest = edges["exact"].abs().max()
+    assert largest > 1e-7
+    np.testing.assert_allclose(edges["estimate"] / largest, edges["exact"] / largest, atol=2e-2)
 
 
 def test_only_the_strongest_are_measured_and_batches_do_not_matter():

@@ -64,7 +64,7 @@ def test_one_cluster_has_no_interval():
 
 def fabricated(values: np.ndarray, difference: np.ndarray, direction: str = "source_to_target") -> Effects:
     """Effects whose numbers are chosen; nodes differ wherever they have an effect."""
-    n, nodes = values.shape
+    n = len(values)
     return Effects(
         values={SITE: values.astype(np.float32)},
         magnitude={SITE: (values != 0).astype(np.float32)},

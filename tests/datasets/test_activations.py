@@ -405,6 +405,16 @@ def test_nothing_temporary_stays_and_the_preview_is_the_manifest(tmp_path: Path)
     assert "shards" not in preview
 
 
+def test_few_shards_are_open_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("helix_sae.datasets.activation_store._OPEN_SHARDS", 2)
+    store = stored(tmp_path, shard_tokens=50)
+    assert len(store.manifest["shards"]) > 10
+    exact = toy_activations(tokenize_table(toy_table()), SITES[0], "m")
+    got = rows_of(store.batches([SITES[0]], 10, 0), SITES[0])
+    np.testing.assert_array_equal(sorted_rows(got), sorted_rows(exact))
+    assert len(store._opened) == 2
+
+
 def test_reading_memory_maps(tmp_path: Path) -> None:
     rows = stored(tmp_path).get("s0_3", SITES[0])
     assert not rows.flags.writeable

@@ -107,15 +107,20 @@ def test_classes(utr, name):
 
 
 def test_each_kind_of_uaug_acts_in_its_direction():
-    load = {
-        name: mean_ribosome_load([utr + CODING], [12])[0]
-        for name, utr in {
-            "none": "CCCCCCACCCCC",
-            "overlapping": "CCACCAUGCCCC",
-            "contained": "CCACCAUGCUAA"[:12],
-        }.items()
+    """5'UTRs of equal composition, one uAUG each: out of frame < closed before the start < none, in frame like none."""
+    utrs = {
+        "none": "ACACGAUAUACCCCC",
+        "overlapping": "ACACAUGAUACCCCC",
+        "contained": "ACACAUGCCCUAACC",
+        "in_frame": "ACCAAUAUGACCCCC",
     }
-    assert load["overlapping"] < load["none"]
+    assert {name: CLASS_NAMES[utr_class([utr + CODING], [15])[0]] for name, utr in utrs.items()} == {
+        n: n for n in utrs
+    }
+    assert len({oracle.gc(utr) for utr in utrs.values()}) == 1
+    load = {name: mean_ribosome_load([utr + CODING], [15])[0] for name, utr in utrs.items()}
+    assert load["overlapping"] < load["contained"] < load["none"]
+    assert abs(load["in_frame"] - load["none"]) < 0.5
 
 
 def test_lengths_and_starts_are_checked():

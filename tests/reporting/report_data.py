@@ -60,7 +60,9 @@ def codes(site: str) -> scipy.sparse.csr_array:
         letters = np.array(list(sequence))[at]
         ends_aug = np.array([sequence[max(0, p - 2) : p + 1] == "AUG" and p < row.cds_start for p in at])
         dense[here, UAUG] = ends_aug * rng.uniform(2, 4, len(at))
-        dense[here, CODON] = ((at >= row.cds_start) & ((at - row.cds_start) % 3 == 0)) * rng.uniform(1, 2, len(at))
+        dense[here, CODON] = ((at >= row.cds_start) & ((at - row.cds_start) % 3 == 0)) * rng.uniform(
+            1, 2, len(at)
+        )
         gc = np.isin(letters, ["G", "C"])
         dense[here, GC] = gc * np.convolve(gc, np.ones(5), "same") / 5
     noise = rng.random(dense.shape) < 0.03

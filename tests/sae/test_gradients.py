@@ -73,7 +73,7 @@ def test_one_token_and_no_active_feature(name: str) -> None:
     config = CONFIGS[name].resolve(D_IN)
     objective = architecture_of(config).objective(config)
     params = random_params(config, bias=-100.0)
-    result = objective.gradients(params, scaled(1), StepContext())
+    result = objective.gradients(params, scaled(2)[:1], StepContext())
     assert int(result.fired.sum()) == 0
     assert all(bool(torch.isfinite(gradient).all()) for gradient in result.gradients.values())
 

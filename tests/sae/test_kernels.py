@@ -32,8 +32,8 @@ def test_top_k_is_exact(data: st.DataObject, m: int, kind: str) -> None:
     elements = {
         "any": st.floats(-10, 10, width=32),
         "ties": st.sampled_from([-1.0, 0.0, 0.5, 0.5000001, 1.0]),
-        "negative": st.floats(-5, np.float32(-0.001).item(), width=32),
-        "wide": st.floats(-1e30, 1e30, width=32),
+        "negative": st.floats(-5, -(2.0**-10), width=32),
+        "wide": st.floats(-(2.0**100), 2.0**100, width=32),
     }[kind]
     pre = data.draw(arrays(np.float32, (3, m), elements=elements))
     codes, features = run_top_k(pre, np.zeros(m, np.float32), k)
@@ -69,8 +69,7 @@ def test_rows_that_are_not_finite_end_and_show(bad: float) -> None:
     assert features.min() >= 0
     assert features.max() < 20
     assert np.isfinite(codes[1]).all()
-    if not bad == -np.inf:
-        assert not np.isfinite(codes[0]).all()
+    assert np.isnan(codes[0]).all()
 
 
 def test_entries_above_thresholds_in_row_order_with_nan_kept() -> None:

@@ -254,12 +254,12 @@ class _Visit:
         before = exp.sites[: exp.sites.index(site)]
         after = exp.sites[exp.sites.index(site) + 1 :]
         self.decoder, patch = exp.decoders[site], run.patches[site]
-        self.before = run.hooks({s: kept[s] for s in before})
-        with torch.no_grad(), exp.model.edited(self.before):
+        hooks = run.hooks({s: kept[s] for s in before})
+        with torch.no_grad(), exp.model.edited(hooks):
             self.cache = exp.model.cache(batch.source_ids)
             self.x = exp.model.at_site(site, self.cache)
         self.squared_before = sum(
-            (s for s in (run.patches[name].squared_change for name in self.before) if s is not None),
+            (s for s in (run.patches[name].squared_change for name in hooks) if s is not None),
             torch.zeros_like(self.x[..., 0]),
         )
         self.hooks = run.hooks({s: kept[s] for s in after})
@@ -291,17 +291,9 @@ class _Visit:
         change = self.change if removed is None else self.without(removed)
         exp, batch = self.run.exp, self.run.batch
         with torch.no_grad():
-            hidden = self._run_on(self.x + change)
+            hidden = exp.model.resume(self.site, self.x + change, self.cache, self.hooks)
             y = exp.read(hidden, batch.source_nucleotide)
             return exp.probe.divergence(y, self.run.y_target)
-
-    def _run_on(self, value: Float[Tensor, "n time width"]) -> Float[Tensor, "n time hidden"]:
-        model = self.run.exp.model
-        if any(_block(site) == _block(self.site) for site in self.hooks):
-            # `resume` starts behind the block's own parts; an edit in the same block needs the whole pass.
-            edits = {**self.before, self.site: lambda _: value, **self.hooks}
-            return model.run(self.run.batch.source_ids, edits)
-        return model.resume(self.site, value, self.cache, self.hooks)
 
     def remove(self, nodes: Int[np.ndarray, " k"]) -> None:
         """Take nodes out for good."""
@@ -313,8 +305,3 @@ class _Visit:
         later = (patches[site].squared_change for site in self.hooks)
         total = self.squared_before + self.change.square().sum(-1) + sum(s for s in later if s is not None)
         return total.sqrt().sum(1) / self.run.batch.source_nucleotide.sum(1)
-
-
-def _block(site: str) -> str:
-    """``layers.3`` of ``layers.3.mixer``."""
-    return ".".join(site.split(".")[:2])

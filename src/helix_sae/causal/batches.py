@@ -40,6 +40,8 @@ class PairBatch(NamedTuple):
         Target token that stands for each source token; 0 where ``patched`` is False.
     patched : bool (n, source time)
         Tokens that a patch may touch.
+    first : int64 (n,)
+        First source token that differs: nothing before it changes.
     """
 
     index: Int[np.ndarray, " n"]
@@ -49,6 +51,7 @@ class PairBatch(NamedTuple):
     target_nucleotide: Bool[Tensor, "n target_time"]
     aligned: Int[Tensor, "n time"]
     patched: Bool[Tensor, "n time"]
+    first: Int[np.ndarray, " n"]
 
     def align(self, x: Float[Tensor, "n target_time width"]) -> Float[Tensor, "n time width"]:
         """Rows of the target, each where the source has the token that it stands for."""
@@ -108,7 +111,8 @@ def _batch(
         aligned[row, pair.source_row[rows]] = pair.target_row[rows]
         patched[row, pair.source_row[rows]] = True
     arrays = (source_ids, target_ids, source_nucleotide, target_nucleotide, aligned, patched)
-    return PairBatch(index, *(torch.from_numpy(a).to(device) for a in arrays))
+    first = np.array([pair.first for pair in chosen], dtype=np.int64)
+    return PairBatch(index, *(torch.from_numpy(a).to(device) for a in arrays), first)
 
 
 def site_values(

@@ -186,19 +186,17 @@ def _summary(
     seed: int,
 ) -> pd.DataFrame:
     """The measures of each sufficiency curve; one seed, hence the same resamples for all."""
-    n_shares, rows = len(MIB_SHARES), list[dict[str, Any]]()
+    rows: list[dict[str, Any]] = []
     leads: dict[tuple[str, str], tuple[float, Float[np.ndarray, " n_resamples"] | None]] = {}
+    n_shares = len(MIB_SHARES)
     for j in judged:
         run = j.runs[0]
         values = faithfulness(run.outcome, run.y_patched)
         draws = resampled_ratios(*oriented_gains(run.outcome, run.y_patched), clusters, n_resamples, seed)
-        share = np.asarray(MIB_SHARES)
         row: dict[str, Any] = {"dictionary": j.dictionary, "ranking": j.ranked_by, "n_nodes": run.n_nodes}
-        row |= _measure("cpr", values[:n_shares], draws, lambda f: area(share, f[..., :n_shares]))
-        row |= _measure(
-            "cmd", values[:n_shares], draws, lambda f: area(share, np.abs(1.0 - f[..., :n_shares]))
-        )
-        row |= _measure("log_area", values, draws, lambda f: f[..., n_shares:].mean(axis=-1))
+        for name, measure in {"cpr": _cpr, "cmd": _cmd, "log_area": _log_area}.items():
+            low, high = (np.nan, np.nan) if draws is None else np.quantile(measure(draws), [0.025, 0.975])
+            row |= {name: float(measure(values)), f"{name}_low": float(low), f"{name}_high": float(high)}
         reached = run.k[values >= level]
         row["k_at_level"] = int(reached.min()) if len(reached) else pd.NA
         row |= {
@@ -206,21 +204,25 @@ def _summary(
             "reached": float(values[n_shares - 1]),
             "compared_at": ",".join(map(str, shared)),
         }
-        leads[j.dictionary, j.ranked_by] = (
-            row["log_area"],
-            None if draws is None else draws[:, n_shares:].mean(axis=-1),
-        )
+        leads[j.dictionary, j.ranked_by] = (row["log_area"], None if draws is None else _log_area(draws))
         rows.append(row)
     for row in rows:
         row |= _lead(leads[reference], leads[row["dictionary"], row["ranking"]])
     return pd.DataFrame(rows).astype({"k_at_level": "Int64"})
 
 
-def _measure(
-    name: str, values: Float[np.ndarray, " k"], draws: Float[np.ndarray, "n_resamples k"] | None, measure: Any
-) -> dict[str, float]:
-    low, high = (np.nan, np.nan) if draws is None else np.quantile(measure(draws), [0.025, 0.975])
-    return {name: float(measure(values)), f"{name}_low": float(low), f"{name}_high": float(high)}
+def _cpr(f: Float[np.ndarray, "*draws k"]) -> Any:
+    """Area under the curve at MIB's shares, which come first."""
+    return area(np.asarray(MIB_SHARES), f[..., : len(MIB_SHARES)])
+
+
+def _cmd(f: Float[np.ndarray, "*draws k"]) -> Any:
+    return area(np.asarray(MIB_SHARES), np.abs(1.0 - f[..., : len(MIB_SHARES)]))
+
+
+def _log_area(f: Float[np.ndarray, "*draws k"]) -> Any:
+    """Mean over the shared numbers of nodes, which come last and are evenly spaced on a logarithmic scale."""
+    return f[..., len(MIB_SHARES) :].mean(axis=-1)
 
 
 def _lead(
@@ -492,4 +494,4 @@ def _following(pair: TokenPair) -> float:
 def _spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
-    return float(stats.spearmanr(x, y).statistic)
+    return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])

@@ -244,7 +244,7 @@ def _interval(draws: Float[np.ndarray, "n columns"] | None, columns: int) -> Flo
     return np.quantile(draws, [0.025, 0.975], axis=0)
 
 
-def area(share: Float[np.ndarray, " n"], value: Float[np.ndarray, "... n"]) -> Float[np.ndarray, "..."]:
+def area(share: Float[np.ndarray, " n"], value: Float[np.ndarray, "*draws n"]) -> Any:
     """Trapezoidal area under a curve over the share of nodes, as MIB computes it."""
     return np.trapezoid(value, share, axis=-1)
 

@@ -10,7 +10,8 @@ names. Differences are what the simulator's mechanism *expects* of the sequence,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -102,13 +103,7 @@ def design_pairs(
     if "synonymous_recoding" in kinds:
         parts.append(_collect(coding, "synonymous_recoding", _recoded, rng, n_per_kind))
     for name, pattern in patterns.items():
-        others = list(patterns.values())
-
-        def knock_out(
-            row: Any, rng: np.random.Generator, pattern: re.Pattern[str] = pattern
-        ) -> _Proposal | None:
-            return _knocked_out(row, rng, pattern, others)
-
+        knock_out = partial(_knocked_out, pattern=pattern, others=list(patterns.values()))
         made = _collect(plain.reset_index(drop=True), f"motif_{name}", knock_out, rng, n_per_kind)
         parts.append(made.assign(**{f"true_difference_{p}": np.nan for p in PHENOTYPES}))
     return pd.concat(parts, ignore_index=True)
@@ -117,11 +112,14 @@ def design_pairs(
 _Proposal = tuple[str, str | None]
 """The edited sequence and its sham, if there is one."""
 
+_Propose = Callable[[Any, np.random.Generator], _Proposal | None]
+"""From a row of the table to an edit of it, where it has a place for one."""
+
 
 def _collect(
     table: pd.DataFrame,
     kind: str,
-    propose: Any,
+    propose: _Propose,
     rng: np.random.Generator,
     n_wanted: int,
 ) -> pd.DataFrame:

@@ -107,7 +107,8 @@ def effects(
     pairs : sequence of TokenPair
         From :func:`helix_sae.causal.alignment.align_table`.
     method : {"exact", "atp", "ig"}
-        ``exact`` runs the model on from the site for each pair and each node that differs. ``atp`` multiplies the
+        ``exact`` runs the model on from the site, and from the first token that differs (the model is causal), for each
+        pair and each node that differs. ``atp`` multiplies the
         difference by one gradient, ``ig`` by its mean along the path from source to patched.
     sites : sequence of str, optional
         All that have a dictionary when absent.
@@ -188,11 +189,10 @@ def _exact(
     chosen: Int[np.ndarray, " k"] | None,
     token_budget: int,
 ) -> Float[Tensor, "n nodes"]:
-    """One resumed pass for each pair and node that differs."""
+    """One resumed pass for each pair and node that differs, over the tokens from the first difference on."""
     state, n_features = run.state, run.exp.width(run.site) - 1
-    differs = torch.cat(
-        [(state.delta != 0).any(1), (state.error_delta != 0).any(-1).any(-1, keepdim=True)], dim=1
-    )
+    error = (state.error_delta != 0).flatten(1).any(1, keepdim=True)
+    differs = torch.cat([(state.delta != 0).any(1), error], dim=1)
     values = torch.zeros(differs.shape, dtype=run.y_source.dtype, device=differs.device)
     if chosen is not None:
         keep = torch.zeros(n_features + 1, dtype=torch.bool, device=differs.device)
@@ -201,34 +201,55 @@ def _exact(
         differs &= keep
     sign = 1.0 if start == "source" else -1.0
     base, y_base = (state.x, run.y_source) if start == "source" else (state.target, y_patched)
-    for row, node in _chunks(differs, state.x.shape[1], token_budget):
-        value = base[row] + sign * _node_change(run, row, node)
+    model, nucleotide = run.exp.model, run.batch.source_nucleotide
+    for rows, first in _groups(differs.sum(1).cpu().numpy(), run.batch, token_budget):
         with torch.no_grad():
-            hidden = run.exp.model.resume(run.site, value, run.cache.rows(row))
-            y = run.exp.read(hidden, run.batch.source_nucleotide[row])
-        values[row, node] = sign * (y - y_base[row])
+            prefix = model.prefix_states(run.cache.rows(rows), first)
+            for part in differs[rows].nonzero().split(max(1, token_budget // (state.x.shape[1] - first))):
+                at, node = part[:, 0], part[:, 1]
+                row = rows[at]
+                value = base[row, first:] + sign * _node_change(run, row, node, first)
+                picked = prefix.rows(at)
+                hidden = model.resume_suffix(run.site, value, picked)
+                y = run.exp.probe(model.pool_suffix(hidden, picked, nucleotide[rows]))
+                values[row, node] = sign * (y - y_base[row])
     return values
 
 
-def _chunks(
-    differs: Float[Tensor, "n nodes"], time: int, token_budget: int
-) -> Iterator[tuple[Int[Tensor, " b"], Int[Tensor, " b"]]]:
-    """(pair, node) indices, as many at a time as the budget allows."""
-    items = differs.nonzero()
-    for part in items.split(max(1, token_budget // time)):
-        yield part[:, 0], part[:, 1]
+def _groups(
+    n_runs: Int[np.ndarray, " n"], batch: PairBatch, token_budget: int
+) -> Iterator[tuple[Int[Tensor, " rows"], int]]:
+    """Pairs that are run together, from the first token at which any of them differs.
+
+    In order of that token, and as many as fill one pass: few enough that hardly any token is run in vain.
+    """
+    time = batch.source_ids.shape[1]
+    order = np.argsort(batch.first, kind="stable")
+    order = order[n_runs[order] > 0]
+    begin, runs = 0, 0
+    for i, row in enumerate(order):
+        if i > begin and (runs + n_runs[row]) * (time - batch.first[order[begin]]) > token_budget:
+            yield _rows(order[begin:i], batch), int(batch.first[order[begin]])
+            begin, runs = i, 0
+        runs += int(n_runs[row])
+    if len(order) > begin:
+        yield _rows(order[begin:], batch), int(batch.first[order[begin]])
+
+
+def _rows(index: Int[np.ndarray, " rows"], batch: PairBatch) -> Int[Tensor, " rows"]:
+    return torch.as_tensor(index, device=batch.source_ids.device)
 
 
 def _node_change(
-    run: SiteRun, row: Int[Tensor, " b"], node: Int[Tensor, " b"]
-) -> Float[Tensor, "b time width"]:
-    """What patching a node adds to the activation, for several (pair, node) at once."""
+    run: SiteRun, row: Int[Tensor, " b"], node: Int[Tensor, " b"], first: int
+) -> Float[Tensor, "b suffix width"]:
+    """What patching a node adds to the activation from a token on, for several (pair, node) at once."""
     decoder, state = run.exp.decoders[run.site], run.state
     is_error = node == decoder.shape[0]
     feature = node.clamp(max=decoder.shape[0] - 1)
-    change = state.delta[row, :, feature].unsqueeze(-1) * decoder[feature].unsqueeze(1)
+    change = state.delta[row, first:, feature].unsqueeze(-1) * decoder[feature].unsqueeze(1)
     if bool(is_error.any()):
-        change[is_error] = state.error_delta[row[is_error]]
+        change[is_error] = state.error_delta[row[is_error], first:]
     return change
 
 

@@ -341,7 +341,7 @@ MADE_OR_BROKEN = "uaug_make or uaug_break"
 
 
 def designed_test(designed: pd.DataFrame, *, measure: str = "total_effect") -> pd.DataFrame:
-    """Are edits felt more than their shams, and moved the way they should be?
+    """Whether edits are felt more than their shams, and move the prediction the way they should.
 
     Parameters
     ----------

@@ -49,7 +49,9 @@ class InterventionModel(Protocol):
     fingerprint: str
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        ...
 
     def check_sites(self, sites: Sequence[str]) -> None:
         """Raise ``UnknownSiteError`` for a site that does not exist."""
@@ -99,19 +101,27 @@ class InterventionModel(Protocol):
 class Dictionary(Protocol):
     """Features of a site's activations. ``decode`` must be affine."""
 
-    def encode(self, x: Float[Tensor, "n width"]) -> Float[Tensor, "n features"]: ...
+    def encode(self, x: Float[Tensor, "n width"]) -> Float[Tensor, "n features"]:
+        """Codes of raw activations, differentiable."""
+        ...
 
-    def decode(self, codes: Float[Tensor, "n features"]) -> Float[Tensor, "n width"]: ...
+    def decode(self, codes: Float[Tensor, "n features"]) -> Float[Tensor, "n width"]:
+        """Raw activations of codes."""
+        ...
 
 
 class ReadOut(Protocol):
     """A scalar read from pooled embeddings, and how far two of its values are apart."""
 
-    def __call__(self, embedding: Float[Tensor, "batch hidden"]) -> Float[Tensor, " batch"]: ...
+    def __call__(self, embedding: Float[Tensor, "batch hidden"]) -> Float[Tensor, " batch"]:
+        """The value read, differentiable."""
+        ...
 
     def divergence(
         self, y: Float[Tensor, " batch"], y_target: Float[Tensor, " batch"]
-    ) -> Float[Tensor, " batch"]: ...
+    ) -> Float[Tensor, " batch"]:
+        """Kullback-Leibler divergence, in nats."""
+        ...
 
 
 def in_forward_order(model: InterventionModel, sites: Sequence[str]) -> tuple[str, ...]:

@@ -389,7 +389,8 @@ def _fit_mlp(
     assert best is not None
     network = _train_mlp(z, target, best[1], seed)
     first, last = network[0], network[2]
-    assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
+    assert isinstance(first, nn.Linear)
+    assert isinstance(last, nn.Linear)
     arrays = [p.detach().numpy().T.copy() for p in (first.weight, last.weight * spread)]
     biases = (first.bias.detach().numpy().copy(), (last.bias * spread + offset).detach().numpy().copy())
     return (arrays[0], arrays[1]), biases, best[2] * spread + offset, best[1]
@@ -439,7 +440,7 @@ def _predictions(
 
 def _metrics(probe: Probe, predictions: pd.DataFrame, groups: np.ndarray, penalty: float) -> pd.DataFrame:
     score = _auc if probe.kind == "logistic" else r_squared
-    sides = {side: part for side, part in predictions.groupby("split")}
+    sides = dict(list(predictions.groupby("split")))
     discovery, held = sides["discovery"], sides["heldout"]
     return pd.DataFrame(
         {

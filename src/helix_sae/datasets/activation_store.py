@@ -23,6 +23,8 @@ DEFAULT_BUFFER_ROWS = 65_536
 _BLOCKS_PER_BUFFER = 64
 _OPEN_SHARDS = 200
 """Each memory map holds a file descriptor, of which a process commonly has 1,024."""
+_MAPPED_BYTES = 1 << 30
+"""Mapped pages count as memory of the process as long as the map is open."""
 
 
 class TokenRows(NamedTuple):
@@ -101,6 +103,7 @@ class ActivationStore:
         self._n_tokens = index["n_tokens"].to_numpy(dtype=np.int64)
         self.offsets: Int[np.ndarray, " n_1"] = np.concatenate([[0], np.cumsum(self._n_tokens)])
         self._opened: OrderedDict[int, Shard] = OrderedDict()
+        self._mapped = 0
         self._verified: set[int] = set()
         self._copies: tempfile.TemporaryDirectory[str] | None = None
 
@@ -271,8 +274,9 @@ class ActivationStore:
                 f"{path}: the shard is of the model {shard.metadata['fingerprint']}, the manifest of {self.fingerprint}."
             )
         self._opened[number] = shard
-        if len(self._opened) > _OPEN_SHARDS:
-            self._opened.popitem(last=False)
+        self._mapped += shard.n_bytes
+        while len(self._opened) > 1 and (len(self._opened) > _OPEN_SHARDS or self._mapped > _MAPPED_BYTES):
+            self._mapped -= self._opened.popitem(last=False)[1].n_bytes
         return shard
 
     def _local_file(self, path: str) -> str:

@@ -181,6 +181,10 @@ def read_manifest(fs: Any, folder: str, format_name: str) -> dict[str, Any]:
         found, _ = manifest["format"], manifest["files"].items()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{path}: the manifest is damaged ({error!r}); load another version.") from error
+    if any(
+        PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts for name in manifest["files"]
+    ):
+        raise StoreError(f"{path}: the manifest names files outside its folder; it was tampered with.")
     if found != format_name:
         raise StoreError(
             f"{path}: a folder of {found!r} where {format_name!r} is expected; check the filepath."
@@ -219,7 +223,7 @@ def _working_folder(target: str | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="helix-sae-") as name:
             yield Path(name)
         return
-    folder = Path(os.path.dirname(target)) / f"{temporary_prefix()}folder"
+    folder = Path(os.path.dirname(target)) / f"{temporary_prefix()}{os.path.basename(target)}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:

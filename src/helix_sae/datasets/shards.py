@@ -192,6 +192,7 @@ class Shard:
 
     def __init__(self, file: str, path: str, n_bytes: int, digest: str, verify: Verify) -> None:
         self.path = path
+        self.n_bytes = n_bytes
         self._buffer = _map_file(file, path)
         _check_content(self._buffer, path, n_bytes, digest, verify)
         header, self._data = parse_header(bytes(self._buffer[: 8 + header_length(self._buffer, path)]), path)

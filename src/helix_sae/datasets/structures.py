@@ -100,12 +100,13 @@ class _Writer:
 
     def encode(self, value: object, path: str) -> object:
         """Tree of a value; ``path`` names it in messages and in the files."""
+        # First, since NumPy's float64 is also a float of Python.
+        if isinstance(value, np.generic):
+            return self._array(np.asarray(value), path, "scalar")
         if value is None or isinstance(value, bool | int | str):
             return value
         if isinstance(value, float):
             return value if math.isfinite(value) else {_KIND: "float", "value": repr(value)}
-        if isinstance(value, np.generic):
-            return self._array(np.asarray(value), path, "scalar")
         if isinstance(value, np.ndarray):
             return self._array(value, path, "array")
         if sparse.issparse(value):

@@ -78,8 +78,8 @@ def intervention_curves(
     _logarithmic(left)
     left.set_ylabel("share of the difference recovered")
     left.set_ylim(*_limits(rows))
-    quiet_legend(left, loc="center left", bbox_to_anchor=(0.0, 0.55))
     if len(rows):
+        quiet_legend(left, loc="center left", bbox_to_anchor=(0.0, 0.55))
         counts = rows.iloc[0]
         note = f"{int(counts['n_pairs'])} held-out pairs of {int(counts['n_clusters'])} families; bands: 95 % cluster bootstrap"
         right.set_title(note, loc="right", fontsize=SMALL - 1, fontweight="normal", color=MUTED)
@@ -172,13 +172,15 @@ def acdc_curves(steps: pd.DataFrame) -> Figure:
                 zorder=4 if first else 3,
             )
         axes.set_xlabel(label)
-        axes.set_yscale("symlog", linthresh=max(float(steps["divergence"].min()), 1e-3))
+        axes.set_yscale("symlog", linthresh=1e-3)
     _logarithmic(left)
     left.invert_xaxis()
     right.invert_xaxis()
     left.set_ylabel("divergence from the target (nats)")
+    if not orders:
+        return figure
     quiet_legend(left, loc="upper left", title="order of visits", title_fontsize=SMALL)
-    screening = str(steps["screening"].iloc[0]) if len(steps) else "none"
+    screening = str(steps["screening"].iloc[0])
     words = "one node at a time" if screening == "none" else "whole blocks first, halved (a screening)"
     right.set_title(words, loc="right", fontsize=SMALL, fontweight="normal", color=MUTED)
     heading(figure, "Pruning the full patch to a circuit (ACDC)")

@@ -247,12 +247,13 @@ def designed_effects(designed: pd.DataFrame, *, target: str) -> Figure:
         axes.set_xlabel(label)
     right.axvline(0.0, color=INK, linewidth=0.8)
     left.set_yticks(range(len(kinds)), [str(k).replace("_", " ") for k in kinds])
-    left.set_ylim(len(kinds) - 0.5, -0.5)
+    left.set_ylim(max(len(kinds), 1) - 0.5, -0.5)
     left.set_xlim(0, None)
     for role, (colour, _) in looks.items():
         if (designed["role"] == role).any():
             right.plot([], [], "o", color=colour, label=role)
-    quiet_legend(right, loc="lower right")
+    if kinds:
+        quiet_legend(right, loc="lower right")
     heading(figure, "Designed edits and their shams")
     return figure
 

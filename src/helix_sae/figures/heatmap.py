@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,12 +10,15 @@ import pandas as pd
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from scipy.cluster import hierarchy
 
 from helix_sae.figures.style import (
     CATEGORY_COLOURS,
     INK,
     MUTED,
+    PURPLE,
     SMALL,
     new_figure,
     plotly_layout,
@@ -95,36 +98,39 @@ def association_heatmap(
         spine.set_visible(False)
     _tree(figure.add_subplot(layout[1, 0]), grid.row_tree, n_rows, "left")
     _tree(figure.add_subplot(layout[0, 1]), grid.column_tree, n_columns, "top")
-    bar = figure.colorbar(image, cax=_bar_axes(figure, height))
-    bar.set_label("effect", fontsize=SMALL, color=INK)
+    size = figure.get_figwidth()
+    bar_axes = figure.add_axes((1 - 1.15 / size, 1 - 0.42 / height, 0.95 / size, 0.1 / height))
+    bar = figure.colorbar(image, cax=bar_axes, orientation="horizontal", ticks=[-1, 0, 1])
+    bar.ax.set_title("effect", fontsize=SMALL, color=INK, pad=3)
     bar.ax.tick_params(labelsize=7, colors=INK, length=2)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     figure.suptitle(
-        "Features and what they go along with",
-        x=0.01,
-        ha="left",
-        fontsize=11,
-        fontweight="bold",
-        color=INK,
+        "Features and what they go along with", x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK
     )
-    figure.text(
-        0.01,
-        0.005,
-        f"dot: q > {alpha:g}; grey: not tested.  Properties: "
-        + ", ".join(f"{c}" for c in dict.fromkeys(sorted(grid.categories)))
-        + " by colour of their names.",
-        fontsize=7,
-        color=MUTED,
-        va="bottom",
-    )
-    figure.get_layout_engine().set(rect=(0, 0.22 / height, 1, 1 - 0.22 / height))  # pyright: ignore
+    _key(figure, grid, alpha)
     return figure
 
 
-def _bar_axes(figure: Figure, height: float) -> Axes:
-    """A short colour bar in the upper left corner, where the trees leave room."""
-    size = figure.get_figwidth()
-    return figure.add_axes((0.25 / size, 1 - 1.15 / height, 0.1 / size, 0.7 / height))
+def _key(figure: Figure, grid: _Grid, alpha: float) -> None:
+    """What colours of names, dots and grey stand for."""
+    handles: list[Any] = [
+        Patch(color=CATEGORY_COLOURS.get(c, PURPLE), label=c) for c in sorted(set(grid.categories))
+    ]
+    if (~grid.passes & ~np.isnan(grid.effects)).any():
+        dot = Line2D([], [], marker="o", markersize=2, linestyle="", color=MUTED, label=f"q > {alpha:g}")
+        handles.append(dot)
+    if np.isnan(grid.effects).any():
+        handles.append(Patch(color="#EFEFEF", label="not tested"))
+    figure.legend(
+        handles=handles,
+        loc="outside lower left",
+        ncols=len(handles),
+        frameon=False,
+        fontsize=SMALL,
+        labelcolor=INK,
+        handlelength=1.0,
+        columnspacing=1.2,
+    )
 
 
 def _tree(axes: Axes, tree: npt.NDArray[np.float64] | None, n: int, side: str) -> None:
@@ -149,7 +155,7 @@ def _tree(axes: Axes, tree: npt.NDArray[np.float64] | None, n: int, side: str) -
 def _grid(associations: pd.DataFrame, best_matches: pd.DataFrame, n_features: int, alpha: float) -> _Grid:
     chosen = best_matches.assign(size=best_matches["effect"].abs())
     chosen = chosen.sort_values(
-        ["rank_within_property", "replicated", "size"], ascending=[True, False, False], kind="stable"
+        ["replicated", "rank_within_property", "size"], ascending=[False, True, False], kind="stable"
     )
     keys = list(chosen[["site", "feature"]].head(n_features).itertuples(index=False, name=None))
     if not keys:  # nothing is significant: show the largest effects, all of them dotted

@@ -85,10 +85,10 @@ def _codons(axes: Axes, landmark: str, profile: pd.DataFrame) -> None:
         starts = range(0)
     for start in starts:
         axes.axvspan(max(start - 0.5, first), min(start + 2.5, last), color="#F1F1F1", linewidth=0, zorder=0)
-    axes.axvline(-0.5, color=MUTED, linewidth=0.8, linestyle=(0, (3, 2)))
+    edge = 2.5 if landmark == _STOP else -0.5  # the stop codon belongs to the coding region
+    axes.axvline(edge, color=MUTED, linewidth=0.8, linestyle=(0, (3, 2)))
     if landmark in (_START, _STOP):
         sides = ("5′UTR", "CDS") if landmark == _START else ("CDS", "3′UTR")
-        edge = -0.5 if landmark == _START else 2.5
         for side, ha, shift in ((0, "right", -3), (1, "left", 3)):
             axes.annotate(
                 sides[side],

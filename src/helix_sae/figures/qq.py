@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from helix_sae.figures.style import (
     BLUE,
+    INK,
     MUTED,
     SMALL,
     TEXT,
@@ -18,7 +20,6 @@ from helix_sae.figures.style import (
     heading,
     new_figure,
     plotly_layout,
-    quiet_legend,
     tidy,
 )
 
@@ -38,7 +39,7 @@ def qq(quantiles: Mapping[str, pd.DataFrame], summaries: Mapping[str, pd.DataFra
     -------
     Figure
     """
-    figure = new_figure(3.5 * len(quantiles) + 0.3, 3.6)
+    figure = new_figure(3.5 * len(quantiles) + 0.3, 3.7)
     for axes, (family, table) in zip(
         np.atleast_1d(figure.subplots(1, len(quantiles))), quantiles.items(), strict=True
     ):
@@ -87,7 +88,19 @@ def qq(quantiles: Mapping[str, pd.DataFrame], summaries: Mapping[str, pd.DataFra
             fontsize=SMALL,
             color=MUTED,
         )
-    quiet_legend(figure.axes[0], loc="upper left")
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    handles.append(Line2D([], [], marker="^", markersize=4, linestyle="", color=VERMILLION))
+    names.append("beyond the page")
+    figure.legend(
+        handles,
+        names,
+        loc="outside lower left",
+        ncols=5,
+        frameon=False,
+        fontsize=SMALL,
+        labelcolor=INK,
+        handlelength=1.4,
+    )
     heading(figure, "Calibration under permuted labels")
     return figure
 

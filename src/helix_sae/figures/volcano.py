@@ -14,6 +14,7 @@ from helix_sae.figures.style import (
     CATEGORY_COLOURS,
     INK,
     MUTED,
+    PURPLE,
     SMALL,
     heading,
     new_figure,
@@ -27,6 +28,7 @@ from helix_sae.figures.style import (
 
 SMALLEST_P = 1e-300  # smaller ones underflow; they are drawn at this height as triangles
 _MAX_INTERACTIVE = 5000
+_ROOM = 1.75  # half width of the page over that of the cloud: names stand beside it
 
 
 def volcano(associations: pd.DataFrame, *, alpha: float = 0.05, n_labels: int = 10) -> Figure:
@@ -52,31 +54,35 @@ def volcano(associations: pd.DataFrame, *, alpha: float = 0.05, n_labels: int = 
     axes.scatter(
         quiet["effect"], quiet["height"], s=5, color="#C4C4C4", linewidths=0, alpha=0.5, rasterized=True
     )
-    handles: list[Any] = []
-    for category, colour in CATEGORY_COLOURS.items():
-        chosen = points[points["passes"] & (points["category"] == category)]
-        if not len(chosen):
-            continue
-        for capped, marker in ((False, "o"), (True, "^")):
-            part = chosen[chosen["capped"] == capped]
-            axes.scatter(
-                part["effect"],
-                part["height"],
-                s=12 if marker == "o" else 20,
-                marker=marker,
-                color=colour,
-                linewidths=0,
-                alpha=0.65,
-                rasterized=True,
-            )
-        label = f"{category} ({len(chosen):,})"
-        handles.append(Line2D([], [], marker="o", linestyle="", color=colour, label=label))
+    passing = points[points["passes"]].sample(frac=1, random_state=0)  # so that no category hides the others
+    colours = passing["category"].map(CATEGORY_COLOURS).fillna(CATEGORY_COLOURS["other"])
+    for capped, marker, size in ((False, "o", 11), (True, "^", 20)):
+        part = passing["capped"] == capped
+        axes.scatter(
+            passing.loc[part, "effect"],
+            passing.loc[part, "height"],
+            s=size,
+            marker=marker,
+            c=colours[part],
+            linewidths=0,
+            alpha=0.65,
+            rasterized=True,
+        )
+    handles = [
+        Line2D(
+            [], [], marker="o", linestyle="", color=CATEGORY_COLOURS.get(str(c), PURPLE), label=f"{c} ({n:,})"
+        )
+        for c, n in passing["category"].value_counts(sort=False).sort_index().items()
+    ]
     handles.append(
         Line2D([], [], marker="o", linestyle="", color="#C4C4C4", label=f"not significant ({len(quiet):,})")
     )
     reach = max(0.25, float(points["effect"].abs().max()) * 1.08) if len(points) else 1.0
     top = float(points["height"].max()) * 1.08 + 0.5 if len(points) else 1.0
-    axes.set_xlim(-reach * 1.45, reach * 1.45)
+    room = _ROOM if points["passes"].any() else 1.05
+    axes.set_xlim(-reach * room, reach * room)
+    axes.set_xticks([t for t in axes.get_xticks() if abs(t) <= min(1.0, reach * 1.1) + 1e-9])
+    axes.set_xlim(-reach * room, reach * room)
     axes.set_ylim(0, top)
     if points["passes"].any():
         bar = float(points.loc[points["passes"], "height"].min())
@@ -99,7 +105,7 @@ def volcano(associations: pd.DataFrame, *, alpha: float = 0.05, n_labels: int = 
         figure,
         "Associations of features with properties",
         f"{len(points):,} tests on discovery clusters, {int(points['passes'].sum()):,} at q ≤ {alpha:g}"
-        + ("; triangles: p below 10⁻³⁰⁰" if points["capped"].any() else ""),
+        + ("; triangles: p below 10⁻³⁰⁰" if passing["capped"].any() else ""),
     )
     return figure
 
@@ -128,7 +134,7 @@ def _name_strongest(axes: Any, points: pd.DataFrame, n_labels: int, reach: float
             axes.annotate(
                 property_label(str(row.property)),
                 xy=(row.effect, row.height),
-                xytext=(side * reach * 1.42, height),
+                xytext=(side * reach * (_ROOM - 0.03), height),
                 ha="right" if side > 0 else "left",
                 va="center",
                 fontsize=SMALL,

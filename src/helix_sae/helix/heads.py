@@ -43,11 +43,11 @@ class Heads(nn.Module):
 
     def logits(self, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch vocabulary"]:
         """Scores of the next token."""
-        return self.next_token(hidden)
+        return self.next_token(hidden.to(self.next_token.weight.dtype))
 
     def standardised(self, pooled: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch phenotypes"]:
         """Phenotypes in units of their standard deviation over the training set."""
-        return self.phenotype(pooled)
+        return self.phenotype(pooled.to(self.phenotype.weight.dtype))
 
     def predict(self, pooled: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch phenotypes"]:
         """Phenotypes in their own units."""

@@ -14,9 +14,12 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from safetensors import safe_open
+from torch import nn
 
 from helix_sae.errors import ModelError
-from helix_sae.helix.heads import DESCRIPTION_NAME, WEIGHTS_NAME, load_heads
+from helix_sae.helix.heads import DESCRIPTION_NAME, load_heads
+from helix_sae.helix.heads import WEIGHTS_NAME as HEADS_NAME
 from helix_sae.helix.mending import mend
 from helix_sae.helix.model import HelixModel
 from helix_sae.helix.upstream import import_helix_mrna, import_submodule, undisturbed_logging
@@ -25,6 +28,8 @@ from helix_sae.mrna.tokens import CodonMarkers
 HUB_ID = "helical-ai/Helix-mRNA"
 """The released model."""
 
+_WEIGHTS_NAME = "model.safetensors"
+_INDEX_NAME = "model.safetensors.index.json"
 _HASH_BLOCK = 1 << 20
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 _OPENED: dict[tuple[str, str, str], HelixModel] = {}
@@ -186,13 +191,8 @@ def fingerprint_of(directory: Path) -> str:
     config = directory / "config.json"
     if not config.is_file():
         raise ModelError(f"{directory} is not a checkpoint: it has no config.json.")
-    weights = sorted(p for p in directory.glob("*.safetensors") if p.name != WEIGHTS_NAME)
-    if not weights:
-        raise ModelError(
-            f"{directory} has no *.safetensors weights. Other formats can run code when they are loaded and are not "
-            "read; convert the checkpoint with save_pretrained(..., safe_serialization=True)."
-        )
-    heads = [p for p in (directory / WEIGHTS_NAME, directory / DESCRIPTION_NAME) if p.exists()]
+    weights = _weight_files(directory)
+    heads = [p for p in (directory / HEADS_NAME, directory / DESCRIPTION_NAME) if p.exists()]
     digest = hashlib.sha256()
     for path in [config, *weights, *heads]:
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
@@ -200,6 +200,26 @@ def fingerprint_of(directory: Path) -> str:
             while block := stream.read(_HASH_BLOCK):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    """The files of the weights: one, or the index of several and what it names."""
+    index = directory / _INDEX_NAME
+    if (single := directory / _WEIGHTS_NAME).is_file():
+        return [single]
+    if not index.is_file():
+        raise ModelError(
+            f"{directory} has no {_WEIGHTS_NAME} (nor {_INDEX_NAME}). Weights in other formats can run code when they "
+            "are loaded and are not read; convert the checkpoint with save_pretrained(..., safe_serialization=True)."
+        )
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index} cannot be read ({error!r}); fetch the checkpoint again.") from error
+    missing = [name for name in names if not (directory / name).is_file()]
+    if missing:
+        raise ModelError(f"{index} names {', '.join(missing)}, which {directory} lacks; fetch the checkpoint again.")
+    return [index, *(directory / name for name in names)]
 
 
 def _directory_of(source: str, revision: str | None) -> Path:
@@ -222,20 +242,43 @@ def _directory_of(source: str, revision: str | None) -> Path:
 
 def _open(directory: Path, fingerprint: str, device: str, dtype: str) -> HelixModel:
     helix = import_helix_mrna()
-    configuration = helix.HelixmRNAConfig(device=device)
+    # Loaded on the CPU in float32 whatever the device: upstream would choose bfloat16 with flash attention.
+    configuration = helix.HelixmRNAConfig(device="cpu")
     configuration.config["model_name"] = str(directory)
     try:
-        json.loads((directory / "config.json").read_text(encoding="utf-8"))
         with undisturbed_logging():
-            # Loaded on the CPU in float32 whatever the device: upstream would choose bfloat16 with flash attention.
-            configuration.config["device"] = "cpu"
             module = helix.HelixmRNA(configurer=configuration).model
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"The checkpoint in {directory} cannot be loaded: {error}") from error
+        _check_complete(module, directory)
+    except ModelError:
+        raise
+    except Exception as error:  # upstream, transformers and safetensors raise a dozen kinds
+        raise ModelError(
+            f"The checkpoint in {directory} cannot be loaded ({type(error).__name__}: {error}); fetch it again, or write "
+            "it again with helical's save_pretrained."
+        ) from error
     mend(module)
     module = module.to(device=device, dtype=_DTYPES[dtype]).eval().requires_grad_(False)
+    if dtype == "float64":
+        for layer in module.layers:
+            layer.residual_in_fp32 = False  # which would round the residual stream to float32 at every mixer
     heads = load_heads(directory)
     return HelixModel(module, fingerprint=fingerprint, heads=None if heads is None else heads.to(device=device))
+
+
+def _check_complete(module: nn.Module, directory: Path) -> None:
+    """Raise where upstream would quietly go on with random weights: for a tensor that no file has."""
+    stored: set[str] = set()
+    for path in _weight_files(directory):
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                # Names as upstream reads them: an older one for the embedding, and with or without the prefix.
+                stored |= {name.removeprefix("backbone.").replace("embedding.", "embeddings.") for name in file.keys()}
+    missing = sorted(set(module.state_dict()) - stored)
+    if missing:
+        raise ModelError(
+            f"The weights in {directory} lack {len(missing)} of the network's tensors, the first of them {missing[0]}; "
+            "config.json belongs to another network, or the file is damaged. Fetch the checkpoint again."
+        )
 
 
 def upstream_tokenizer() -> Any:

@@ -15,6 +15,7 @@ from torch import nn
 
 from helix_sae.helix import forward
 from helix_sae.helix.diagnosis import Defects, diagnose
+from helix_sae.helix.linear import linear_forward
 from helix_sae.helix.upstream import import_modeling
 
 __all__ = ["Defects", "diagnose", "mend"]
@@ -40,6 +41,7 @@ def mend(module: nn.Module) -> Defects:
         modeling.Mamba2RMSNorm: forward.norm_forward,
         modeling.MambaRMSNormGated: forward.gated_norm_forward,
         modeling.HelixmRNAMLP: forward.feed_forward,
+        nn.Linear: linear_forward,
         type(module): forward.chained_forward,
     }
     for child in module.modules():

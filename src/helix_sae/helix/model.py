@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from helix_sae.errors import UnknownSiteError
 from helix_sae.helix.batching import DEFAULT_TOKEN_BUDGET, length_batches
 from helix_sae.helix.heads import Heads
-from helix_sae.helix.mending import apply_layer
+from helix_sae.helix.forward import AttentionState, MixerState, apply_layer, attend
+from helix_sae.helix.suffix import PrefixStates, pool_suffix, prefix_states
 from helix_sae.mrna.tokens import TokenizedSequence, pad_batch
 
 Edit = Callable[[Tensor], Tensor]
@@ -63,6 +64,7 @@ class HelixModel:
         self.heads = heads
         self.site_names = _site_names(module)
         self.default_sites = tuple(name for name in self.site_names if name.endswith(".mixer"))
+        self._edits: list[Mapping[str, Edit]] = []
 
     @property
     def hidden_size(self) -> int:
@@ -127,7 +129,8 @@ class HelixModel:
     def pool(
         self, hidden: Float[Tensor, "batch time hidden"], is_nucleotide: Bool[Tensor, "batch time"]
     ) -> Float[Tensor, "batch hidden"]:
-        """Mean over nucleotide tokens: neither ``E`` nor padding counts."""
+        """Mean over nucleotide tokens, in at least float32: neither ``E`` nor padding counts."""
+        hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         weights = is_nucleotide.unsqueeze(-1).to(hidden.dtype)
         return (hidden * weights).sum(1) / weights.sum(1)
 
@@ -151,7 +154,7 @@ class HelixModel:
         out = np.empty((len(tokens), self.hidden_size), dtype=np.float64 if self.dtype == torch.float64 else np.float32)
         for index in self.batches(tokens, token_budget):
             ids, is_nucleotide = self.tensors([tokens[i] for i in index])
-            out[index] = self.pool(self.hidden(ids), is_nucleotide).float().cpu().numpy()
+            out[index] = self.pool(self.hidden(ids), is_nucleotide).cpu().numpy()
             if on_batch is not None:
                 on_batch(len(index))
         return out
@@ -168,7 +171,7 @@ class HelixModel:
             If a site does not exist.
         """
         self.check_sites(sites)
-        last = max(self.layer_of(site) for site in sites)
+        last = max((self.layer_of(site) for site in sites), default=-1)
         captured: dict[str, Tensor] = {}
 
         def recorder(site: str) -> Edit:
@@ -227,11 +230,80 @@ class HelixModel:
         float (batch, time, hidden)
             Last hidden states, equal to those of :meth:`run` with the same change. Differentiable.
         """
+        index = self.layer_of(site)
         with self.edited(hooks or {}):
-            hidden = self._leave_layer(site, value, cache, hooks or {})
-            for layer in self._network.layers[self.layer_of(site) + 1 :]:
+            hidden = self._leave_layer(site, value, cache.residual[max(index, 0)])
+            for layer in self._network.layers[index + 1 :]:
                 hidden = apply_layer(layer, hidden)[0]
             return self._network.norm_f(hidden)
+
+    def prefix_states(self, cache: ResidualCache, start: int) -> PrefixStates:
+        """What the tokens before ``start`` hand on to those after, for :meth:`resume_suffix`.
+
+        Parameters
+        ----------
+        cache : ResidualCache
+            Of a whole pass, edited or not; its edits stay in force for the prefix.
+        start : int
+            First token that any later change touches, from 0 to the number of tokens, exclusive.
+
+        Raises
+        ------
+        ModelError
+            If there is no token from ``start`` on.
+        """
+        return prefix_states(self._network, cache.residual, start)
+
+    def resume_suffix(
+        self,
+        site: str,
+        value: Float[Tensor, "n suffix hidden"],
+        prefix: PrefixStates,
+        hooks: Mapping[str, Edit] | None = None,
+    ) -> Float[Tensor, "n suffix hidden"]:
+        """Run on from a site over the tokens from ``prefix.start`` on only.
+
+        Parameters
+        ----------
+        site : str
+        value : float (n, suffix, hidden)
+            The activation to put there, at the tokens of the suffix.
+        prefix : PrefixStates
+            Of the same sequences: all of the batch, or those picked with its ``rows``.
+        hooks : mapping of site to edit, optional
+            Edits at *later* sites; they see the suffix only.
+
+        Returns
+        -------
+        float (n, suffix, hidden)
+            Last hidden states of the suffix: those of :meth:`resume` when nothing changes before it. Differentiable.
+        """
+        index = self.layer_of(site)
+        with self.edited(hooks or {}):
+            residual, state = prefix.pick(prefix.residual[max(index, 0)]), None if index < 0 else prefix.layer(index)
+            hidden = self._leave_layer(site, value, residual, state)
+            for k in range(index + 1, self.n_layers):
+                hidden = apply_layer(self._network.layers[k], hidden, state=prefix.layer(k))[0]
+            return self._network.norm_f(hidden)
+
+    def pool_suffix(
+        self,
+        hidden: Float[Tensor, "n suffix hidden"],
+        prefix: PrefixStates,
+        is_nucleotide: Bool[Tensor, "batch time"],
+    ) -> Float[Tensor, "n hidden"]:
+        """:meth:`pool` of whole sequences from a resumed suffix.
+
+        Parameters
+        ----------
+        hidden : float (n, suffix, hidden)
+            From :meth:`resume_suffix`.
+        prefix : PrefixStates
+            As given to it.
+        is_nucleotide : bool (batch, time)
+            Of the whole batch that :meth:`prefix_states` saw, before any ``rows``.
+        """
+        return pool_suffix(hidden, prefix, is_nucleotide)
 
     def run(self, ids: Int[Tensor, "batch time"], edits: Mapping[str, Edit]) -> Float[Tensor, "batch time hidden"]:
         """A whole pass with edits at some sites: the plain twin of :meth:`resume`."""
@@ -245,28 +317,37 @@ class HelixModel:
         handles = [
             self.module.get_submodule(site).register_forward_hook(_hook(edit)) for site, edit in edits.items()
         ]
+        self._edits.append(edits)
         try:
             yield
         finally:
+            self._edits.pop()
             for handle in handles:
                 handle.remove()
 
-    def _leave_layer(self, site: str, value: Tensor, cache: ResidualCache, hooks: Mapping[str, Edit]) -> Tensor:
-        """The residual stream after the site's block, with ``value`` at the site."""
+    def _leave_layer(
+        self, site: str, value: Tensor, residual: Tensor, state: MixerState | AttentionState | None = None
+    ) -> Tensor:
+        """The residual stream after the site's block, with ``value`` at the site.
+
+        ``residual`` and ``state`` are what enters the block.
+        """
         index = self.layer_of(site)
-        block = f"layers.{index}"
-        if index < 0 or site == block:
+        if index < 0 or site == f"layers.{index}":
             return value
-        layer, residual = self._network.layers[index], cache.residual[index]
-        has_attention = hasattr(layer, "self_attn")
-        if has_attention and site.endswith(".feed_forward"):
-            with self.edited({site: lambda _: value}):
-                return apply_layer(layer, residual)[0]
-        leaving = residual + value
-        if has_attention:
-            leaving = leaving + layer.feed_forward(layer.pre_ff_layernorm(leaving))[0]
-        # The block's own module has not run, so an edit of its output has not been called.
-        return hooks[block](leaving) if block in hooks else leaving
+        layer = self._network.layers[index]
+        if not hasattr(layer, "self_attn"):
+            hidden = residual + value
+        elif site.endswith(".self_attn"):
+            middle = residual + value
+            hidden = middle + layer.feed_forward(layer.pre_ff_layernorm(middle))[0]
+        else:
+            hidden = attend(layer, residual, state) + value
+        # The block itself was not called, so edits of what leaves it are made here.
+        for edits in self._edits:
+            if f"layers.{index}" in edits:
+                hidden = edits[f"layers.{index}"](hidden)
+        return hidden
 
 
 def _site_names(module: nn.Module) -> tuple[str, ...]:

@@ -100,6 +100,7 @@ def pretrain(
     corpus: Corpus,
     architecture: Architecture,
     options: PretrainingOptions,
+    start: Pretrained | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Pretrained:
     """Train a network and its two heads.
@@ -109,6 +110,8 @@ def pretrain(
     corpus : Corpus
     architecture : Architecture
     options : PretrainingOptions
+    start : Pretrained, optional
+        Go on from there (it is trained in place) with a fresh optimiser; random weights when absent.
     on_step : callable, optional
         Called with (steps done, steps in all) after each step.
 
@@ -118,13 +121,12 @@ def pretrain(
         If a phenotype has no value, or only one.
     """
     _check(corpus)
-    network = build_network(architecture, options.seed).train()
+    network, heads = _fresh(corpus, architecture, options.seed) if start is None else (start.network, start.heads)
+    network.train().requires_grad_(True)
+    heads.train().requires_grad_(True)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options.seed + 1)
-        heads = Heads(architecture.hidden_size, network.config.vocab_size, corpus.names)
+        torch.manual_seed(options.seed + 2)
         track_head = nn.Linear(architecture.hidden_size, 0 if corpus.tracks is None else corpus.tracks[0].shape[1])
-    heads.phenotype_mean.copy_(torch.from_numpy(np.nanmean(corpus.phenotypes, axis=0)))
-    heads.phenotype_scale.copy_(torch.from_numpy(np.nanstd(corpus.phenotypes, axis=0)))
     parameters = [*network.parameters(), *heads.next_token.parameters(), *heads.phenotype.parameters(), *track_head.parameters()]
     optimiser = torch.optim.AdamW(_decay_groups(parameters, options.weight_decay), lr=options.learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, options))
@@ -147,6 +149,17 @@ def pretrain(
         if on_step is not None:
             on_step(step, options.steps)
     return Pretrained(network.eval(), heads.eval(), pd.DataFrame(rows))
+
+
+def _fresh(corpus: Corpus, architecture: Architecture, seed: int) -> tuple[nn.Module, Heads]:
+    """Random weights, and heads that know the phenotypes' scale."""
+    network = build_network(architecture, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + 1)
+        heads = Heads(architecture.hidden_size, network.config.vocab_size, corpus.names)
+    heads.phenotype_mean.copy_(torch.from_numpy(np.nanmean(corpus.phenotypes, axis=0)))
+    heads.phenotype_scale.copy_(torch.from_numpy(np.nanstd(corpus.phenotypes, axis=0)))
+    return network, heads
 
 
 class _Batch(NamedTuple):

@@ -93,7 +93,8 @@ def scan_outputs(
         x_all = x
     dt = dt.reshape(batch, n, chunk, heads)
     values = x_all.reshape(batch, n, chunk, heads, head_dim) * dt.unsqueeze(-1)
-    log_decay = (dt * A).cumsum(2)
+    # In float64, as differences of these sums are what counts; they are small beside everything else.
+    log_decay = (dt.double() * A.double()).cumsum(2)
     B, C = (t.reshape(batch, n, chunk, *t.shape[2:]).transpose(2, 3) for t in (B, C))
     y = _within_chunks(values, log_decay, B, C)
     first = 0 if initial_state is not None else 1
@@ -117,15 +118,15 @@ def final_state(
     """
     batch, _, heads, head_dim = x.shape
     groups, size = B.shape[2:]
-    decay = dt * A
-    # Summed from the end, where the terms that count are: their exponents are then small and exact.
-    after = decay.flip(1).cumsum(1).flip(1) - decay
-    weighted = _by_group(x * (dt * torch.exp(after)).unsqueeze(-1), groups)
+    decay = dt.double() * A.double()
+    total = decay.sum(1)
+    after = torch.exp(total.unsqueeze(1) - decay.cumsum(1))
+    weighted = _by_group(x * (dt * after.to(x.dtype)).unsqueeze(-1), groups)
     state = torch.matmul(B.permute(0, 2, 3, 1), weighted).view(batch, groups, size, heads // groups, head_dim)
     state = state.permute(0, 3, 1, 2, 4).reshape(batch, heads, size, head_dim)
     if initial_state is None:
         return state
-    return state + torch.exp(decay.sum(1))[..., None, None] * initial_state
+    return state + torch.exp(total).to(x.dtype)[..., None, None] * initial_state
 
 
 def _within_chunks(
@@ -138,7 +139,9 @@ def _within_chunks(
     batch, n, chunk, heads, _ = values.shape
     groups = B.shape[2]
     scores = torch.matmul(C, B.transpose(-1, -2)).unsqueeze(2)
-    mixing = _lower_triangular_decay(log_decay.transpose(2, 3).contiguous())
+    # Around the middle of the chunk, so that rounding to the dtype of the values costs least.
+    centred = (log_decay - log_decay[:, :, chunk // 2, None]).transpose(2, 3).to(values.dtype)
+    mixing = _lower_triangular_decay(centred.contiguous())
     mixing = _times(mixing.view(batch, n, heads // groups, groups, chunk, chunk), scores)
     return torch.matmul(mixing.view(batch, n, heads, chunk, chunk), values.transpose(2, 3)).transpose(2, 3)
 
@@ -165,9 +168,9 @@ def _states_before(
     groups, size = B.shape[2], B.shape[4]
     per_group = heads // groups
     end = log_decay[:, :-1, -1]
-    to_end = torch.exp(end.unsqueeze(2) - log_decay[:, :-1])
+    to_end = torch.exp(end.unsqueeze(2) - log_decay[:, :-1]).to(values.dtype)
     added = torch.matmul(B[:, :-1].transpose(-1, -2), _by_group(values[:, :-1] * to_end.unsqueeze(-1), groups))
-    decay = torch.exp(end).view(batch, n - 1, per_group, groups).transpose(2, 3).repeat_interleave(head_dim, dim=3)
+    decay = torch.exp(end).to(values.dtype).view(batch, n - 1, per_group, groups).transpose(2, 3).repeat_interleave(head_dim, dim=3)
     before: list[Tensor] = []
     if initial is not None:
         before.append(_by_group(initial.transpose(1, 2), groups))
@@ -189,7 +192,7 @@ def _from_states(
     heads, head_dim = heads_and_dim
     y = torch.matmul(C, before).view(batch, m, groups, chunk, heads // groups, head_dim)
     y = y.permute(0, 1, 3, 4, 2, 5).reshape(batch, m, chunk, heads, head_dim)
-    return y * torch.exp(log_decay).unsqueeze(-1)
+    return y * torch.exp(log_decay).to(y.dtype).unsqueeze(-1)
 
 
 def _by_group(

@@ -86,17 +86,17 @@ def prefix_states(
 
 
 def pool_suffix(
-    prefix: PrefixStates,
     hidden: Float[Tensor, "n suffix hidden"],
+    prefix: PrefixStates,
     is_nucleotide: Bool[Tensor, "batch time"],
 ) -> Float[Tensor, "n hidden"]:
     """Mean over the nucleotide tokens of whole sequences, from the prefix and a resumed suffix.
 
     Parameters
     ----------
-    prefix : PrefixStates
     hidden : float (n, suffix, hidden)
         Last hidden states of the suffix, of the rows that stand in ``prefix``.
+    prefix : PrefixStates
     is_nucleotide : bool (batch, time)
         Of the whole batch that the prefix was taken from, not of the picked rows.
     """

@@ -33,14 +33,16 @@ def undisturbed_logging() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield
+            try:
+                yield
+            finally:
+                if _captures_warnings() != captured:
+                    logging.captureWarnings(captured)
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
         root.propagate = propagate
         upstream.setLevel(upstream_level)
-        if _captures_warnings() != captured:
-            logging.captureWarnings(captured)
 
 
 def import_helix_mrna() -> ModuleType:

@@ -466,8 +466,12 @@ def _interval_runs(checked: pd.DataFrame, name: str) -> Callable[[Regions], Runs
     chosen = checked[checked["name"] == name]
 
     def runs(regions: Regions) -> Runs:
-        row, start, end = chosen[["row", "start", "end"]].to_numpy(dtype=np.int64).T
-        return _spans(regions, row, start, end)
+        return _spans(
+            regions,
+            np.asarray(chosen["row"], dtype=np.int64),
+            np.asarray(chosen["start"], dtype=np.int64),
+            np.asarray(chosen["end"], dtype=np.int64),
+        )
 
     return runs
 

@@ -42,7 +42,6 @@ Motif = tuple[frozenset[int], ...]
 
 BoolArray = Bool[np.ndarray, "..."]
 CodeArray = UInt8[np.ndarray, "..."]
-IntArray = Int[np.ndarray, "..."]
 
 
 class FlatSequences(NamedTuple):

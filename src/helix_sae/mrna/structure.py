@@ -1,7 +1,7 @@
 """Minimum free energy structures, by ViennaRNA when it is installed.
 
-Folding is local: pairs span at most 100 nucleotides, which is what an mRNA that is being translated can hold,
-and which keeps the time linear in the length.
+Folding is local: pairs span at most 100 nucleotides, which is about what an mRNA under translation can hold, and which
+makes transcripts of thousands of nucleotides affordable (2,000 nt take under a second instead of several).
 """
 
 from __future__ import annotations

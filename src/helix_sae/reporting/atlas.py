@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from helix_sae.errors import ConfigurationError
 from helix_sae.reporting import drawings, pages, windows, wording
-from helix_sae.reporting.windows import TRACKS, CodedCorpus, Firings, Window
+from helix_sae.reporting.windows import CodedCorpus, Firings, Window
 
 N_HEAT = 9
 """Shades of the activation behind a nucleotide."""
@@ -23,7 +23,6 @@ _LOGO_FIRINGS = 500
 _N_ASSOCIATIONS = 6
 _N_CONCEPTS = 5
 _N_NEAREST = 6
-_N_POOLED_SHOWN = 2
 
 
 @dataclass(frozen=True)
@@ -262,8 +261,13 @@ def window_markup(window: Window, flank: int, most: float) -> Markup:
     most : float
         The feature's largest activation, which has the deepest shade.
     """
-    parts = ["&nbsp;" * (flank - (window.position - window.start))]
-    heat = np.ceil(N_HEAT * window.activation / most).astype(int) if most > 0 else np.zeros(len(window.letters), int)
+    missing = flank - (window.position - window.start)
+    parts = [f'<i style="width: {0.62 * missing:.2f}em"></i>'] if missing else []
+    heat = (
+        np.ceil(N_HEAT * window.activation / most).astype(int)
+        if most > 0
+        else np.zeros(len(window.letters), int)
+    )
     for i, letter in enumerate(window.letters):
         name = letter if letter in windows.LETTERS else "N"
         classes = f"{name} t{int(window.track[i])}"
@@ -272,7 +276,7 @@ def window_markup(window: Window, flank: int, most: float) -> Markup:
         if window.start + i == window.position:
             classes += " at"
         parts.append(f'<i class="{classes}">{pages.escaped(letter)}</i>')
-    return Markup("".join(parts))  # noqa: S704 - made of fixed classes and an escaped letter
+    return Markup("".join(parts))
 
 
 def _rows_of(table: pd.DataFrame | None, site: str, feature: int) -> pd.DataFrame:
@@ -303,7 +307,9 @@ def _effect(
         "confirmed": bool(row["confirmed"]),
         "tested": tested,
         "estimator": str(row["estimator"]),
-        "in_circuit": None if circuit is None or circuit.empty else not _rows_of(circuit, site, feature).empty,
+        "in_circuit": None
+        if circuit is None or circuit.empty
+        else not _rows_of(circuit, site, feature).empty,
     }
 
 

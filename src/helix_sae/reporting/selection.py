@@ -45,7 +45,7 @@ def choose_features(
     rows: list[dict[str, Any]] = []
     for (site, feature), found in reasons.items():
         kinds = list(dict.fromkeys(why for why, _ in found))
-        text = {why: first for why, first in reversed(found)}
+        text = dict(reversed(found))  # the first reason of each kind
         rows.append(
             {
                 "site": site,
@@ -54,7 +54,9 @@ def choose_features(
                 "reason": "; ".join(text[why] for why in kinds),
             }
         )
-    return pd.DataFrame(rows, columns=["site", "feature", "chosen_for", "reason"]).astype({"feature": "int64"})
+    return pd.DataFrame(rows, columns=["site", "feature", "chosen_for", "reason"]).astype(
+        {"feature": "int64"}
+    )
 
 
 _Choice = tuple[tuple[str, int], str, str]
@@ -75,7 +77,9 @@ def _by_effect(effects: pd.DataFrame | None) -> list[_Choice]:
         (
             (str(site), int(feature)),
             CAUSAL,
-            f"rank {rank} by causal effect, " + ("confirmed" if held else "not confirmed") + " on held-out families",
+            f"rank {rank} by causal effect, "
+            + ("confirmed" if held else "not confirmed")
+            + " on held-out families",
         )
         for rank, (site, feature, held) in enumerate(
             zip(table["site"], table["feature"], table["_confirmed"], strict=True), start=1
@@ -102,6 +106,11 @@ def _by_association(significant: pd.DataFrame | None) -> list[_Choice]:
             f"no. {turn + 1} for {name}, " + ("replicated" if held else "not replicated"),
         )
         for site, feature, name, turn, held in zip(
-            table["site"], table["feature"], table["property"], table["_turn"], table["_replicated"], strict=True
+            table["site"],
+            table["feature"],
+            table["property"],
+            table["_turn"],
+            table["_replicated"],
+            strict=True,
         )
     ]

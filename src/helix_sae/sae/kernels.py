@@ -28,7 +28,7 @@ def _bracket(row: Any, k: Any, enough: Any, guess: Any, slope: Any) -> Any:
     low, high = np.float32(-np.inf), np.float32(np.inf)
     t = guess
     wanted = np.log(np.float32(0.5) * (k + enough))
-    last_t, last_log = t, np.float32(-1.0)
+    last_t, last_log = t, np.float32(-1.0)  # no count has this logarithm
     for _ in range(160):
         count = _count_above(row, t)
         if count >= k:
@@ -38,7 +38,9 @@ def _bracket(row: Any, k: Any, enough: Any, guess: Any, slope: Any) -> Any:
         else:
             high = t
         here = np.log(np.float32(count) + np.float32(0.5))
-        if last_log >= 0 and here != last_log:
+        if here == last_log:
+            slope *= np.float32(4.0)
+        elif last_log >= 0:
             slope = np.float32(min(max((t - last_t) / (last_log - here), 0.25 * slope), 4.0 * slope))
         last_t, last_log = t, here
         t = np.float32(t + slope * (here - wanted))
@@ -78,46 +80,54 @@ def top_k_rows(pre: Any, bias: Any, k: Any, codes: Any, features: Any) -> None:
     enough = min(m, k + (k >> 1) + 4)
     for i in range(n):
         row = pre[i]
+        not_numbers = np.int32(0)
         for j in range(m):
             row[j] += bias[j]
+            not_numbers += np.int32(row[j] - row[j] != 0)
+        if not_numbers > 0:
+            codes[i] = np.nan
+            features[i] = np.arange(k)
+            continue
         low, high, slope = _bracket(row, k, enough, guess, slope)
-        if low > -np.inf:
-            guess = low
         size = 0
         for j in range(m):
             candidates[size] = row[j]
             columns[size] = j
             size += np.int64(row[j] > low)
         few = candidates[:size]
+        if high == np.inf:
+            high = few.max()
+        if low > -np.inf:
+            guess = low
+        elif size > k:
+            lowest = few.min()
+            if _count_above(few, lowest) >= k:
+                low = lowest
+            else:
+                high = lowest
         # Narrow down until exactly k lie above, or only ties at the edge are left.
-        while size > k:
-            if high == np.inf:
-                high = few.max()
-            t = np.float32(0.5) * (low + high) if low > -np.inf else high - np.float32(1.0)
+        above = size
+        while above > k and low > -np.inf:
+            t = np.float32(0.5) * (low + high)
             if not (low < t < high):
                 break
-            above = _count_above(few, t)
-            if above >= k:
-                low = t
-                if above == k:
-                    break
+            count = _count_above(few, t)
+            if count >= k:
+                low, above = t, count
             else:
                 high = t
         written = 0
-        ties = k - _count_above(few, high)
         exact = _count_above(few, low) == k
+        ties = 0 if exact else k - _count_above(few, high)
         for j in range(size):
-            take = few[j] > low if exact else few[j] > high
-            if not exact and not take and few[j] > low and ties > 0:
+            take = few[j] > (low if exact else high)
+            if not take and ties > 0 and few[j] > low:
                 take = True
                 ties -= 1
             if take and written < k:
                 codes[i, written] = max(few[j], np.float32(0.0))
                 features[i, written] = columns[j]
                 written += 1
-        for j in range(written, k):  # only where entries are not numbers
-            codes[i, j] = np.float32(np.nan)
-            features[i, j] = 0
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

@@ -180,7 +180,7 @@ class Learner:
 
     def _restart(self, weights: Params, dead: Tensor, error: Float[Tensor, "n d_in"]) -> None:
         """Point dead features at badly reconstructed tokens, with a small encoder (Bricken et al. 2023)."""
-        chance = error.square().sum(1).cpu()
+        chance = error.square().sum(1).clamp_min(1e-12).cpu()
         chosen = torch.multinomial(chance, dead.numel(), replacement=True, generator=self.generator)
         direction = error[chosen.to(error.device)]
         direction = direction / direction.norm(dim=1, keepdim=True).clamp_min(1e-12)

@@ -220,7 +220,8 @@ def train_saes(
         path = state_path(scratch, configs, settings)
     run = _Run(learners, steps, log_every, progress, held_out, early_stopping)
     with borrowed_threads() as n_threads:
-        run.train(chain(head, stream), n_threads, path, scratch.every_steps if scratch is not None else 0)
+        on_cpu = torch.device(device).type == "cpu"
+        run.train(chain(head, stream), n_threads if on_cpu else 1, path, scratch.every_steps if scratch is not None else 0)
         saes = run.export()
         evaluations = {} if held_out is None else _evaluate(saes, held_out)
     if path is not None:
@@ -265,14 +266,14 @@ class _Run:
         abreast = len(self.learners) >= n_threads
         outer, inner = (Workers(n_threads), SERIAL) if abreast else (SERIAL, Workers(n_threads))
         try:
-            for position, batch in enumerate(batches):
-                if self.done == self.n_steps or not self.running:
-                    break
+            for position, batch in zip(range(self.n_steps), batches, strict=False):
                 self._remember(batch)
                 if position >= skip:
                     self._step(batch, outer, inner)
                     if state is not None and self.done % save_every == 0 and self.done < self.n_steps:
                         save_state(state, self.learners, self.rows, self.done)
+                if not self.running:
+                    break
         finally:
             outer.close()
             inner.close()

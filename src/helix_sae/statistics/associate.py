@@ -12,30 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import special
 
-from helix_sae.errors import AnalysisError, ConfigurationError, DataError
+from helix_sae.errors import ConfigurationError
 from helix_sae.statistics.association import Tests, associations
-from helix_sae.statistics.bootstrap import (
-    bootstrap_effects,
-    fisher_z_interval,
-    random_effects,
-    rank_biserial_error,
-    replication_rate,
-)
-from helix_sae.statistics.design_effect import design_effects
 from helix_sae.statistics.multiple_testing import Calibration, Correction, adjust, permutation_calibration
-from helix_sae.statistics.partial import (
-    DEFAULT_EXCLUSIONS,
-    Covariate,
-    partial_associations,
-    prepare_covariates,
-)
-from helix_sae.statistics.properties import WARNING_COLUMNS, Kind, Property, prepare_properties
-from helix_sae.statistics.ranks import SortedColumns, rank_products, sort_columns
+from helix_sae.statistics.partial import DEFAULT_EXCLUSIONS, partial_associations
+from helix_sae.statistics.properties import Kind, Property
+from helix_sae.statistics.replication import replication_table, validate
+from helix_sae.statistics.sources import combine_sources
+from helix_sae.statistics.study import Study, discounted_tests, prepare_study
 
-BoolArray = npt.NDArray[np.bool_]
-_NEARLY_ONE = 1 - 1e-6  # correlations are kept this far inside (-1, 1) on Fisher's z scale
 DEFAULT_CONFOUNDERS = ("structural_gc_content", "structural_length", "source")
 
 
@@ -80,20 +66,6 @@ class AssociationTables(NamedTuple):
     by_source: pd.DataFrame
     warnings: pd.DataFrame
     summary: pd.DataFrame
-
-
-class _Study(NamedTuple):
-    """What stays the same while the sites go by."""
-
-    columns: dict[str, SortedColumns]
-    alive: dict[str, npt.NDArray[np.int64]]
-    properties: list[Property]
-    covariates: list[Covariate]
-    exclusions: Mapping[str, Sequence[str]]
-    clusters: npt.NDArray[Any]
-    discovery: BoolArray
-    validation: BoolArray
-    warnings: pd.DataFrame
 
 
 def associate(
@@ -159,7 +131,9 @@ def associate(
     AnalysisError
         If a split is empty or no property can be tested.
     """
-    study = _prepare(codes, table, split, properties, kinds, confounders, exclusions, min_labels, min_active)
+    study = prepare_study(
+        codes, table, split, properties, kinds, confounders, exclusions, min_labels, min_active
+    )
     if not 0 < alpha < 1:
         raise ConfigurationError(f"alpha must lie between 0 and 1, not {alpha}.")
     family = pd.concat([_discover(study, site) for site in study.columns], ignore_index=True)
@@ -170,15 +144,15 @@ def associate(
     significant = family[family["significant"]].copy()
     order = np.lexsort((significant.index, -significant["effect"].abs()))
     significant = significant.iloc[order].reset_index(drop=True)
-    significant = _validate(
+    significant = validate(
         significant, study, alpha, correction, n_resamples, max_bootstrapped, confidence, seed
     )
     return AssociationTables(
         associations=family,
         significant=significant,
         best_matches=_best_matches(significant),
-        validation=_replication(significant, confidence),
-        by_source=_by_source(
+        validation=replication_table(significant, confidence),
+        by_source=combine_sources(
             significant, study, table["source"].to_numpy(dtype=object), min_labels, confidence
         ),
         warnings=study.warnings,
@@ -186,91 +160,11 @@ def associate(
     )
 
 
-def _prepare(
-    codes: Mapping[str, Any],
-    table: pd.DataFrame,
-    split: Any,
-    names: Sequence[str] | None,
-    kinds: Mapping[str, Kind] | None,
-    confounders: Sequence[str],
-    exclusions: Mapping[str, Sequence[str]],
-    min_labels: int,
-    min_active: int,
-) -> _Study:
-    if not codes:
-        raise DataError("There are no codes: name at least one site.")
-    for required in ("cluster", "source"):
-        if required not in table.columns:
-            raise DataError(f"The table has no column {required!r}.")
-    parts = np.asarray(split, dtype=object)
-    if len(parts) != len(table):
-        raise DataError(f"The split has {len(parts)} entries and the table {len(table)} rows.")
-    discovery, validation = parts == "discovery", parts == "validation"
-    for name, mask in (("discovery", discovery), ("validation", validation)):
-        if not mask.any():
-            raise AnalysisError(f"The split holds no sequence named {name!r}; its parts are {set(parts)}.")
-    prepared, warnings = prepare_properties(table, names, kinds, rows=discovery, min_labels=min_labels)
-    if not prepared:
-        raise AnalysisError(f"No property can be tested:\n{warnings.to_string(index=False)}")
-    present = [name for name in confounders if name in table.columns]
-    lacking = [
-        (c, "no_such_confounder", "not in the table; not held fixed") for c in confounders if c not in present
-    ]
-    covariates = prepare_covariates(table, present)
-    covariates, unlabelled = _usable_covariates(covariates, discovery, min_labels)
-    extra = pd.DataFrame([*lacking, *unlabelled], columns=list(WARNING_COLUMNS))
-    warnings = pd.concat([warnings, extra], ignore_index=True)
-    clusters = table["cluster"].to_numpy(dtype=object)
-    columns: dict[str, SortedColumns] = {}
-    alive: dict[str, npt.NDArray[np.int64]] = {}
-    for site, matrix in codes.items():
-        if matrix.shape[0] != len(table):
-            raise DataError(
-                f"Site {site!r} has codes of {matrix.shape[0]} sequences, the table {len(table)} rows."
-            )
-        columns[site] = sort_columns(matrix)
-        alive[site] = alive_features(columns[site], discovery, min_active)
-    return _Study(columns, alive, prepared, covariates, exclusions, clusters, discovery, validation, warnings)
-
-
-def _usable_covariates(
-    covariates: list[Covariate], discovery: BoolArray, min_labels: int
-) -> tuple[list[Covariate], list[tuple[str, str, str]]]:
-    """Drop confounders that are missing nearly everywhere: they would empty every partial correlation."""
-    kept: list[Covariate] = []
-    dropped: list[tuple[str, str, str]] = []
-    for covariate in covariates:
-        known = int((discovery & ~np.isnan(covariate.values)).sum())
-        if known >= min_labels:
-            kept.append(covariate)
-        else:
-            dropped.append((covariate.name, "empty_confounder", f"{known} values; not held fixed"))
-    return kept, dropped
-
-
-def alive_features(columns: SortedColumns, rows: BoolArray, min_active: int) -> npt.NDArray[np.int64]:
-    """Indices of the features that are active in at least ``min_active`` of the rows and not constant."""
-    seen = np.concatenate([[0], np.cumsum(rows[columns.rows])])
-    active = seen[columns.indptr[1:]] - seen[columns.indptr[:-1]]
-    varies = rank_products(columns, np.zeros((columns.n_rows, 0)), rows).sum_of_squares() > 0
-    return np.flatnonzero((active >= min_active) & varies)
-
-
-def _discover(study: _Study, site: str) -> pd.DataFrame:
+def _discover(study: Study, site: str) -> pd.DataFrame:
     columns, alive = study.columns[site], study.alive[site]
     scipy_like = associations(columns, study.properties, study.discovery)
-    raw, design, partial = _tests(study, site, study.discovery)
+    raw, design, partial = discounted_tests(study, site, study.discovery)
     return _long_form(site, alive, study.properties, scipy_like, raw, design, partial)
-
-
-def _tests(study: _Study, site: str, rows: BoolArray) -> tuple[Tests, npt.NDArray[np.float64], Tests]:
-    """Raw tests, their design effect, and partial tests, all discounted for relatives."""
-    columns, properties, clusters = study.columns[site], study.properties, study.clusters
-    design = design_effects(columns, properties, clusters, rows)
-    raw = associations(columns, properties, rows, design)
-    held = (study.covariates, study.exclusions)
-    partial_design = design_effects(columns, properties, clusters, rows, *held)
-    return raw, design, partial_associations(columns, properties, *held, rows, partial_design)
 
 
 def _long_form(
@@ -315,96 +209,6 @@ def _long_form(
     return frame.astype(dict.fromkeys(text, "object"))
 
 
-def _validate(
-    significant: pd.DataFrame,
-    study: _Study,
-    alpha: float,
-    correction: Correction,
-    n_resamples: int,
-    max_bootstrapped: int,
-    confidence: float,
-    seed: int,
-) -> pd.DataFrame:
-    """Estimates, intervals and replication on the validation set, for what the discovery set selected."""
-    index_of = {p.name: i for i, p in enumerate(study.properties)}
-    position = significant["property"].map(index_of).to_numpy(dtype=np.int64, na_value=0)
-    feature = significant["feature"].to_numpy(dtype=np.int64)
-    new = {
-        name: np.full(len(significant), np.nan)
-        for name in ("n", "effect", "low", "high", "p_value", "q_value", "partial_effect", "partial_p_value")
-    }
-    method = np.full(len(significant), "closed_form", dtype=object)
-    for site in study.columns:
-        at = np.flatnonzero(significant["site"].to_numpy() == site)
-        if not len(at):
-            continue
-        raw, _, partial = _tests(study, site, study.validation)
-        f, p = feature[at], position[at]
-        new["n"][at] = raw.n[p]
-        new["effect"][at], new["p_value"][at] = raw.effect[f, p], raw.p_value[f, p]
-        new["partial_effect"][at], new["partial_p_value"][at] = partial.effect[f, p], partial.p_value[f, p]
-        for k, property_ in enumerate(study.properties):
-            here = at[p == k]
-            if not len(here):
-                continue
-            low, high = _closed_form(
-                property_, new["effect"][here], study.validation, study.clusters, confidence
-            )
-            new["low"][here], new["high"][here] = low, high
-            strongest = here[here < max_bootstrapped]  # rows are ordered by falling |effect|
-            if len(strongest):
-                intervals = bootstrap_effects(
-                    study.columns[site],
-                    feature[strongest],
-                    property_,
-                    study.clusters,
-                    rows=study.validation,
-                    n_resamples=n_resamples,
-                    confidence=confidence,
-                    seed=seed,
-                )
-                new["low"][strongest], new["high"][strongest] = intervals[:, 0], intervals[:, 1]
-                method[strongest] = "cluster_bootstrap"
-    signed = significant["kind"].to_numpy() != "categorical"
-    for prefix in ("", "partial_"):
-        same_sign = np.sign(new[f"{prefix}effect"]) == np.sign(significant[f"{prefix}effect"].to_numpy())
-        one_sided = np.where(same_sign, new[f"{prefix}p_value"] / 2, 1 - new[f"{prefix}p_value"] / 2)
-        new[f"{prefix}p_value"] = np.where(signed, one_sided, new[f"{prefix}p_value"])
-    new["q_value"] = adjust(new["p_value"], correction)
-    excludes_zero = np.where(signed, (new["low"] > 0) | (new["high"] < 0), True)
-    for name, values in new.items():
-        significant[f"validation_{name}"] = values
-    significant["interval_method"] = method
-    significant["replicated"] = (new["q_value"] <= alpha) & excludes_zero
-    partial_q = adjust(
-        np.where(significant["partial_significant"], new["partial_p_value"], np.nan), correction
-    )
-    significant["partial_replicated"] = partial_q <= alpha
-    return significant
-
-
-def _closed_form(
-    property_: Property,
-    effect: npt.NDArray[np.float64],
-    rows: BoolArray,
-    clusters: npt.NDArray[Any],
-    confidence: float,
-) -> tuple[Any, Any]:
-    """Interval with the number of clusters in place of the number of sequences: conservative for families."""
-    mask = rows & ~np.isnan(property_.values)
-    n, n_clusters = int(mask.sum()), len(pd.unique(clusters[mask]))
-    if property_.kind == "continuous":
-        return fisher_z_interval(effect, n_clusters, confidence)
-    if property_.kind == "binary":
-        ones = int((property_.values[mask] == 1).sum())
-        shrink = n_clusters / max(n, 1)
-        error = rank_biserial_error(effect, (n - ones) * shrink, ones * shrink)
-        bounded = np.clip(effect, -_NEARLY_ONE, _NEARLY_ONE)
-        half = special.ndtri(0.5 + confidence / 2) * error / (1 - bounded**2)
-        return np.tanh(np.arctanh(bounded) - half), np.tanh(np.arctanh(bounded) + half)
-    return np.full(len(effect), np.nan), np.full(len(effect), np.nan)
-
-
 def _best_matches(significant: pd.DataFrame) -> pd.DataFrame:
     """One row a feature: its property of largest discovery effect, so that validation stays unbiased."""
     strength = significant["partial_effect"].abs().where(significant["partial_significant"])
@@ -422,93 +226,7 @@ def _best_matches(significant: pd.DataFrame) -> pd.DataFrame:
     return best.drop(columns=["_partial", "_strength"]).reset_index(drop=True)
 
 
-def _replication(significant: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    rows: list[dict[str, Any]] = []
-    groups: list[tuple[tuple[str, str, str], pd.DataFrame]] = [(("all", "all", "all"), significant)]
-    groups += [((s, "all", "all"), g) for s, g in significant.groupby("site", sort=False)]
-    groups += [(("all", c, p), g) for (c, p), g in significant.groupby(["category", "property"], sort=True)]
-    groups += [(k, g) for k, g in significant.groupby(["site", "category", "property"], sort=False)]
-    for (site, category, name), group in groups:
-        rate, low, high = replication_rate(group["replicated"].to_numpy(dtype=bool), confidence)
-        rows.append(
-            {
-                "site": site,
-                "category": category,
-                "property": name,
-                "n_significant": len(group),
-                "n_replicated": int(group["replicated"].sum()),
-                "replication_rate": rate,
-                "rate_low": low,
-                "rate_high": high,
-                "median_effect": float(group["effect"].abs().median()),
-                "median_validation_effect": float(
-                    (group["validation_effect"] * np.sign(group["effect"])).median()
-                ),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _by_source(
-    significant: pd.DataFrame,
-    study: _Study,
-    sources: npt.NDArray[Any],
-    min_labels: int,
-    confidence: float,
-) -> pd.DataFrame:
-    """Effects within each source (discovery and validation together), combined by random effects."""
-    names = [s for s in pd.unique(sources) if not pd.isna(s)]
-    columns = ["site", "feature", "property", "category", "estimator"]
-    chosen = significant[significant["kind"] != "categorical"].reset_index(drop=True)
-    head = chosen[columns].copy()
-    position = (
-        chosen["property"].map({p.name: i for i, p in enumerate(study.properties)}).to_numpy(dtype=np.int64)
-    )
-    feature = chosen["feature"].to_numpy(dtype=np.int64)
-    effects = np.full((len(names), len(chosen)), np.nan)
-    errors = np.full((len(names), len(chosen)), np.nan)
-    discount = chosen["design_effect"].to_numpy(dtype=np.float64)
-    taken = study.discovery | study.validation
-    for s, source in enumerate(names if len(names) > 1 else []):
-        rows = taken & (sources == source)
-        for site in study.columns:
-            at = np.flatnonzero(chosen["site"].to_numpy() == site)
-            tests = associations(study.columns[site], study.properties, rows)
-            effect = np.clip(tests.effect[feature[at], position[at]], -_NEARLY_ONE, _NEARLY_ONE)
-            error = _standard_errors(effect, study.properties, rows)[position[at], np.arange(len(at))]
-            enough = tests.n[position[at]] >= min_labels
-            effects[s, at] = np.where(enough, np.arctanh(effect), np.nan)
-            errors[s, at] = np.where(enough, error * np.sqrt(discount[at]), np.nan)
-    combined = random_effects(effects, errors, confidence)
-    head["n_sources"] = combined.n_sources
-    for name, z in (("effect", combined.effect), ("low", combined.low), ("high", combined.high)):
-        head[f"combined_{name}"] = np.tanh(z)
-    head["combined_p_value"] = combined.p_value
-    head["tau_squared"] = combined.tau_squared
-    head["i_squared"] = combined.i_squared
-    for s, source in enumerate(names):
-        head[f"effect[{source}]"] = np.tanh(effects[s])
-    return head[head["n_sources"] >= 2].reset_index(drop=True)
-
-
-def _standard_errors(
-    effect: npt.NDArray[np.float64], properties: list[Property], rows: BoolArray
-) -> npt.NDArray[np.float64]:
-    """Standard error of each effect on Fisher's z scale, for each property; (n_properties, n_effects)."""
-    errors = np.full((len(properties), len(effect)), np.nan)
-    for k, property_ in enumerate(properties):
-        mask = rows & ~np.isnan(property_.values)
-        n = int(mask.sum())
-        if property_.kind == "continuous" and n > 3:
-            errors[k] = np.sqrt((1 + effect**2 / 2) / (n - 3))
-        elif property_.kind == "binary":
-            ones = int((property_.values[mask] == 1).sum())
-            if 0 < ones < n:
-                errors[k] = rank_biserial_error(effect, n - ones, ones) / (1 - effect**2)
-    return errors
-
-
-def _summary(study: _Study, family: pd.DataFrame, significant: pd.DataFrame) -> pd.DataFrame:
+def _summary(study: Study, family: pd.DataFrame, significant: pd.DataFrame) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for site, columns in study.columns.items():
         tested = family[family["site"] == site]
@@ -556,7 +274,9 @@ def calibrate(
     -------
     dict with the keys ``raw`` and ``partial``
     """
-    study = _prepare(codes, table, split, properties, kinds, confounders, exclusions, min_labels, min_active)
+    study = prepare_study(
+        codes, table, split, properties, kinds, confounders, exclusions, min_labels, min_active
+    )
     rows = np.flatnonzero(study.discovery)
     sources = table["source"].to_numpy(dtype=object)[rows]
 

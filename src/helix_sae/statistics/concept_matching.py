@@ -496,6 +496,6 @@ def compare_with_baselines(tables: Mapping[str, ConceptTables]) -> pd.DataFrame:
     for kind, table in tables.items():
         ordered = table.best.sort_values("discovery_f1", ascending=False, kind="stable")
         parts.append(ordered.drop_duplicates("concept").assign(kind=kind)[columns])
-    order = {name: i for i, name in enumerate(dict.fromkeys(c for part in parts for c in part["concept"]))}
+    order = {c: i for i, c in enumerate(dict.fromkeys(c for t in tables.values() for c in t.best["concept"]))}
     joined = pd.concat(parts, ignore_index=True)
     return joined.sort_values("concept", key=lambda s: s.map(order), kind="stable").reset_index(drop=True)

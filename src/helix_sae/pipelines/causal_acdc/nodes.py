@@ -117,7 +117,7 @@ def summarise(
     )
     predicted = _forward_difference(exact)
     signs = orientation(exact, pairs)
-    comparison = pairs[["pair_id", "cluster", "split", "kind", "is_sham", "difference", "difference_kind"]].assign(
+    comparison = pairs[["pair_id", "cluster", "split", "kind", "role", "is_sham", "difference", "difference_kind"]].assign(
         predicted_difference=predicted
     )
     return (
@@ -170,6 +170,44 @@ def find_circuit(
     return found.nodes, found.steps
 
 
+def connect(
+    handle: HelixHandle,
+    saes: dict[str, SparseAutoencoder],
+    probe: Probe,
+    pairs: pd.DataFrame,
+    circuit: pd.DataFrame,
+    exact: Effects,
+    parameters: CausalParameters,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Edges between the nodes of a readable circuit of the sweep.
+
+    Returns
+    -------
+    circuit_edges : DataFrame
+        Gradient estimates, the strongest ones verified by path patching.
+    circuit_graph : dict
+        Nodes and edges in node-link form.
+    """
+    from helix_sae.causal.edges import circuit_edges, circuit_to_json
+    from helix_sae.causal.inference import orientation
+
+    rows = _some_pairs(pairs, "discovery", parameters.acdc.max_pairs, parameters.seed)
+    setting = _setting(handle, saes, pairs, parameters)
+    tau, chosen = readable_circuit(circuit, parameters)
+    edges = circuit_edges(
+        setting.model,
+        setting.saes,
+        probe,
+        [setting.pairs[i] for i in rows],
+        _as_nodes(chosen, setting.saes),
+        orientation(exact, pairs)[rows],
+        n_verified=parameters.acdc.verified_edges,
+        **_common(parameters),
+    )
+    metadata = {"tau": tau, "target": parameters.target, "model": handle.fingerprint, "pairs": len(rows)}
+    return edges, circuit_to_json(chosen, edges, metadata)
+
+
 def compare(
     handle: HelixHandle,
     saes: dict[str, SparseAutoencoder],
@@ -206,6 +244,62 @@ def compare(
     words = pd.DataFrame({"finding": verdict(comparison.summary)})
     LOGGER.info("%s", "\n".join(words["finding"]))
     return comparison.curves, comparison.summary, limits, compare_blocks(atp, pairs, limits), words
+
+
+def draw(
+    curves: pd.DataFrame,
+    baselines: pd.DataFrame,
+    steps: pd.DataFrame,
+    effects: pd.DataFrame,
+    blocks: pd.DataFrame,
+    comparison: pd.DataFrame,
+    agreement: pd.DataFrame,
+    designed: pd.DataFrame,
+    parameters: CausalParameters,
+) -> tuple[Any, ...]:
+    """Curves, ACDC sweep, feature effects, blocks, predicted against known differences, edits beside shams."""
+    from helix_sae.figures import causal_curves, causal_effects
+
+    target = parameters.target
+    return (
+        causal_curves.intervention_curves(curves),
+        causal_curves.baseline_curves(curves, baselines),
+        causal_curves.acdc_curves(steps),
+        causal_effects.feature_effects(effects, target=target),
+        causal_effects.block_comparison(blocks),
+        causal_effects.predicted_difference(comparison, target=target, agreement=agreement),
+        causal_effects.designed_effects(designed, target=target),
+    )
+
+
+def draw_circuit(circuit: pd.DataFrame, edges: pd.DataFrame, steps: pd.DataFrame, parameters: CausalParameters) -> Any:
+    """The circuit as a graph."""
+    from helix_sae.figures.causal_graph import circuit_graph
+
+    tau, chosen = readable_circuit(circuit, parameters)
+    at_tau = steps[(steps["order"] == "attribution") & (steps["tau"] <= tau)]
+    left = f", divergence {at_tau['divergence'].iloc[-1]:.3g} nats" if len(at_tau) else ""
+    return circuit_graph(
+        chosen, edges, sites=list(dict.fromkeys(circuit["site"])), note=f"{len(chosen)} nodes at tau {tau:g}{left}"
+    )
+
+
+def readable_circuit(circuit: pd.DataFrame, parameters: CausalParameters) -> tuple[float, pd.DataFrame]:
+    """The first tau of the sweep that leaves few enough nodes to be read (the last one when none does), and its nodes."""
+    mine = circuit[circuit["order"] == "attribution"]
+    for tau in parameters.acdc.taus:
+        chosen = mine[mine["tau"] >= tau]
+        if len(chosen) <= parameters.acdc.drawn_nodes:
+            return tau, chosen[["site", "feature", "attribution"]].reset_index(drop=True)
+    tau = parameters.acdc.taus[-1]
+    return tau, mine.loc[mine["tau"] >= tau, ["site", "feature", "attribution"]].reset_index(drop=True)
+
+
+def _as_nodes(chosen: pd.DataFrame, saes: dict[str, SparseAutoencoder]) -> dict[str, np.ndarray]:
+    out = {site: np.zeros(sae.d_sae + 1, dtype=bool) for site, sae in saes.items()}
+    for site, feature in zip(chosen["site"], chosen["feature"].astype(str), strict=True):
+        out[site][-1 if feature == "error" else int(feature)] = True
+    return out
 
 
 def _setting(
@@ -269,7 +363,7 @@ def _leading_nodes(scores: dict[str, np.ndarray], top: int) -> dict[str, np.ndar
 
 def _fitting_rows(activations: ActivationStore, site: str) -> np.ndarray:
     """Evenly spaced tokens of the corpus, for the components of the baselines."""
-    step = max(1, activations.n_rows // _FITTED_TOKENS)
+    step = max(1, activations.n_tokens // _FITTED_TOKENS)
     return np.concatenate([s.activations[site][::step] for s in activations.iter_shards([site])])
 
 

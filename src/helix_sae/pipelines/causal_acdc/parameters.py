@@ -32,8 +32,9 @@ class PairParameters(BaseModel):
 
     Attributes
     ----------
-    source : {"designed", "natural", "named"}
-        ``designed``: the counterfactual table, shams among it. ``natural``: near neighbours by edit distance.
+    source : {"designed", "edited", "natural", "named"}
+        ``designed``: the counterfactual table of the demo, shams among it. ``edited``: edits of the sequences at hand, with
+        the difference that the simulator's mechanism expects. ``natural``: near neighbours by edit distance.
         ``named``: each record and the one that its ``parent`` column names, e.g. variant and wild type.
     num_sequence_pairs : int, optional
         Largest number of pairs, drawn at random.
@@ -46,20 +47,26 @@ class PairParameters(BaseModel):
         Smallest sequencing depth of either side (column ``reads``).
     parent : str
         Column with the ``sequence_id`` of the other side of a named pair.
+    edits_per_kind : int
+        Edits of each kind that ``edited`` draws, each with a sham.
     kinds : list of str, optional
         Designed pairs: only these kinds of edit.
+    max_length : int, optional
+        Longest source sequence, in nucleotides; the time of an intervention grows with it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: Literal["designed", "natural", "named"] = "natural"
+    source: Literal["designed", "edited", "natural", "named"] = "natural"
     num_sequence_pairs: int | None = Field(100, ge=2)
     min_target_diff: float = Field(0.0, ge=0)
     max_length_ratio: float = Field(1.2, ge=1)
     max_edit_distance: int = Field(10, ge=1)
     min_reads: float | None = Field(None, ge=0)
     parent: str = "mother"
+    edits_per_kind: int = Field(40, ge=1)
     kinds: list[str] | None = None
+    max_length: int | None = Field(None, ge=10)
 
 
 class EffectParameters(BaseModel):
@@ -106,6 +113,10 @@ class AcdcParameters(BaseModel):
         Discovery pairs that the search runs on.
     start_top : int
         Features of largest attribution at each site that the search starts from.
+    drawn_nodes : int
+        The circuit that is drawn and whose edges are measured is the largest one of the sweep with at most that many nodes.
+    verified_edges : int
+        Edges of largest estimate that are also measured exactly.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -115,6 +126,8 @@ class AcdcParameters(BaseModel):
     screening: Literal["none", "halving"] = "halving"
     max_pairs: int = Field(16, ge=2)
     start_top: int = Field(32, ge=1)
+    drawn_nodes: int = Field(40, ge=2)
+    verified_edges: int = Field(20, ge=0)
 
 
 class CurveParameters(BaseModel):

@@ -49,6 +49,12 @@ def create_pipeline(**_: object) -> Pipeline:
                 name="find_circuit",
             ),
             node(
+                nodes.connect,
+                [*_SETTING, "circuit", "effects_exact", _PARAMETERS],
+                ["circuit_edges", "circuit_graph"],
+                name="connect_circuit",
+            ),
+            node(
                 nodes.compare,
                 [*_SETTING, "effects_atp", "activations", _PARAMETERS],
                 [
@@ -59,6 +65,36 @@ def create_pipeline(**_: object) -> Pipeline:
                     "comparison_verdict",
                 ],
                 name="compare_with_baselines",
+            ),
+            node(
+                nodes.draw,
+                [
+                    "intervention_curves",
+                    "baseline_comparison",
+                    "circuit_steps",
+                    "feature_effects",
+                    "block_comparison",
+                    "prediction_comparison",
+                    "prediction_agreement",
+                    "designed_effects",
+                    _PARAMETERS,
+                ],
+                [
+                    "intervention_curves_figure",
+                    "baseline_curves_figure",
+                    "acdc_figure",
+                    "feature_effects_figure",
+                    "block_comparison_figure",
+                    "predicted_difference_figure",
+                    "designed_effects_figure",
+                ],
+                name="draw_effects",
+            ),
+            node(
+                nodes.draw_circuit,
+                ["circuit", "circuit_edges", "circuit_steps", _PARAMETERS],
+                "circuit_figure",
+                name="draw_circuit",
             ),
         ]
     )

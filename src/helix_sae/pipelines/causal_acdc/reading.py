@@ -70,6 +70,11 @@ def pair(
     table: pd.DataFrame, designs: pd.DataFrame, parameters: CausalParameters
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Pairs of sequences, and the candidates that were left out with the reason for each."""
+    longest = parameters.pairs.max_length
+    if longest is not None:
+        short = table["sequence"].str.len() <= longest
+        LOGGER.info("pairs of sequences up to %d nt: %d of %d records", longest, int(short.sum()), len(table))
+        table, designs = table[short].reset_index(drop=True), designs[designs["source"].str.len() <= longest]
     pairs = _pairs(table, designs, parameters)
     LOGGER.info("%d pairs; left out: %s", len(pairs.table), pairs.counts().to_dict() or "none")
     return pairs.table, pairs.exclusions
@@ -107,18 +112,11 @@ def _fit(
 
 
 def _pairs(table: pd.DataFrame, designs: pd.DataFrame, parameters: CausalParameters) -> Pairs:
-    from helix_sae.causal.pairs import PairBounds, designed_pairs, named_pairs, natural_pairs
+    from helix_sae.causal.pairs import PairBounds, named_pairs, natural_pairs
 
     wanted = parameters.pairs
-    if wanted.source == "designed":
-        prepared = _designs_of(designs, table, parameters)
-        return designed_pairs(
-            prepared,
-            parameters.target,
-            splits=prepared["split"],
-            num_sequence_pairs=wanted.num_sequence_pairs,
-            seed=parameters.seed,
-        )
+    if wanted.source in ("designed", "edited"):
+        return _designed(table, designs, parameters)
     bounds = PairBounds(
         wanted.num_sequence_pairs,
         wanted.min_target_diff,
@@ -135,35 +133,29 @@ def _pairs(table: pd.DataFrame, designs: pd.DataFrame, parameters: CausalParamet
     return natural_pairs(table, parameters.target, bounds, splits=splits, reads=reads, seed=parameters.seed)
 
 
-def _designs_of(designs: pd.DataFrame, table: pd.DataFrame, parameters: CausalParameters) -> pd.DataFrame:
-    """The counterfactuals of this table's families, in the schema of the causal library."""
-    truth = f"true_difference_{parameters.target.removeprefix('functional_')}"
-    if truth not in designs.columns:
-        raise DataError(
-            f"The designed pairs have no column {truth!r}; choose another causal_acdc.target or "
-            "set causal_acdc.pairs.source to natural."
-        )
+def _designed(table: pd.DataFrame, designs: pd.DataFrame, parameters: CausalParameters) -> Pairs:
+    """The shipped counterfactuals of this table's families, or edits of the table's own sequences."""
+    from helix_sae.causal.designs import design_pairs
+    from helix_sae.causal.pairs import designed_pairs
+
+    wanted = parameters.pairs
+    made = wanted.source == "edited"
+    if made:
+        designs = design_pairs(table, n_per_kind=wanted.edits_per_kind, seed=parameters.seed)
+    cluster = "cluster" if "cluster" in designs.columns else "family"
     split_of = causal_split(table.drop_duplicates("cluster").set_index("cluster")["split"])
-    kept = designs[designs["family"].isin(split_of.index) & designs[truth].notna()]
-    if parameters.pairs.kinds is not None:
-        matched = kept["kind"].isin(parameters.pairs.kinds)
-        kept = kept[matched]
+    kept = designs[designs[cluster].isin(split_of.index)].reset_index(drop=True)
     if kept.empty:
         raise DataError(
             "None of the designed pairs belongs to a family of this mRNA table; they go with the demo records. "
-            "Set causal_acdc.pairs.source to natural or named."
+            "Set causal_acdc.pairs.source to edited, natural or named."
         )
-    return pd.DataFrame(
-        {
-            "pair_id": kept["pair_id"],
-            "source_sequence": kept["source"],
-            "target_sequence": kept["target"],
-            "cds_start": kept["cds_start"],
-            "cds_end": kept["cds_end"],
-            "kind": kept["kind"],
-            "is_sham": kept["role"] == "sham",
-            "cluster": kept["family"],
-            "true_difference": kept[truth],
-            "split": kept["family"].map(split_of),
-        }
-    ).reset_index(drop=True)
+    return designed_pairs(
+        kept,
+        parameters.target,
+        splits=kept[cluster].map(split_of),
+        kinds=wanted.kinds,
+        num_sequence_pairs=wanted.num_sequence_pairs,
+        difference_kind="expected" if made else "true",
+        seed=parameters.seed,
+    )

@@ -24,7 +24,14 @@ def train_mini(table: pd.DataFrame, parameters: PretrainingParameters) -> tuple[
     from helix_sae.helix.pretraining import pretrain
 
     trained = pretrain(_corpus(table, parameters), parameters.architecture, parameters.training)
-    return trained, trained.history
+    history = trained.history.assign(stage="main")
+    if parameters.finishing is not None:
+        mixture = _mixture(table, parameters.finishing.shares)
+        trained = pretrain(
+            _corpus(mixture, parameters), parameters.architecture, parameters.finishing.training, start=trained
+        )
+        history = pd.concat([history, trained.history.assign(stage="finishing")], ignore_index=True)
+    return trained, history
 
 
 def evaluate_mini(
@@ -86,6 +93,16 @@ def _corpus(table: pd.DataFrame, parameters: PretrainingParameters) -> Corpus:
             for t, track in zip(tokens, occupancy, strict=True)
         ],
     )
+
+
+def _mixture(table: pd.DataFrame, shares: dict[str, float]) -> pd.DataFrame:
+    """The first records of each source, as many as its share says; sources without a share are left out."""
+    parts = [
+        group.iloc[: round(shares[str(source)] * len(group))]
+        for source, group in table.groupby("source", sort=False)
+        if str(source) in shares
+    ]
+    return pd.concat(parts).sort_index().reset_index(drop=True)
 
 
 def _first_half_of_clusters(group: pd.DataFrame) -> np.ndarray:

@@ -9,11 +9,28 @@ from helix_sae.helix.pretraining import PretrainingOptions
 from helix_sae.mrna.tokens import CodonMarkers
 
 
+class FinishingParameters(BaseModel):
+    """A last stage on another mixture of the same records.
+
+    Attributes
+    ----------
+    shares : dict of str to float
+        Share of the records of each source that takes part.
+    training : PretrainingOptions
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    shares: dict[str, float]
+    training: PretrainingOptions
+
+
 class PretrainingParameters(BaseModel):
     """How ``helix_mini`` is built, trained and judged.
 
     Attributes
     ----------
+    finishing : FinishingParameters, optional
     phenotypes : list of str
         Columns of the training table that the phenotype head learns.
     markov_order : int
@@ -26,6 +43,7 @@ class PretrainingParameters(BaseModel):
 
     architecture: Architecture
     training: PretrainingOptions
+    finishing: FinishingParameters | None = None
     codon_markers: CodonMarkers = "cds"
     phenotypes: list[str] = Field(min_length=1)
     markov_order: int = Field(5, ge=0, le=7)

@@ -1,0 +1,193 @@
+"""Speed of SAE training steps, as multiples of the dense floor, and against sae-lens.
+
+The floor is five dense matrix products of the step's shape (encode, decode, gradients of codes, of decoder and of
+encoder). Floor, our step and the peer's run in turn, round after round; medians are reported. One JSON line a case:
+
+    python benchmarks/sae_training.py --peer-python ENV/bin/python
+
+Cases: ``l1_dense`` (half the codes active), ``l1_sparse`` (at most 40 active), ``topk``, ``batchtopk`` (k = 32), ``loop``
+(the whole of ``train_saes``, batches and history included, against its bare steps), ``four`` (four SAEs at once against one).
+AuxK is on in ``topk`` and ``batchtopk``; the line says how many features were dead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from saelens_peer import Peer
+from toy_activations import mixtures
+
+from helix_sae.sae import ArrayBatches, SaeConfig, SaeKey, estimate_scaling, parse_sae_config, train_saes
+from helix_sae.sae.learner import Learner
+from helix_sae.sae.workers import SERIAL, Workers, borrowed_threads
+
+CASES: dict[str, dict[str, Any]] = {
+    "l1_dense": {"architecture": "relu", "l1_coefficient": 1e-7, "sparsity_warmup_fraction": 0.0},
+    "l1_sparse": {"architecture": "relu", "l1_coefficient": 1e-2, "sparsity_warmup_fraction": 0.0},
+    "topk": {"architecture": "topk", "k": 32},
+    "batchtopk": {"architecture": "batchtopk", "k": 32},
+}
+SETTLE = {"l1_dense": 3, "l1_sparse": 400, "topk": 20, "batchtopk": 20}
+"""Steps before the clock starts; L1 becomes sparse only by learning."""
+
+
+def seconds(work: Callable[[], object], repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        work()
+    return (time.perf_counter() - start) / repeats
+
+
+def floor(n: int, d_in: int, d_sae: int) -> Callable[[], object]:
+    """The five matrix products, into memory that is there."""
+    x, rows, codes = torch.randn(n, d_in), torch.randn(d_sae, d_in), torch.randn(n, d_sae)
+    wide, narrow, weight = torch.empty(n, d_sae), torch.empty(n, d_in), torch.empty(d_sae, d_in)
+
+    def products() -> None:
+        torch.mm(x, rows.T, out=wide)
+        torch.mm(codes, rows, out=narrow)
+        torch.mm(x, rows.T, out=wide)
+        torch.mm(codes.T, x, out=weight)
+        torch.mm(codes.T, x, out=weight)
+
+    return products
+
+
+def learner(config: SaeConfig, x: Tensor, name: str = "a") -> Learner:
+    scaling = estimate_scaling(x[:65_536], name)
+    return Learner(SaeKey(name, "a"), config.resolve(x.shape[1]), scaling, n_steps=10_000, seed=0)
+
+
+def step_case(case: str, x: Tensor, batch: int, d_sae: int, rounds: int, repeats: int, peer: Peer) -> dict[str, Any]:
+    config = parse_sae_config({**CASES[case], "expansion_factor": d_sae / x.shape[1], "sparsity_warmup_fraction": 0.0}
+                              if case.startswith("l1") else {**CASES[case], "expansion_factor": d_sae / x.shape[1]})
+    one = learner(config, x)
+    z = one.scaling.apply(x)
+    turn = [0]
+    last: list[Any] = []
+    threads = torch.get_num_threads()
+    workers = Workers(threads) if threads > 1 else SERIAL
+
+    def step() -> None:
+        start = turn[0] * batch % (z.shape[0] - batch + 1)
+        turn[0] += 1
+        last[:] = [one.step(z[start : start + batch], workers)]
+
+    with borrowed_threads():
+        for _ in range(SETTLE[case]):
+            step()
+    products = floor(batch, x.shape[1], d_sae)
+    peer.start(case, x, batch, d_sae, SETTLE[case])
+    times: dict[str, list[float]] = {"floor": [], "ours": [], "peer": []}
+    for _ in range(rounds):
+        times["floor"].append(seconds(products, repeats))
+        with borrowed_threads():
+            times["ours"].append(seconds(step, repeats))
+        theirs = peer.time(repeats)
+        if theirs is not None:
+            times["peer"].append(theirs)
+    workers.close()
+    ours, base = statistics.median(times["ours"]), statistics.median(times["floor"])
+    theirs = statistics.median(times["peer"]) if times["peer"] else None
+    return {
+        "case": case,
+        "batch": batch,
+        "d_in": x.shape[1],
+        "d_sae": d_sae,
+        "l0": float(last[0].fired.sum()) / batch,
+        "dead_features": int(one.dead().sum()),
+        "floor_ms": 1e3 * base,
+        "step_ms": 1e3 * ours,
+        "multiple_of_floor": ours / base,
+        "vectors_per_second": batch / ours,
+        "peer": peer.describe(),
+        "peer_step_ms": None if theirs is None else 1e3 * theirs,
+        "peer_l0": peer.l0,
+        "times_as_fast_as_peer": None if theirs is None else theirs / ours,
+    }
+
+
+def loop_case(x: Tensor, batch: int, d_sae: int, rounds: int) -> dict[str, Any]:
+    """Share of the whole loop's time that its bare steps take."""
+    config = parse_sae_config({**CASES["topk"], "expansion_factor": d_sae / x.shape[1]})
+    n_steps = x.shape[0] // batch
+    threads = torch.get_num_threads()
+    workers = Workers(threads) if threads > 1 else SERIAL
+    bare, whole = [], []
+    for _ in range(rounds):
+        one = learner(config, x)
+        z = one.scaling.apply(x)
+        with borrowed_threads():
+            bare.append(
+                seconds(lambda: [one.step(part, workers) for part in z.split(batch)[:n_steps]], 1)  # noqa: B023
+            )
+        batches = ArrayBatches({"a": x[: n_steps * batch]}, batch, seed=0)
+        whole.append(seconds(lambda: train_saes(batches, {"a": config}), 1))  # noqa: B023
+    workers.close()
+    share = statistics.median(bare) / statistics.median(whole)
+    return {"case": "loop", "batch": batch, "d_sae": d_sae, "steps": n_steps, "share_of_bare_steps": share}
+
+
+def four_case(x: Tensor, batch: int, d_sae: int, rounds: int) -> dict[str, Any]:
+    """Cost of training four SAEs together, as a multiple of one."""
+    config = parse_sae_config({**CASES["topk"], "expansion_factor": d_sae / x.shape[1]})
+    n_steps = 2 * (x.shape[0] // batch)
+    sites = {f"site {i}": x for i in range(4)}
+    one, four = [], []
+    for _ in range(rounds):
+        for number, times in ((1, one), (4, four)):
+            arrays = dict(list(sites.items())[:number])
+            batches = ArrayBatches({site: a[: n_steps // 2 * batch] for site, a in arrays.items()}, batch, epochs=2)
+            times.append(seconds(lambda: train_saes(batches, {"a": config}), 1))  # noqa: B023
+    return {
+        "case": "four",
+        "batch": batch,
+        "d_sae": d_sae,
+        "one_ms": 1e3 * statistics.median(one) / n_steps,
+        "four_ms": 1e3 * statistics.median(four) / n_steps,
+        "four_over_one": statistics.median(four) / statistics.median(one),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", default=[*CASES, "loop", "four"])
+    parser.add_argument("--d-sae", nargs="+", type=int, default=[1024, 4096])
+    parser.add_argument("--d-in", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=4096)
+    parser.add_argument("--tokens", type=int, default=65_536)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5, help="steps a round")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--peer-python", help="interpreter of an environment with sae-lens")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    x = mixtures(options.tokens, options.d_in)
+    peer = Peer(options.peer_python, options.threads)
+    for d_sae in options.d_sae:
+        for case in options.cases:
+            if case == "loop":
+                line = loop_case(x, options.batch, d_sae, options.rounds)
+            elif case == "four":
+                line = four_case(x, options.batch, d_sae, options.rounds)
+            else:
+                line = step_case(case, x, options.batch, d_sae, options.rounds, options.repeats, peer)
+            line = {"benchmark": "sae_training", "torch": torch.__version__, "threads": options.threads, **line}
+            print(json.dumps(line), flush=True)
+    peer.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""How well the sparse autoencoders describe the activations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from helix_sae.figures.style import site_label
+from helix_sae.figures.training import feature_density, training_history
+from helix_sae.reporting.document import (
+    Block,
+    Column,
+    Prose,
+    ReportTable,
+    Section,
+    Statement,
+    Tile,
+    is_empty,
+    not_run,
+    picture,
+)
+from helix_sae.reporting.wording import count, fixed, number, percent
+
+KEY, TITLE = "autoencoders", "Sparse autoencoders"
+
+LOW_VARIANCE = 0.7
+"""Held-out explained variance below which a site's features are called a poor description of it."""
+MANY_DEAD = 0.5
+"""Share of dead features above which it is remarked upon."""
+
+
+def autoencoder_section(
+    metrics: pd.DataFrame | None,
+    history: pd.DataFrame | None,
+    densities: Mapping[str, np.ndarray] | None = None,
+    *,
+    chosen: str | None = None,
+) -> Section:
+    """Quality on held-out tokens, site by site.
+
+    Parameters
+    ----------
+    metrics : DataFrame or None
+        ``site, config, n_tokens, l0, mse, explained_variance, cosine, dead_share, dense_share, ...`` on held-out tokens.
+    history : DataFrame or None
+        Of the training: ``site, config, step, tokens, ...``.
+    densities : mapping of site to float (n_features,), optional
+        Share of tokens at which each feature is active, of the chosen configuration.
+    chosen : str, optional
+        The configuration that the analyses use; when absent, all are spoken of.
+    """
+    if metrics is None or metrics.empty:
+        return not_run(KEY, TITLE, "No autoencoder was trained.")
+    used = metrics if chosen is None else metrics[metrics["config"] == chosen]
+    used = metrics if used.empty else used
+    widths = {site: len(d) for site, d in (densities or {}).items()}
+    statements = [_site_statement(row, widths.get(str(row["site"]))) for row in used.to_dict("records")]
+    low = [str(s) for s in used.loc[used["explained_variance"] < LOW_VARIANCE, "site"]]
+    dead = [str(s) for s in used.loc[used["dead_share"] > MANY_DEAD, "site"]]
+    best, worst = used["explained_variance"].max(), used["explained_variance"].min()
+    statements.insert(
+        0,
+        Statement(
+            f"On held-out tokens the autoencoders explain {_span(worst, best)} of the variance of the activations, with "
+            f"{number(float(used['l0'].median()), 2)} active features a token (median over {count(len(used), 'site')}).",
+            "weak" if low else "finding",
+            headline=True,
+        ),
+    )
+    warnings = [
+        f"The autoencoder of {site_label(site)} explains less than {percent(LOW_VARIANCE)} of the variance: much of what the "
+        "model computes there is in the reconstruction error, not in the features."
+        for site in low
+    ]
+    warnings += [f"More than half of the features of {site_label(site)} never fire." for site in dead]
+    return Section(
+        KEY,
+        TITLE,
+        statements,
+        _blocks(metrics, history, densities, chosen),
+        {"sites": metrics, "chosen": chosen},
+        [Tile("Variance explained", _span(worst, best), "held-out tokens", weak=bool(low))],
+        warnings,
+    )
+
+
+def _span(low: float, high: float) -> str:
+    first, last = percent(float(low)), percent(float(high))
+    return first if first == last else f"{first.removesuffix(' %')} to {last}"
+
+
+def _site_statement(row: Mapping[str, object], width: int | None) -> Statement:
+    value = {str(k): v for k, v in row.items()}
+    variance, dead = float(value["explained_variance"]), float(value["dead_share"])  # type: ignore[arg-type]
+    of = f" of {width:,}" if width else ""
+    text = (
+        f"{site_label(str(value['site'])).capitalize()}: {percent(variance, 1)} of the variance with "
+        f"{number(float(value['l0']), 2)}{of} features active a token; {percent(dead, 1)} of the features are dead."  # type: ignore[arg-type]
+    )
+    return Statement(text, "weak" if variance < LOW_VARIANCE or dead > MANY_DEAD else "finding")
+
+
+def _blocks(
+    metrics: pd.DataFrame,
+    history: pd.DataFrame | None,
+    densities: Mapping[str, np.ndarray] | None,
+    chosen: str | None,
+) -> list[Block]:
+    columns = {
+        "explained_variance": ("Variance explained", 3),
+        "l0": ("L0", 1),
+        "cosine": ("Cosine", 3),
+        "dead_share": ("Dead", 3),
+        "dense_share": ("Dense", 3),
+        "decoder_similarity": ("Nearest decoder", 2),
+    }
+    present = {name: shown for name, shown in columns.items() if name in metrics}
+    several = metrics["config"].nunique() > 1
+    rows = [
+        [
+            str(row["site"]),
+            str(row["config"]) + (" (used)" if several and row["config"] == chosen else ""),
+            *(fixed(float(row[name]), decimals) for name, (_, decimals) in present.items()),
+        ]
+        for row in metrics.to_dict("records")
+    ]
+    table = ReportTable(
+        "Held-out quality of the autoencoders. L0: features active a token. Dense: share of features active at more than a "
+        "tenth of the tokens. Nearest decoder: mean cosine of each feature's direction with the one most like it.",
+        [
+            Column("Site", "code"),
+            Column("Configuration"),
+            *(Column(title, "number") for title, _ in present.values()),
+        ],
+        rows,
+    )
+    blocks: list[Block] = [table]
+    if history is not None and not is_empty(history):
+        blocks.append(
+            picture(
+                "figure-training",
+                "Training",
+                "What the autoencoders explain as they see more tokens; diamonds are held-out tokens.",
+                training_history(history, metrics),
+            )
+        )
+    if densities:
+        blocks += [
+            Prose(
+                "A feature that fires nearly everywhere says little about any place, and one that never fires says nothing; "
+                "what can be read lies in between."
+            ),
+            picture(
+                "figure-density",
+                "How often features fire",
+                "Share of tokens at which each feature is active.",
+                feature_density(densities),
+            ),
+        ]
+    return blocks

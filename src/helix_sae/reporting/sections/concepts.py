@@ -1,0 +1,217 @@
+"""Which features fire on which biological concepts, beside detectors that need no autoencoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from helix_sae.figures.metagene import metagene
+from helix_sae.figures.style import site_label
+from helix_sae.reporting.document import (
+    Block,
+    Column,
+    Prose,
+    ReportTable,
+    Section,
+    Statement,
+    Tile,
+    is_empty,
+    not_run,
+    picture,
+)
+from helix_sae.reporting.wording import MISSING, count, feature_name, fixed, listing, probability
+
+KEY, TITLE = "concepts", "Concepts, nucleotide by nucleotide"
+
+SAE = "sae"
+MARGIN = 0.02
+"""Differences of F1 below this are called equal."""
+_KINDS = {
+    "neurons": "neurons",
+    "pca": "principal components",
+    "random_model": "a model with random weights",
+    "1-mers": "single nucleotides",
+}
+
+
+def concept_section(
+    matches: pd.DataFrame | None,
+    baselines: pd.DataFrame | None,
+    warnings: pd.DataFrame | None = None,
+    profiles: pd.DataFrame | None = None,
+) -> Section:
+    """Best F1 of every concept by features and by each kind of baseline, on validation clusters.
+
+    Parameters
+    ----------
+    matches : DataFrame or None
+        ``site, feature, concept, f1, precision, recall, null_f1_95, p_value, ...``
+        (:func:`helix_sae.statistics.concept_matching.match_concepts`).
+    baselines : DataFrame or None
+        ``concept, kind, site, feature, discovery_f1, f1, ...`` of the best detector of each kind; SAE features are the
+        kind ``sae``.
+    warnings : DataFrame or None
+        ``concept, warning, detail`` of concepts left out.
+    profiles : DataFrame or None
+        ``landmark, site, feature, name, position, mean, standard_error, n_sequences``.
+    """
+    if matches is None or matches.empty or baselines is None or baselines.empty:
+        return not_run(KEY, TITLE, "Features were not matched with concepts.")
+    best = compare_kinds(matches, baselines)
+    ahead = best[best["f1"] > best["rival_f1"] + MARGIN]
+    behind = best[best["rival_f1"] > best["f1"] + MARGIN]
+    statements = [_best(best), _against_rivals(best, ahead, behind)]
+    left_out = _left_out(warnings)
+    return Section(
+        KEY,
+        TITLE,
+        [*statements, *left_out],
+        _blocks(best, baselines, profiles),
+        {
+            "n_concepts": len(best),
+            "n_ahead_of_baselines": len(ahead),
+            "n_behind_baselines": len(behind),
+            "best": best,
+            "not_matched": [] if warnings is None else warnings,
+        },
+        [
+            Tile(
+                "Best concept",
+                f"F1 {fixed(float(best['f1'].max()))}",
+                _words(str(best.loc[best["f1"].idxmax(), "concept"])),
+            )
+        ],
+    )
+
+
+def compare_kinds(matches: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
+    """One row a concept: the best SAE feature (chosen on discovery) and the best detector of another kind.
+
+    Returns
+    -------
+    DataFrame
+        ``concept, site, feature, f1, precision, recall, null_f1_95, p_value, rival, rival_f1``, best first.
+    """
+    own = baselines[baselines["kind"] == SAE][["concept", "site", "feature", "f1"]].astype(
+        {"feature": "int64"}
+    )
+    details = matches[["concept", "site", "feature", "precision", "recall", "null_f1_95", "p_value"]]
+    table = own.merge(
+        details.astype({"feature": "int64"}).drop_duplicates(["concept", "site", "feature"]),
+        on=["concept", "site", "feature"],
+        how="left",
+    )
+    others = baselines[baselines["kind"] != SAE].sort_values("f1", ascending=False, kind="stable")
+    rivals = others.drop_duplicates("concept")[["concept", "kind", "f1"]]
+    table = table.merge(rivals.rename(columns={"kind": "rival", "f1": "rival_f1"}), on="concept", how="left")
+    return table.sort_values("f1", ascending=False, kind="stable", ignore_index=True)
+
+
+def _words(concept: str) -> str:
+    return concept.replace("_", " ")
+
+
+def _rival(kind: object) -> str:
+    return _KINDS.get(str(kind), str(kind).replace("_", " "))
+
+
+def _best(best: pd.DataFrame) -> Statement:
+    named = [
+        f"{_words(str(row['concept']))} {fixed(row['f1'])} ({feature_name(site_label(str(row['site'])), row['feature'])})"
+        for row in best.head(4).to_dict("records")
+    ]
+    return Statement(f"Best F1 on held-out families: {listing(named)}.", headline=True)
+
+
+def _against_rivals(best: pd.DataFrame, ahead: pd.DataFrame, behind: pd.DataFrame) -> Statement:
+    compared = best[best["rival_f1"].notna()]
+    if compared.empty:
+        return Statement("No other detectors were compared.", "absent")
+    equal = len(compared) - len(ahead) - len(behind)
+    text = (
+        f"Of {count(len(compared), 'concept')}, a single SAE feature detects {len(ahead)} better than the best neuron, "
+        f"component or k-mer, {equal} about as well (within {fixed(MARGIN)}), and {len(behind)} worse."
+    )
+    if len(ahead) <= len(behind):
+        text += " For reading concepts off single units, the features are no better than the baselines."
+    return Statement(text, "finding" if len(ahead) > len(behind) else "weak", headline=True)
+
+
+def _left_out(warnings: pd.DataFrame | None) -> list[Statement]:
+    if warnings is None or warnings.empty:
+        return []
+    names = sorted({_words(str(c)) for c in warnings["concept"]})
+    shown = listing(names) if len(names) <= 12 else f"{', '.join(names[:12])} and {len(names) - 12} more"
+    return [Statement(f"Too rare in these sequences to be matched: {shown}.", "absent")]
+
+
+def _blocks(best: pd.DataFrame, baselines: pd.DataFrame, profiles: pd.DataFrame | None) -> list[Block]:
+    kinds = [str(k) for k in dict.fromkeys(baselines["kind"]) if k != SAE]
+    f1 = baselines.drop_duplicates(["concept", "kind"]).pivot_table(
+        index="concept", columns="kind", values="f1"
+    )
+    rows = [
+        [
+            _words(str(row["concept"])),
+            feature_name(str(row["site"]), row["feature"]),
+            fixed(row["f1"]),
+            fixed(row["precision"]),
+            fixed(row["recall"]),
+            *(_cell(f1, str(row["concept"]), kind) for kind in kinds),
+            fixed(row["null_f1_95"]),
+            probability(row["p_value"]),
+        ]
+        for row in best.to_dict("records")
+    ]
+    blocks: list[Block] = [
+        Prose(
+            "Precision is counted per nucleotide; recall per nucleotide for regions and codons, per instance for elements. "
+            "Threshold and detector were chosen on the discovery families. Shifted: the F1 that 95 % of circular shifts of the "
+            "labels within their region stay below."
+        ),
+        ReportTable(
+            "The best SAE feature for each concept, and the F1 of the best detector of every other kind.",
+            [
+                Column("Concept"),
+                Column("Feature", "code"),
+                Column("F1", "number"),
+                Column("Precision", "number"),
+                Column("Recall", "number"),
+                *(Column(_heading(kind), "number") for kind in kinds),
+                Column("Shifted", "number"),
+                Column("p", "number"),
+            ],
+            rows,
+        ),
+    ]
+    if profiles is not None and not is_empty(profiles):
+        blocks.append(
+            picture(
+                "figure-metagene",
+                "Activation around start and stop codon",
+                "Mean activation by position; codons of the coding region are shaded by turns.",
+                _draw_profiles(profiles),
+            )
+        )
+    return blocks
+
+
+def _heading(kind: str) -> str:
+    return {"neurons": "Neuron", "pca": "PCA", "random_model": "Random weights"}.get(
+        kind, kind.replace("_", " ")
+    )
+
+
+def _cell(f1: pd.DataFrame, concept: str, kind: str) -> str:
+    if concept not in f1.index or kind not in f1.columns:
+        return MISSING
+    return fixed(float(np.asarray(f1.loc[concept, kind], dtype=float)))
+
+
+def _draw_profiles(profiles: pd.DataFrame) -> Any:
+    numbers = {str(name): i for i, name in enumerate(profiles["name"].unique())}
+    numbered = profiles.assign(feature=profiles["name"].map(numbers))
+    by_landmark = {str(name): part for name, part in numbered.groupby("landmark", sort=True)}
+    return metagene(by_landmark, names={i: name for name, i in numbers.items()})

@@ -1,0 +1,254 @@
+"""The read-out, the pairs, and how well differences are predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from helix_sae.figures.causal_effects import predicted_difference
+from helix_sae.figures.style import property_label
+from helix_sae.reporting.document import (
+    Block,
+    Column,
+    ReportTable,
+    Section,
+    Statement,
+    Tile,
+    is_empty,
+    not_run,
+    picture,
+    truth,
+)
+from helix_sae.reporting.wording import count, fixed, interval, listing, number, percent
+
+KEY, TITLE = "prediction", "The read-out and its pairs"
+
+_METRICS = {"r2": "R²", "auc": "AUC"}
+_KINDS = {
+    "ridge": "A ridge regression on the pooled embedding",
+    "logistic": "A logistic regression on the pooled embedding",
+    "mlp": "A small neural network on the pooled embedding",
+    "head": "The model's own phenotype head",
+}
+
+
+def prediction_section(
+    probe_metrics: pd.DataFrame | None,
+    pairs: pd.DataFrame | None,
+    exclusions: pd.DataFrame | None,
+    agreement: pd.DataFrame | None,
+    comparison: pd.DataFrame | None = None,
+) -> Section:
+    """Strength of the probe, number of pairs, and the rank correlation of predicted and known differences.
+
+    Parameters
+    ----------
+    probe_metrics : DataFrame or None
+        One row: ``target, kind, metric, out_of_fold, heldout, n_heldout, n_clusters_heldout, floor``.
+    pairs : DataFrame or None
+        ``split, kind, is_sham, cluster, difference, difference_kind``.
+    exclusions : DataFrame or None
+        ``source_id, target_id, reason``.
+    agreement : DataFrame or None
+        ``split, has_indel, n_pairs, n_clusters, spearman, low, high, pearson, sign_agreement``.
+    comparison : DataFrame or None
+        One row a pair: ``predicted_difference, difference, split, is_sham``.
+    """
+    if probe_metrics is None or probe_metrics.empty:
+        return not_run(KEY, TITLE, "No read-out was fitted, so no intervention could be judged.")
+    probe = {str(k): v for k, v in probe_metrics.iloc[0].items()}
+    weak_probe = float(probe["heldout"]) < float(probe["floor"]) if "floor" in probe else False
+    warnings = []
+    if weak_probe:
+        warnings.append(
+            f"The read-out is below its floor ({fixed(probe['floor'])}): the interventions below say what moves a prediction "
+            "that is hardly right to begin with."
+        )
+    statements = [_probe(probe, weak_probe)]
+    blocks: list[Block] = []
+    held = _heldout(agreement)
+    if pairs is None or pairs.empty:
+        statements.append(Statement("No pairs of sequences were formed.", "absent", headline=True))
+    else:
+        statements += [_pairs(pairs), *_excluded(exclusions)]
+    if held is None:
+        statements.append(Statement("Predicted and known differences were not compared.", "absent"))
+    else:
+        statement, warning = _agreement(held, str(probe["target"]), _difference_kind(pairs))
+        statements.append(statement)
+        warnings += warning
+    if agreement is not None and not is_empty(agreement):
+        blocks.append(_agreement_table(agreement))
+    if comparison is not None and not is_empty(comparison):
+        blocks.append(
+            picture(
+                "figure-differences",
+                "Predicted and known differences",
+                "Each point is a pair of sequences. On the dashed line the two agree.",
+                predicted_difference(comparison, target=str(probe["target"]), agreement=agreement),
+            )
+        )
+    metric = _METRICS.get(str(probe["metric"]), str(probe["metric"]))
+    return Section(
+        KEY,
+        TITLE,
+        statements,
+        blocks,
+        _numbers(probe, pairs, exclusions, agreement, weak_probe),
+        [
+            Tile(
+                f"Read-out of {property_label(str(probe['target']))}",
+                f"{metric} {fixed(float(probe['heldout']))}",
+                "held-out families",
+                weak=weak_probe,
+            ),
+            *(
+                [
+                    Tile(
+                        "Predicted against known",
+                        f"ρ {fixed(float(held['spearman']))}",
+                        f"{interval(held['low'], held['high'])}, {int(held['n_pairs'])} held-out pairs",
+                        weak=not float(held["low"]) > 0,
+                    )
+                ]
+                if held is not None
+                else []
+            ),
+        ],
+        warnings,
+    )
+
+
+def _probe(probe: Mapping[str, Any], weak: bool) -> Statement:
+    metric = _METRICS.get(str(probe["metric"]), str(probe["metric"]))
+    text = (
+        f"{_KINDS.get(str(probe['kind']), str(probe['kind']))} predicts {property_label(str(probe['target']))} with {metric} = "
+        f"{fixed(float(probe['heldout']), 3)} on {count(int(probe['n_heldout']), 'sequence')} of "
+        f"{count(int(probe['n_clusters_heldout']), 'held-out family', 'held-out families')}"
+    )
+    if probe["kind"] != "head":
+        text += f" ({fixed(float(probe['out_of_fold']), 3)} out of fold on those it was fitted on)"
+    if "floor" in probe:
+        text += f"; the floor is {fixed(float(probe['floor']))}" + (
+            ", which it does not reach." if weak else "."
+        )
+    else:
+        text += "."
+    return Statement(text, "weak" if weak else "finding", headline=True)
+
+
+def _pairs(pairs: pd.DataFrame) -> Statement:
+    sham = truth(pairs["is_sham"])
+    kinds = pairs["kind"][~sham].astype(str).value_counts()
+    parts = pairs["split"].astype(str).value_counts()
+    text = (
+        f"{count(len(pairs), 'pair')} of sequences from {count(int(pairs['cluster'].nunique()), 'family', 'families')} "
+        f"({int(parts.get('discovery', 0)):,} for discovery, {int(parts.get('heldout', 0)):,} held out)"
+    )
+    if sham.any():
+        text += f", {int(sham.sum()):,} of them shams"
+    if len(kinds) > 1:
+        named = [f"{n:,} {kind}".replace("_", " ") for kind, n in kinds.items()]
+        text += f"; kinds: {listing(named)}"
+    return Statement(text + ".", headline=True)
+
+
+def _excluded(exclusions: pd.DataFrame | None) -> list[Statement]:
+    if exclusions is None or exclusions.empty:
+        return [Statement("No candidate pair was left out.")]
+    reasons = exclusions["reason"].value_counts()
+    named = listing([f"{n:,} {reason}" for reason, n in reasons.items()])
+    return [Statement(f"{count(len(exclusions), 'candidate')} left out: {named}.")]
+
+
+def _difference_kind(pairs: pd.DataFrame | None) -> str:
+    """How the differences are known: ``measured``, ``true`` ..."""
+    if pairs is None or pairs.empty or "difference_kind" not in pairs:
+        return "known"
+    kinds = [str(k) for k in pairs["difference_kind"].dropna().unique()]
+    return kinds[0] if len(kinds) == 1 else "known"
+
+
+def _heldout(agreement: pd.DataFrame | None) -> dict[str, Any] | None:
+    """The row of the held-out pairs without indels; with them if there are no others."""
+    if agreement is None or agreement.empty:
+        return None
+    held = agreement[agreement["split"] == "heldout"]
+    if held.empty:
+        return None
+    ordered = held.assign(_indel=truth(held["has_indel"])).sort_values("_indel", kind="stable")
+    return {str(k): v for k, v in ordered.iloc[0].items()}
+
+
+def _agreement(held: Mapping[str, Any], target: str, kind: str) -> tuple[Statement, list[str]]:
+    rho, low, high = (float(held[name]) for name in ("spearman", "low", "high"))
+    label = property_label(target)
+    if not np.isfinite(rho):
+        text = f"Too few held-out pairs to correlate predicted with {kind} differences of {label}."
+        return Statement(text, "weak", headline=True), [text]
+    text = (
+        f"Over {count(int(held['n_pairs']), 'held-out pair')} of {count(int(held['n_clusters']), 'family', 'families')}, "
+        f"predicted and {kind} differences of {label} correlate with Spearman's ρ = {fixed(rho)} {interval(low, high)}; "
+        f"they agree in sign in {percent(float(held['sign_agreement']))}."
+    )
+    if not low > 0:
+        warning = (
+            f"The interval of the correlation between predicted and {kind} differences includes zero: there is no evidence "
+            "that the read-out tells these pairs apart."
+        )
+        return Statement(text + " The interval includes zero.", "weak", headline=True), [warning]
+    return Statement(text, headline=True), []
+
+
+def _agreement_table(agreement: pd.DataFrame) -> ReportTable:
+    rows = [
+        [
+            {"heldout": "held out"}.get(str(row["split"]), str(row["split"])),
+            "with indels" if indel else "substitutions only",
+            number(int(row["n_pairs"])),
+            number(int(row["n_clusters"])),
+            fixed(row["spearman"]),
+            interval(row["low"], row["high"]),
+            fixed(row["pearson"]),
+            percent(row["sign_agreement"]),
+        ]
+        for row, indel in zip(agreement.to_dict("records"), truth(agreement["has_indel"]), strict=True)
+    ]
+    return ReportTable(
+        "Predicted against known differences; shams left out, intervals resample families.",
+        [
+            Column("Pairs"),
+            Column("Edits"),
+            Column("n", "number"),
+            Column("Families", "number"),
+            Column("Spearman", "number"),
+            Column("95 % interval", "number"),
+            Column("Pearson", "number"),
+            Column("Same sign", "number"),
+        ],
+        rows,
+    )
+
+
+def _numbers(
+    probe: Mapping[str, Any],
+    pairs: pd.DataFrame | None,
+    exclusions: pd.DataFrame | None,
+    agreement: pd.DataFrame | None,
+    weak: bool,
+) -> dict[str, Any]:
+    numbers: dict[str, Any] = {"probe": {**probe, "below_floor": weak}}
+    if pairs is not None and len(pairs):
+        numbers["pairs"] = {
+            "n": len(pairs),
+            "n_sham": int(truth(pairs["is_sham"]).sum()),
+            "n_clusters": int(pairs["cluster"].nunique()),
+            "splits": pairs["split"].astype(str).value_counts().to_dict(),
+            "kinds": pairs["kind"].astype(str).value_counts().to_dict(),
+        }
+    numbers["exclusions"] = {} if exclusions is None else exclusions["reason"].value_counts().to_dict()
+    numbers["agreement"] = [] if agreement is None else agreement
+    return numbers

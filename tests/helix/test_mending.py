@@ -1,0 +1,236 @@
+"""helical's defects are found by behaviour, and the mended network is the one that its modules describe."""
+
+from __future__ import annotations
+
+import logging
+from types import MethodType
+
+import numpy as np
+import pytest
+import torch
+from helix_twin import LAYERS, random_ids, tiny_network, twin_hidden, twin_mixer
+
+from helix_sae.helix import forward
+from helix_sae.helix.diagnosis import Defects, diagnose
+from helix_sae.helix.linear import has_onednn, linear
+from helix_sae.helix.mending import mend
+from helix_sae.helix.upstream import import_modeling
+
+
+def test_helical_has_the_three_defects():
+    assert diagnose(import_modeling().HelixmRNAPretrainedModel) == Defects(True, True, True)
+
+
+def test_a_class_that_is_right_is_found_right():
+    modeling = import_modeling()
+
+    class Right(modeling.HelixmRNAPretrainedModel):
+        def __init__(self, config):
+            super().__init__(config)
+            for module in self.modules():
+                if isinstance(module, modeling.Mamba2Mixer):
+                    module.forward = MethodType(forward.mixer_forward, module)
+
+    Right.forward = forward.chained_forward
+    found = diagnose(Right)
+    assert found == Defects(False, False, False)
+    assert not found.any()
+    assert found.describe() == "no defect"
+
+
+def test_each_defect_is_found_by_itself():
+    modeling = import_modeling()
+
+    class Chained(modeling.HelixmRNAPretrainedModel):
+        """Right but for the mixers' scan."""
+
+    Chained.forward = forward.chained_forward
+    assert diagnose(Chained) == Defects(False, True, False)
+
+    class Scanning(modeling.HelixmRNAPretrainedModel):
+        """Right in the mixers but for the mask, which a mixer by itself ignores."""
+
+        def __init__(self, config):
+            super().__init__(config)
+            self.layers[0].mixer.forward = MethodType(forward.mixer_forward, self.layers[0].mixer)
+
+    assert diagnose(Scanning) == Defects(True, False, True)
+
+
+def test_diagnosing_leaves_the_random_state_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    diagnose(import_modeling().HelixmRNAPretrainedModel)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_mending_is_said_once_and_changes_no_weight(caplog: pytest.LogCaptureFixture):
+    modeling = import_modeling()
+    network = modeling.HelixmRNAPretrainedModel(tiny_network().config).eval()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with caplog.at_level(logging.INFO, logger="helix_sae"):
+        first = mend(network)
+        again = mend(network)
+    lines = [r.getMessage() for r in caplog.records if r.name.startswith("helix_sae")]
+    assert len(lines) == 1
+    assert first.describe() in lines[0]
+    assert first == again
+    after = network.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("n_groups", [1, 2])
+@pytest.mark.parametrize("layers", [LAYERS, "M+M+M+M*+", "MM", "*M"])
+def test_the_mended_network_equals_its_modules_chained_by_hand(layers: str, n_groups: int):
+    network, ids = tiny_network(layers, n_groups=n_groups), random_ids(2, 21)
+    found = network(input_ids=ids).last_hidden_state
+    torch.testing.assert_close(found.double(), twin_hidden(network, ids), rtol=1e-5, atol=1e-5)
+
+
+def test_a_mixer_past_the_chunk_equals_the_plain_recurrence():
+    mixer = tiny_network("M").layers[0].mixer
+    x = torch.randn(1, 270, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(mixer(x).double(), twin_mixer(mixer, x.double()), rtol=1e-5, atol=1e-5)
+
+
+def test_the_first_nucleotide_changes_the_last_embedding():
+    network, ids = tiny_network(), random_ids(1, 30)
+    changed = ids.clone()
+    changed[0, 0] = 7 + (ids[0, 0] - 6) % 4
+    difference = (network(input_ids=ids)[0] - network(input_ids=changed)[0]).abs()
+    assert difference[0, -1].max() > 1e-4
+
+
+def test_nothing_before_a_change_moves():
+    network, ids = tiny_network(), random_ids(2, 30)
+    changed = ids.clone()
+    changed[:, 17] = 7 + (ids[:, 17] - 6) % 4
+    before, after = network(input_ids=ids)[0], network(input_ids=changed)[0]
+    assert torch.equal(before[:, :17], after[:, :17])
+    assert not torch.allclose(before[:, 17], after[:, 17])
+
+
+def test_noise_in_the_first_mixer_reaches_the_output():
+    network, ids = tiny_network(), random_ids(2, 12)
+    clean = network(input_ids=ids)[0]
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
+    handle = network.layers[0].mixer.register_forward_hook(lambda _m, _i, out: out + noise)
+    noisy = network(input_ids=ids)[0]
+    handle.remove()
+    assert (noisy - clean).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("padded_side", ["left", "right"])
+def test_padding_changes_nothing(padded_side: str):
+    network, ids = tiny_network(), random_ids(1, 14)
+    alone = network(input_ids=ids)[0]
+    left, right = (5, 0) if padded_side == "left" else (0, 5)
+    padded = torch.nn.functional.pad(ids, (left, right), value=1)
+    batch = torch.cat([padded, random_ids(1, 19, seed=1)])
+    mask = (torch.arange(19) >= left) & (torch.arange(19) < 14 + left)
+    together = network(input_ids=batch, attention_mask=torch.stack([mask.long(), torch.ones(19).long()]))[0]
+    torch.testing.assert_close(together[0, left : left + 14], alone[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(together[1], network(input_ids=batch[1:])[0][0], rtol=1e-5, atol=1e-5)
+
+
+def test_upstream_outputs_are_all_there():
+    network, ids = tiny_network(), random_ids(2, 9)
+    output = network(input_ids=ids, output_hidden_states=True, return_dict=True)
+    assert len(output.hidden_states) == len(LAYERS) + 1
+    assert torch.equal(output.hidden_states[-1], output.last_hidden_state)
+    as_tuple = network(input_ids=ids, output_hidden_states=True, return_dict=False)
+    assert torch.equal(as_tuple[0], output[0])
+    assert len(as_tuple[1]) == len(LAYERS) + 1
+    from_embeddings = network(inputs_embeds=network.embeddings(ids))[0]
+    assert torch.equal(from_embeddings, output[0])
+
+
+def test_attentions_are_causal_weights_and_do_not_change_the_result():
+    network, ids = tiny_network(), random_ids(2, 9)
+    output = network(input_ids=ids, output_attentions=True)
+    (weights,) = output.attentions
+    assert weights.shape == (2, 4, 9, 9)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 9))
+    assert weights.triu(1).abs().max() == 0
+    torch.testing.assert_close(output.last_hidden_state, network(input_ids=ids)[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"input_ids": random_ids(1, 3), "inputs_embeds": torch.zeros(1, 3, 16)},
+        {"input_ids": random_ids(1, 3), "use_cache": True},
+    ],
+)
+def test_impossible_calls_are_refused(arguments: dict):
+    with pytest.raises(ValueError, match="Give exactly one|cache"):
+        tiny_network("M")(**arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_precisions(dtype: torch.dtype):
+    network, ids = tiny_network("M+M*+"), random_ids(2, 40)
+    exact = twin_hidden(network, ids)
+    tolerance = {"rtol": 1e-6, "atol": 1e-6} if dtype == torch.float64 else {"rtol": 0.2, "atol": 0.2}
+    found = network.to(dtype)(input_ids=ids)[0]
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), exact, **tolerance)
+
+
+def test_the_network_can_be_trained():
+    network, ids = tiny_network().train().requires_grad_(True), random_ids(2, 20)
+    network(input_ids=ids)[0].square().sum().backward()
+    without = [name for name, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert without == []
+
+
+def test_hooks_on_inner_modules_see_what_upstream_would_show():
+    """In-place arithmetic must not reach what a hook was given."""
+    network, ids = tiny_network(), random_ids(2, 20)
+    seen: dict[str, torch.Tensor] = {}
+    copies: dict[str, torch.Tensor] = {}
+
+    def record(name: str):
+        def hook(_module, _inputs, output):
+            tensor = output[0] if isinstance(output, tuple) else output
+            seen[name], copies[name] = tensor, tensor.clone()
+
+        return hook
+
+    for name, module in network.named_modules():
+        if name:
+            module.register_forward_hook(record(name))
+    with torch.no_grad():
+        network(input_ids=ids)
+    changed = [name for name, tensor in seen.items() if not torch.equal(tensor, copies[name])]
+    assert changed == []
+    assert {"layers.0.mixer.in_proj", "layers.1.feed_forward.gate_proj", "layers.1.feed_forward.act_fn"} <= set(seen)
+    assert seen["layers.1.feed_forward.gate_proj"].shape == (2, 20, 64)
+
+
+def test_linear_products_do_not_depend_on_the_way():
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(*s, generator=generator) for s in ((3, 7, 33), (21, 33), (21,)))
+    for b in (None, bias):
+        expected = torch.nn.functional.linear(x, weight, b)
+        torch.testing.assert_close(linear(x, weight, b), expected, rtol=1e-6, atol=1e-5)
+        torch.testing.assert_close(linear(x.transpose(0, 1), weight, b), expected.transpose(0, 1), rtol=1e-6, atol=1e-5)
+    assert linear(x[:0], weight).shape == (0, 7, 21)
+    assert linear(x.requires_grad_(), weight).requires_grad
+    assert linear(x.double(), weight.double()).dtype == torch.float64
+
+
+def test_onednn_is_used_where_torch_has_it():
+    assert has_onednn() == torch.backends.mkldnn.is_available()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_equals_cpu():
+    network, ids = tiny_network(), random_ids(3, 300)
+    on_cpu = network(input_ids=ids)[0]
+    on_gpu = network.cuda()(input_ids=ids.cuda())[0].cpu()
+    np.testing.assert_allclose(on_gpu.numpy(), on_cpu.numpy(), rtol=1e-3, atol=1e-3)
