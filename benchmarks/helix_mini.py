@@ -35,18 +35,24 @@ CODING = "AUGGGCGAA"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", type=Path, default=ROOT / "data/06_models/helix_mini")
     parser.add_argument("--real", type=Path, help="CSV with columns utr, mrl")
     options = parser.parse_args()
     model = load_helix(options.model)
     parameters = PretrainingParameters(**_parameters("pretraining"))
-    untrained = HelixModel(build_network(parameters.architecture, seed=12345), fingerprint="random", heads=None)
+    untrained = HelixModel(
+        build_network(parameters.architecture, seed=12345), fingerprint="random", heads=None
+    )
     training, heldout = simulate_pretraining(SimulationParameters(**_parameters("simulation")))
     _language(model, training, heldout, parameters.markov_order)
     for kind, group in heldout.groupby("source"):
         codes, _ = pd.factorize(group["cluster"])
-        _read_outs(model, untrained, group, "functional_mrl", codes % 2 == 0, f"simulated {kind}, noiseless MRL")
+        _read_outs(
+            model, untrained, group, "functional_mrl", codes % 2 == 0, f"simulated {kind}, noiseless MRL"
+        )
     for name in ("functional_te", "functional_half_life"):
         group = heldout[heldout[name].notna()]
         codes, _ = pd.factorize(group["cluster"])
@@ -69,11 +75,20 @@ def _language(model: HelixModel, training: pd.DataFrame, heldout: pd.DataFrame, 
 def _real(model: HelixModel, untrained: HelixModel, path: Path) -> None:
     raw = pd.read_csv(path)
     utr = raw["utr"].str.replace("T", "U")
-    table = pd.DataFrame({"sequence": utr + CODING, "cds_start": utr.str.len(), "cds_end": pd.NA, "mrl": raw["mrl"]})
+    table = pd.DataFrame(
+        {"sequence": utr + CODING, "cds_start": utr.str.len(), "cds_end": pd.NA, "mrl": raw["mrl"]}
+    )
     half = np.random.default_rng(0).permutation(len(table)) < len(table) // 2
-    _read_outs(model, untrained, table, "mrl", half, "real random 5'UTRs, measured MRL (refitted on the other half)")
+    _read_outs(
+        model, untrained, table, "mrl", half, "real random 5'UTRs, measured MRL (refitted on the other half)"
+    )
     predicted = mean_ribosome_load(table["sequence"].tolist(), table["cds_start"].tolist())
-    formula = linear_r2(predicted[half, None], table["mrl"][half].to_numpy(), predicted[~half, None], table["mrl"][~half].to_numpy())
+    formula = linear_r2(
+        predicted[half, None],
+        table["mrl"][half].to_numpy(),
+        predicted[~half, None],
+        table["mrl"][~half].to_numpy(),
+    )
     _say(case="real random 5'UTRs: the simulator's own formula", r2=formula, n=int((~half).sum()))
 
 
@@ -83,8 +98,16 @@ def _read_outs(
     """Held-out R2 of a linear read-out of each embedding, fitted on one half and judged on the other."""
     tokens = tokenize_table(table)
     y = table[target].to_numpy(dtype=float)
-    inputs = {"helix_mini": model.embed(tokens), "random_weights": untrained.embed(tokens), "3-mers": _kmers(table)}
-    _say(case=case, **{name: linear_r2(x[half], y[half], x[~half], y[~half]) for name, x in inputs.items()}, n=int((~half).sum()))
+    inputs = {
+        "helix_mini": model.embed(tokens),
+        "random_weights": untrained.embed(tokens),
+        "3-mers": _kmers(table),
+    }
+    _say(
+        case=case,
+        **{name: linear_r2(x[half], y[half], x[~half], y[~half]) for name, x in inputs.items()},
+        n=int((~half).sum()),
+    )
 
 
 def _kmers(table: pd.DataFrame, k: int = 3) -> np.ndarray:

@@ -70,9 +70,14 @@ def learner(config: SaeConfig, x: Tensor, name: str = "a") -> Learner:
     return Learner(SaeKey(name, "a"), config.resolve(x.shape[1]), scaling, n_steps=10_000, seed=0)
 
 
-def step_case(case: str, x: Tensor, batch: int, d_sae: int, rounds: int, repeats: int, peer: Peer) -> dict[str, Any]:
-    config = parse_sae_config({**CASES[case], "expansion_factor": d_sae / x.shape[1], "sparsity_warmup_fraction": 0.0}
-                              if case.startswith("l1") else {**CASES[case], "expansion_factor": d_sae / x.shape[1]})
+def step_case(
+    case: str, x: Tensor, batch: int, d_sae: int, rounds: int, repeats: int, peer: Peer
+) -> dict[str, Any]:
+    config = parse_sae_config(
+        {**CASES[case], "expansion_factor": d_sae / x.shape[1], "sparsity_warmup_fraction": 0.0}
+        if case.startswith("l1")
+        else {**CASES[case], "expansion_factor": d_sae / x.shape[1]}
+    )
     one = learner(config, x)
     z = one.scaling.apply(x)
     turn = [0]
@@ -149,7 +154,9 @@ def four_case(x: Tensor, batch: int, d_sae: int, rounds: int) -> dict[str, Any]:
     for _ in range(rounds):
         for number, times in ((1, one), (4, four)):
             arrays = dict(list(sites.items())[:number])
-            batches = ArrayBatches({site: a[: n_steps // 2 * batch] for site, a in arrays.items()}, batch, epochs=2)
+            batches = ArrayBatches(
+                {site: a[: n_steps // 2 * batch] for site, a in arrays.items()}, batch, epochs=2
+            )
             times.append(seconds(lambda: train_saes(batches, {"a": config}), 1))  # noqa: B023
     return {
         "case": "four",
@@ -162,7 +169,9 @@ def four_case(x: Tensor, batch: int, d_sae: int, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cases", nargs="+", default=[*CASES, "loop", "four"])
     parser.add_argument("--d-sae", nargs="+", type=int, default=[1024, 4096])
     parser.add_argument("--d-in", type=int, default=256)
@@ -184,7 +193,12 @@ def main() -> None:
                 line = four_case(x, options.batch, d_sae, options.rounds)
             else:
                 line = step_case(case, x, options.batch, d_sae, options.rounds, options.repeats, peer)
-            line = {"benchmark": "sae_training", "torch": torch.__version__, "threads": options.threads, **line}
+            line = {
+                "benchmark": "sae_training",
+                "torch": torch.__version__,
+                "threads": options.threads,
+                **line,
+            }
             print(json.dumps(line), flush=True)
     peer.close()
 

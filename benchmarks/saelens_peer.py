@@ -54,7 +54,9 @@ class Peer:
         """Seconds a step, over ``repeats`` steps."""
         return None if self.process is None else self._ask(verb="time", repeats=repeats)["seconds"]
 
-    def superposition(self, name: str, frequencies: str, seeds: list[int], steps: int) -> dict[str, Any] | str:
+    def superposition(
+        self, name: str, frequencies: str, seeds: list[int], steps: int
+    ) -> dict[str, Any] | str:
         """MMCS on the toy benchmark, mean over seeds."""
         if self.process is None:
             return self.version

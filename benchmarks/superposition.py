@@ -46,7 +46,11 @@ def ours(config: SaeConfig, frequencies: str, seed: int, steps: int | None) -> d
     seconds = time.perf_counter() - start
     summary = next(iter(result.evaluations.values())).summary
     measures = {key: summary[key] for key in ("explained_variance", "l0", "dead_share")}
-    return {"mmcs": mmcs(result.by_site()["toy"].W_dec.detach(), data.directions), **measures, "seconds": seconds}
+    return {
+        "mmcs": mmcs(result.by_site()["toy"].W_dec.detach(), data.directions),
+        **measures,
+        "seconds": seconds,
+    }
 
 
 def untrained(frequencies: str) -> float:
@@ -56,7 +60,9 @@ def untrained(frequencies: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--architectures", nargs="+", default=list(CONFIGS), choices=list(CONFIGS))
     parser.add_argument("--frequencies", nargs="+", default=list(STEPS), choices=list(STEPS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

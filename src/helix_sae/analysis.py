@@ -17,7 +17,15 @@ from torch import nn
 from helix_sae.errors import ConfigurationError, DataError
 from helix_sae.helix.loading import from_helical
 from helix_sae.mrna.tokens import VOCABULARY, TokenizedSequence
-from helix_sae.sae import ArrayBatches, AnySaeConfig, SparseAutoencoder, TokenCodes, encode_stream, parse_sae_config, train_saes
+from helix_sae.sae import (
+    AnySaeConfig,
+    ArrayBatches,
+    SparseAutoencoder,
+    TokenCodes,
+    encode_stream,
+    parse_sae_config,
+    train_saes,
+)
 
 if TYPE_CHECKING:
     from helix_sae.helix.model import HelixModel
@@ -109,7 +117,11 @@ class SAEAnalysisPipeline:
         ConfigurationError
             If it takes none.
         """
-        chosen = [name for name in self.model.site_names if layer_filter(name, self.model.module.get_submodule(name))]
+        chosen = [
+            name
+            for name in self.model.site_names
+            if layer_filter(name, self.model.module.get_submodule(name))
+        ]
         if not chosen:
             raise ConfigurationError(
                 f"The layer filter takes none of the model's sites: {', '.join(self.model.site_names)}."
@@ -119,7 +131,7 @@ class SAEAnalysisPipeline:
     def run_full_analysis(
         self,
         dataset: Any,
-        layer_filter: LayerFilter = lambda name, module: "mixer" in name.lower(),  # noqa: ARG005 - the original's form
+        layer_filter: LayerFilter = lambda name, module: "mixer" in name.lower(),
         num_epochs: int = 100,
     ) -> AnalysisResult:
         """Extract, train, encode.
@@ -184,7 +196,9 @@ class SAEAnalysisPipeline:
         self, activations: Mapping[str, np.ndarray], held_out: Bool[np.ndarray, " n_tokens"], num_epochs: int
     ) -> Any:
         training = {site: values[~held_out] for site, values in activations.items()}
-        measured = {site: values[held_out] for site, values in activations.items()} if held_out.any() else training
+        measured = (
+            {site: values[held_out] for site, values in activations.items()} if held_out.any() else training
+        )
         return train_saes(
             ArrayBatches(training, self.batch_size, self.seed, num_epochs),
             {"sae": self.config},
@@ -208,7 +222,9 @@ def tokens_of_dataset(dataset: Any) -> list[TokenizedSequence]:
         If the column is missing, or a row holds no nucleotide.
     """
     if "input_ids" not in getattr(dataset, "column_names", ()):
-        raise DataError("The dataset has no column input_ids; pass what model.process_data(sequences) returned.")
+        raise DataError(
+            "The dataset has no column input_ids; pass what model.process_data(sequences) returned."
+        )
     return [_tokens_of_row(np.asarray(row, dtype=np.int64), i) for i, row in enumerate(dataset["input_ids"])]
 
 
@@ -221,9 +237,10 @@ def _tokens_of_row(ids: Int[np.ndarray, " length"], row: int) -> TokenizedSequen
     return TokenizedSequence(kept, nucleotide.astype(np.int32), is_nucleotide)
 
 
-def _config(architecture: str, expansion_factor: float, l1_coefficient: float, options: dict[str, Any]) -> AnySaeConfig:
+def _config(
+    architecture: str, expansion_factor: float, l1_coefficient: float, options: dict[str, Any]
+) -> AnySaeConfig:
     penalised = {"l1_coefficient": l1_coefficient} if architecture.startswith("relu") else {}
-    return parse_sae_config(
+    return parse_sae_config(  # pyright: ignore[reportReturnType]
         {"architecture": architecture, "expansion_factor": expansion_factor, **penalised, **options}
     )
-

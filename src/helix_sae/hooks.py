@@ -204,8 +204,8 @@ def _plain(value: object) -> Any:
 def _versioned(dataset: AbstractDataset[Any, Any]) -> AbstractVersionedDataset[Any, Any] | None:
     """The dataset, or the one that a cache wraps, if it is versioned."""
     inner = getattr(dataset, "_dataset", dataset)
-    is_versioned = isinstance(inner, AbstractVersionedDataset) and inner._version is not None
-    return inner if is_versioned else None
+    is_versioned = isinstance(inner, AbstractVersionedDataset) and inner._version is not None  # pyright: ignore[reportPrivateUsage]
+    return inner if is_versioned else None  # pyright: ignore[reportReturnType]
 
 
 def _pinned_load(dataset: AbstractVersionedDataset[Any, Any]) -> str | None:
@@ -227,7 +227,7 @@ def _version_of(catalog: Catalog, name: str) -> str | None:
 
 
 def _tells_existence(dataset: AbstractDataset[Any, Any]) -> bool:
-    return type(dataset)._exists is not AbstractDataset._exists
+    return type(dataset)._exists is not AbstractDataset._exists  # pyright: ignore[reportPrivateUsage]
 
 
 def _shown_path(dataset: AbstractDataset[Any, Any]) -> str:

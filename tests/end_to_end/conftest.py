@@ -54,14 +54,17 @@ def run_kedro(
 
 
 @pytest.fixture(scope="session")
-def finished_run(
-    project_path: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str
-) -> FinishedRun:
+def finished_run(project_path: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> FinishedRun:
     """Simulated records and a tiny model, then the default pipeline. Workers of pytest-xdist share one run."""
     shared = tmp_path_factory.getbasetemp()
     shared = shared if worker_id == "master" else shared.parent
     root = shared / "finished-run"
-    environment = {**os.environ, "HELIX_SAE_TEST_ROOT": root.as_posix(), "KEDRO_ENV": "test", "COLUMNS": "160"}
+    environment = {
+        **os.environ,
+        "HELIX_SAE_TEST_ROOT": root.as_posix(),
+        "KEDRO_ENV": "test",
+        "COLUMNS": "160",
+    }
     said = shared / "finished-run.json"
     with FileLock(shared / "finished-run.lock"):
         if not said.exists():

@@ -80,7 +80,9 @@ def test_report_says_what_was_found(finished_run: Path) -> None:
 
 def test_effects_come_with_their_split_and_a_q_value(finished_run: Path) -> None:
     effects = table(finished_run, "feature_effects")
-    assert {"site", "feature", "discovery_oriented", "heldout_oriented", "q_value", "estimator"} <= set(effects)
+    assert {"site", "feature", "discovery_oriented", "heldout_oriented", "q_value", "estimator"} <= set(
+        effects
+    )
     tested = effects[effects["selected"].astype(bool)]
     assert tested["q_value"].dropna().between(0, 1).all()
     assert (effects["estimator"] == "exact").all()
@@ -88,7 +90,9 @@ def test_effects_come_with_their_split_and_a_q_value(finished_run: Path) -> None
 
 def test_versioned_artefacts_carry_their_provenance(finished_run: Path) -> None:
     for path in ("04_feature/activations", "06_models/sae_checkpoints", "07_model_output/sparse_codes"):
-        provenance = json.loads((latest(finished_run, path).parent / "provenance.json").read_text(encoding="utf-8"))
+        provenance = json.loads(
+            (latest(finished_run, path).parent / "provenance.json").read_text(encoding="utf-8")
+        )
         assert provenance["parameters"]
         assert provenance["inputs"]
 
@@ -116,7 +120,14 @@ def test_one_pipeline_by_both_spellings_and_a_pinned_input(project_path: Path, f
 
 def test_a_mistake_in_the_parameters_stops_before_any_node(project_path: Path, finished_run: Path) -> None:
     done = kedro(
-        project_path, finished_run, "run", "--env", "test", "--pipelines=causal_acdc", "--params", "causal_acdc.probe.flor=1"
+        project_path,
+        finished_run,
+        "run",
+        "--env",
+        "test",
+        "--pipelines=causal_acdc",
+        "--params",
+        "causal_acdc.probe.flor=1",
     )
     assert done.returncode != 0
     assert "flor" in done.stdout + done.stderr

@@ -25,7 +25,13 @@ Edit = Callable[[Tensor], Tensor]
 def tiny_network(layers: str = LAYERS, *, n_groups: int = 1, seed: int = 0) -> nn.Module:
     """A mended network of a few thousand weights, none of them left at zero or one as at initialisation."""
     architecture = Architecture(
-        hidden_size=16, head_dim=8, state_size=5, n_groups=n_groups, attention_heads=4, key_value_heads=2, layers=layers
+        hidden_size=16,
+        head_dim=8,
+        state_size=5,
+        n_groups=n_groups,
+        attention_heads=4,
+        key_value_heads=2,
+        layers=layers,
     )
     network = build_network(architecture, seed)
     generator = torch.Generator().manual_seed(seed + 1)
@@ -60,7 +66,12 @@ def twin_hidden(network: nn.Module, ids: Tensor, edits: Mapping[str, Edit] | Non
 
 def twin_mixer(mixer: nn.Module, x: Tensor) -> Tensor:
     """One Mamba-2 mixer."""
-    inner, heads, size, groups = mixer.intermediate_size, mixer.num_heads, mixer.ssm_state_size, mixer.n_groups
+    inner, heads, size, groups = (
+        mixer.intermediate_size,
+        mixer.num_heads,
+        mixer.ssm_state_size,
+        mixer.n_groups,
+    )
     projected = _linear(x, mixer.in_proj)
     gate, signal, step = projected.split([inner, mixer.conv_dim, heads], dim=-1)
     signal = _silu(_convolve(signal, mixer.conv1d))

@@ -12,7 +12,9 @@ from helix_sae.helix.batching import length_batches
 LENGTHS = st.lists(st.integers(1, 300), max_size=80).map(np.array)
 
 
-@given(LENGTHS, st.integers(1, 2000), st.sampled_from([0.0, 0.05, 0.5]), st.one_of(st.none(), st.integers(0, 99)))
+@given(
+    LENGTHS, st.integers(1, 2000), st.sampled_from([0.0, 0.05, 0.5]), st.one_of(st.none(), st.integers(0, 99))
+)
 def test_every_sequence_once_within_budget_and_padding(lengths, budget, padding, seed):
     rng = None if seed is None else np.random.default_rng(seed)
     batches = length_batches(lengths, budget, padding, rng)

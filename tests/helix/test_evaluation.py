@@ -17,7 +17,10 @@ from helix_sae.mrna.tokens import tokenize
 
 def make_tokens(n: int = 5):
     rng = np.random.default_rng(1)
-    return [tokenize("".join(rng.choice(list("ACGU"), size=size)), 4, None) for size in rng.integers(8, 20, size=n)]
+    return [
+        tokenize("".join(rng.choice(list("ACGU"), size=size)), 4, None)
+        for size in rng.integers(8, 20, size=n)
+    ]
 
 
 def test_language_score_equals_a_sequence_at_a_time():

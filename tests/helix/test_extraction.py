@@ -35,4 +35,6 @@ def test_every_token_in_the_order_of_the_input_whatever_the_batches(tmp_path: Pa
 def test_an_unknown_site_is_refused(tmp_path: Path):
     save_network(tiny_network(), tmp_path)
     with pytest.raises(UnknownSiteError, match=r"layers\.7\.mixer"):
-        extract_activations(sequences([5]), handle=handle_for(tmp_path, device="cpu"), sites=["layers.7.mixer"])
+        extract_activations(
+            sequences([5]), handle=handle_for(tmp_path, device="cpu"), sites=["layers.7.mixer"]
+        )

@@ -19,7 +19,10 @@ def test_round_trip(tmp_path: Path):
     loaded = load_heads(tmp_path)
     assert loaded is not None
     assert loaded.phenotypes == heads.phenotypes
-    assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), heads.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(loaded.state_dict().values(), heads.state_dict().values(), strict=True)
+    )
     assert not any(p.requires_grad for p in loaded.parameters())
 
 
@@ -42,7 +45,9 @@ def test_no_heads(tmp_path: Path):
     assert load_heads(tmp_path) is None
 
 
-@pytest.mark.parametrize("description", ["", "[]", '{"phenotypes": 3}', '{"phenotypes": ["a", "b", "c"]}', "{"])
+@pytest.mark.parametrize(
+    "description", ["", "[]", '{"phenotypes": 3}', '{"phenotypes": ["a", "b", "c"]}', "{"]
+)
 def test_a_description_that_does_not_fit(tmp_path: Path, description: str):
     save_heads(Heads(5, 14, ("functional_mrl",)), tmp_path)
     (tmp_path / "heads.json").write_text(description)

@@ -75,7 +75,9 @@ def test_round_trip(written: Path):
 
 
 def test_the_fingerprint_is_that_of_the_content(written: Path, checkpoint: Path):
-    assert fingerprint_of(written) == fingerprint_of(checkpoint) == load_helix(written, device="cpu").fingerprint
+    assert (
+        fingerprint_of(written) == fingerprint_of(checkpoint) == load_helix(written, device="cpu").fingerprint
+    )
     (checkpoint / "README.md").write_text("about it")
     assert fingerprint_of(checkpoint) == fingerprint_of(written)
     save_network(tiny_network(seed=1), checkpoint)
@@ -133,7 +135,7 @@ def test_embeddings_through_helical_equal_ours(written: Path, batch_size: int):
     model = from_helical(helix_mrna)
     texts = ["ACGUEACGEUUU", "AC", "GGGEACUGGCAUGCUAGCUAACG", "UUUUUUUUUUUU"]
     found = helix_mrna.get_embeddings(helix_mrna.process_data(texts))
-    ids = {letter: i for letter, i in zip("ACGUNE", range(7, 13), strict=True)}
+    ids = dict(zip("ACGUNE", range(7, 13), strict=True))
     for text, row in zip(texts, found, strict=True):
         alone = model.hidden(torch.tensor([[ids[letter] for letter in text]]))[0]
         last = row.shape[0] - 1
@@ -186,7 +188,9 @@ def test_sharded_weights(checkpoint: Path):
     names, half = sorted(tensors), len(tensors) // 2
     where = {name: f"model-0000{1 + (i >= half)}-of-00002.safetensors" for i, name in enumerate(names)}
     for file in set(where.values()):
-        save_file({n: tensors[n] for n in names if where[n] == file}, checkpoint / file, metadata={"format": "pt"})
+        save_file(
+            {n: tensors[n] for n in names if where[n] == file}, checkpoint / file, metadata={"format": "pt"}
+        )
     index = checkpoint / "model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": where}))
     assert torch.equal(load_helix(checkpoint, device="cpu").hidden(random_ids(1, 9)), expected)

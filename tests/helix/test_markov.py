@@ -14,7 +14,9 @@ from helix_sae.helix.markov import fit_markov
 from helix_sae.mrna.tokens import VOCABULARY
 
 SYMBOLS = len(VOCABULARY)
-IDS = st.lists(st.sampled_from(sorted(VOCABULARY.values())), max_size=25).map(lambda ids: np.array(ids, dtype=np.int64))
+IDS = st.lists(st.sampled_from(sorted(VOCABULARY.values())), max_size=25).map(
+    lambda ids: np.array(ids, dtype=np.int64)
+)
 
 
 def twin_nats(train, ids, order, pseudocount):
@@ -26,7 +28,8 @@ def twin_nats(train, ids, order, pseudocount):
             contexts[context] += 1
     return [
         -math.log(
-            (pairs[tuple(ids[t - order : t + 1])] + pseudocount) / (contexts[tuple(ids[t - order : t])] + SYMBOLS * pseudocount)
+            (pairs[tuple(ids[t - order : t + 1])] + pseudocount)
+            / (contexts[tuple(ids[t - order : t])] + SYMBOLS * pseudocount)
         )
         for t in range(order, len(ids))
     ]
@@ -35,7 +38,9 @@ def twin_nats(train, ids, order, pseudocount):
 @given(st.lists(IDS, max_size=5), IDS, st.integers(0, 3), st.sampled_from([0.5, 1.0]))
 def test_equals_counting_by_hand(train, ids, order, pseudocount):
     found = fit_markov(train, order, pseudocount).nats(ids)
-    np.testing.assert_allclose(found, twin_nats([s.tolist() for s in train], ids.tolist(), order, pseudocount), rtol=1e-12)
+    np.testing.assert_allclose(
+        found, twin_nats([s.tolist() for s in train], ids.tolist(), order, pseudocount), rtol=1e-12
+    )
 
 
 def test_each_context_is_a_distribution():

@@ -166,7 +166,7 @@ def test_attentions_are_causal_weights_and_do_not_change_the_result():
     ],
 )
 def test_impossible_calls_are_refused(arguments: dict):
-    with pytest.raises(ValueError, match="Give exactly one|cache"):
+    with pytest.raises(ValueError, match=r"Give exactly one|cache"):
         tiny_network("M")(**arguments)
 
 
@@ -183,7 +183,9 @@ def test_other_precisions(dtype: torch.dtype):
 def test_the_network_can_be_trained():
     network, ids = tiny_network().train().requires_grad_(True), random_ids(2, 20)
     network(input_ids=ids)[0].square().sum().backward()
-    without = [name for name, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    without = [
+        name for name, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()
+    ]
     assert without == []
 
 
@@ -207,7 +209,11 @@ def test_hooks_on_inner_modules_see_what_upstream_would_show():
         network(input_ids=ids)
     changed = [name for name, tensor in seen.items() if not torch.equal(tensor, copies[name])]
     assert changed == []
-    assert {"layers.0.mixer.in_proj", "layers.1.feed_forward.gate_proj", "layers.1.feed_forward.act_fn"} <= set(seen)
+    assert {
+        "layers.0.mixer.in_proj",
+        "layers.1.feed_forward.gate_proj",
+        "layers.1.feed_forward.act_fn",
+    } <= set(seen)
     assert seen["layers.1.feed_forward.gate_proj"].shape == (2, 20, 64)
 
 
@@ -217,7 +223,9 @@ def test_linear_products_do_not_depend_on_the_way():
     for b in (None, bias):
         expected = torch.nn.functional.linear(x, weight, b)
         torch.testing.assert_close(linear(x, weight, b), expected, rtol=1e-6, atol=1e-5)
-        torch.testing.assert_close(linear(x.transpose(0, 1), weight, b), expected.transpose(0, 1), rtol=1e-6, atol=1e-5)
+        torch.testing.assert_close(
+            linear(x.transpose(0, 1), weight, b), expected.transpose(0, 1), rtol=1e-6, atol=1e-5
+        )
     assert linear(x[:0], weight).shape == (0, 7, 21)
     assert linear(x.requires_grad_(), weight).requires_grad
     assert linear(x.double(), weight.double()).dtype == torch.float64

@@ -46,7 +46,9 @@ def test_an_unknown_site_is_named_and_the_sites_listed(call: str):
         "resume": lambda: model.resume("layers.9.mixer", torch.zeros(1, 4, 16), model.cache(ids)),
         "edited": lambda: model.edited({"layers.9.mixer": lambda x: x}).__enter__(),
     }
-    with pytest.raises(UnknownSiteError, match=r"'layers\.9\.mixer'.*embeddings, layers\.0\.mixer, .*layers\.4"):
+    with pytest.raises(
+        UnknownSiteError, match=r"'layers\.9\.mixer'.*embeddings, layers\.0\.mixer, .*layers\.4"
+    ):
         calls[call]()
 
 
@@ -98,7 +100,9 @@ def test_resume_with_edits_at_every_later_site(site: str):
     model, ids = tiny_model(), random_ids(2, 13)
     cache = model.cache(ids)
     value = model.at_site(site, cache) + 1.0
-    later = {s: (lambda x, i=i: x * (1 + 0.1 * i) + 0.2) for i, s in enumerate(SITES) if SITES.index(site) < i}
+    later = {
+        s: (lambda x, i=i: x * (1 + 0.1 * i) + 0.2) for i, s in enumerate(SITES) if SITES.index(site) < i
+    }
     expected = model.run(ids, {site: lambda x: x + 1.0, **later})
     torch.testing.assert_close(model.resume(site, value, cache, later), expected, rtol=1e-5, atol=1e-5)
     with model.edited(later):
@@ -125,7 +129,9 @@ def test_cached_rows():
     torch.testing.assert_close(model.resume("layers.2.mixer", value, cache), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("site", ["embeddings", "layers.0.mixer", "layers.3.self_attn", "layers.3.feed_forward"])
+@pytest.mark.parametrize(
+    "site", ["embeddings", "layers.0.mixer", "layers.3.self_attn", "layers.3.feed_forward"]
+)
 def test_resume_is_differentiable(site: str):
     model, ids = tiny_model(), random_ids(2, 13)
     cache = model.cache(ids)

@@ -12,7 +12,9 @@ from helix_sae.helix.architecture import Architecture
 from helix_sae.helix.pretraining import Corpus, Pretrained, PretrainingOptions, pretrain
 from helix_sae.mrna.tokens import tokenize
 
-ARCHITECTURE = Architecture(hidden_size=16, head_dim=8, state_size=4, attention_heads=2, key_value_heads=1, layers="M*+")
+ARCHITECTURE = Architecture(
+    hidden_size=16, head_dim=8, state_size=4, attention_heads=2, key_value_heads=1, layers="M*+"
+)
 OPTIONS = PretrainingOptions(steps=6, token_budget=256, log_every=4, warmup_steps=2, seed=3)
 NAMES = ("functional_mrl", "functional_te")
 
@@ -23,7 +25,9 @@ def make_corpus(*, tracks: bool = True, n: int = 24) -> Corpus:
     tokens = [tokenize(text, 5, None) for text in texts]
     gc = np.array([sum(letter in "GC" for letter in text) / len(text) for text in texts])
     te = np.where(np.arange(n) % 2, np.nan, gc * 3 - 1)
-    signals = [np.where(t.is_nucleotide[:, None], t.ids[:, None] == 7, np.nan).astype(np.float32) for t in tokens]
+    signals = [
+        np.where(t.is_nucleotide[:, None], t.ids[:, None] == 7, np.nan).astype(np.float32) for t in tokens
+    ]
     return Corpus(
         tokens=tokens,
         phenotypes=np.stack([7 + gc, te], axis=1),
@@ -63,7 +67,11 @@ def test_history_and_progress():
     done: list[tuple[int, int]] = []
     trained = pretrain(make_corpus(), ARCHITECTURE, OPTIONS, on_step=lambda *step: done.append(step))
     columns = ["step", "learning_rate", "next_token_nats", "unexplained_tracks"]
-    assert trained.history.columns.tolist() == [*columns, "unexplained_functional_mrl", "unexplained_functional_te"]
+    assert trained.history.columns.tolist() == [
+        *columns,
+        "unexplained_functional_mrl",
+        "unexplained_functional_te",
+    ]
     assert trained.history["step"].tolist() == [4, 6]
     assert np.isfinite(trained.history.to_numpy()).all()
     assert done == [(i, 6) for i in range(1, 7)]

@@ -45,7 +45,9 @@ def make_inputs(time: int, groups: int = 1, batch: int = 2, seed: int = 0) -> In
 
 
 def initial_state(batch: int = 2) -> Tensor:
-    return torch.randn(batch, HEADS, STATE, HEAD_DIM, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    return torch.randn(
+        batch, HEADS, STATE, HEAD_DIM, generator=torch.Generator().manual_seed(9), dtype=torch.float64
+    )
 
 
 def test_the_recurrence_is_the_one_of_the_paper():
@@ -91,18 +93,28 @@ def test_initial_state(time: int):
 def test_any_length_and_chunk(time: int, chunk: int, groups: int, seed: int, starts_empty: bool):
     inputs = make_inputs(time, groups, seed=seed)
     state = None if starts_empty else initial_state()
-    fast, slow = chunked_scan(*inputs, chunk=chunk, initial_state=state), recurrence(*inputs, initial_state=state)
+    fast, slow = (
+        chunked_scan(*inputs, chunk=chunk, initial_state=state),
+        recurrence(*inputs, initial_state=state),
+    )
     torch.testing.assert_close(fast.y, slow.y, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(fast.state, slow.state, rtol=1e-10, atol=1e-10)
 
 
-@given(time=st.integers(0, 60), groups=st.sampled_from([1, 2]), seed=st.integers(0, 2**16), starts_empty=st.booleans())
+@given(
+    time=st.integers(0, 60),
+    groups=st.sampled_from([1, 2]),
+    seed=st.integers(0, 2**16),
+    starts_empty=st.booleans(),
+)
 @settings(max_examples=40, deadline=None)
 def test_final_state(time: int, groups: int, seed: int, starts_empty: bool):
     inputs = make_inputs(time, groups, seed=seed)
     start = torch.zeros(2, HEADS, STATE, HEAD_DIM, dtype=torch.float64) if starts_empty else initial_state()
     expected = recurrence(*inputs, initial_state=start).state if time else start
-    found = final_state(inputs.x, inputs.dt, inputs.A, inputs.B, initial_state=None if starts_empty else start)
+    found = final_state(
+        inputs.x, inputs.dt, inputs.A, inputs.B, initial_state=None if starts_empty else start
+    )
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 

@@ -38,7 +38,11 @@ def test_suffix_with_later_edits(site: str):
         beyond = torch.zeros(TIME)
         beyond[start:] = 1
         weight = beyond[first:, None]
-        return {s: (lambda x, i=i: x + 0.1 * (i + 1) * weight) for i, s in enumerate(SITES) if i > SITES.index(site)}
+        return {
+            s: (lambda x, i=i: x + 0.1 * (i + 1) * weight)
+            for i, s in enumerate(SITES)
+            if i > SITES.index(site)
+        }
 
     expected = model.resume(site, value, cache, later(0))
     found = model.resume_suffix(site, value[:, start:], model.prefix_states(cache, start), later(start))
@@ -74,7 +78,9 @@ def test_the_prefix_of_an_edited_pass():
     torch.testing.assert_close(found, model.resume(site, value, cache)[:, start:], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("site", ["embeddings", "layers.0.mixer", "layers.3.self_attn", "layers.3.feed_forward"])
+@pytest.mark.parametrize(
+    "site", ["embeddings", "layers.0.mixer", "layers.3.self_attn", "layers.3.feed_forward"]
+)
 def test_suffix_is_differentiable(site: str):
     model, ids, start = tiny_model(), random_ids(2, TIME), 5
     cache = model.cache(ids)

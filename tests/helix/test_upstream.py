@@ -56,8 +56,14 @@ print(json.dumps({"states": states, "lines": lines, "last": lines[before:]}))
 
 @pytest.mark.parametrize("has_handler", [True, False])
 def test_import_and_load_leave_logging_alone(tmp_path: Path, has_handler: bool):
-    script = textwrap.dedent(SCRIPT).replace("DIRECTORY", repr(str(tmp_path / "net"))).replace("HANDLER", str(has_handler))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=240)
+    script = (
+        textwrap.dedent(SCRIPT)
+        .replace("DIRECTORY", repr(str(tmp_path / "net")))
+        .replace("HANDLER", str(has_handler))
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=240
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     first, *others = result["states"]
@@ -68,7 +74,9 @@ def test_import_and_load_leave_logging_alone(tmp_path: Path, has_handler: bool):
         assert "from the user" not in done.stderr
         assert "INFO:" not in done.stderr
         assert len(set(result["lines"])) == len(result["lines"])
-        assert not [line for line in result["lines"] if line.startswith("helical") and "from helical" not in line]
+        assert not [
+            line for line in result["lines"] if line.startswith("helical") and "from helical" not in line
+        ]
     else:
         assert done.stderr.count("from the user") == 1
 

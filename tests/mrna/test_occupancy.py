@@ -12,7 +12,9 @@ from helix_sae.errors import DataError
 from helix_sae.mrna.mechanism import UAUG_INTERCEPT, UAUG_SLOPE
 from helix_sae.mrna.occupancy import CHANNELS, upstream_occupancy
 
-CODONS = st.lists(st.sampled_from(["AUG", "UAA", "UGA", "GCC", "A", "CU", "N", "ACGG"]), max_size=15).map("".join)
+CODONS = st.lists(st.sampled_from(["AUG", "UAA", "UGA", "GCC", "A", "CU", "N", "ACGG"]), max_size=15).map(
+    "".join
+)
 
 
 def twin(sequence: str, start: int) -> np.ndarray:

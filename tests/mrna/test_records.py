@@ -343,7 +343,20 @@ def test_validation_of_columns() -> None:
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 names = st.sampled_from(
-    ["sequence", "sequence_id", "cds_start", "cds_end", "source", "cluster", "mother", "reads", "functional_mrl", "functional_x", "metadata_gene_id", "other"]
+    [
+        "sequence",
+        "sequence_id",
+        "cds_start",
+        "cds_end",
+        "source",
+        "cluster",
+        "mother",
+        "reads",
+        "functional_mrl",
+        "functional_x",
+        "metadata_gene_id",
+        "other",
+    ]
 )
 
 

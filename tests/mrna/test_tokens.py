@@ -52,7 +52,9 @@ def twin(sequence: str, start: int | None, end: int | None) -> str:
         (4, 4, "GGACAUGGCUUAAAC"),
     ],
 )
-def test_a_marker_stands_before_each_whole_or_partial_codon(start: int | None, end: int | None, expected: str):
+def test_a_marker_stands_before_each_whole_or_partial_codon(
+    start: int | None, end: int | None, expected: str
+):
     assert text_of(tokenize("GGACAUGGCUUAAAC", start, end)) == expected
     assert text_of(tokenize("GGACAUGGCUUAAAC", start, end, "none")) == "GGACAUGGCUUAAAC"
 
@@ -62,7 +64,11 @@ def test_round_trip(record: tuple[str, int | None, int | None]):
     sequence = record[0]
     tokens = tokenize(*record)
     assert text_of(tokens) == twin(*record)
-    assert (tokens.ids.dtype, tokens.nucleotide.dtype, tokens.is_nucleotide.dtype) == (np.int64, np.int32, np.bool_)
+    assert (tokens.ids.dtype, tokens.nucleotide.dtype, tokens.is_nucleotide.dtype) == (
+        np.int64,
+        np.int32,
+        np.bool_,
+    )
     # Nucleotides come back in order, each once, and every token names the nucleotide that it is or stands before.
     assert "".join(LETTER_OF_ID[i] for i in tokens.ids[tokens.is_nucleotide].tolist()) == sequence
     assert tokens.nucleotide[tokens.is_nucleotide].tolist() == list(range(len(sequence)))
@@ -81,7 +87,10 @@ def test_ids_are_helical_s(record: tuple[str, int | None, int | None]):
     assert tokenizer.pad_token_id == PAD_ID
 
 
-@pytest.mark.parametrize(("sequence", "letter", "position"), [("ACGT", "T", 3), ("aCGU", "a", 0), ("AC GU", " ", 2), ("AÉ", "É", 1), ("E", "E", 0)])
+@pytest.mark.parametrize(
+    ("sequence", "letter", "position"),
+    [("ACGT", "T", 3), ("aCGU", "a", 0), ("AC GU", " ", 2), ("AÉ", "É", 1), ("E", "E", 0)],
+)
 def test_another_letter_is_named_with_its_position(sequence: str, letter: str, position: int):
     with pytest.raises(DataError, match=f"Letter '{letter}' at position {position} "):
         tokenize(sequence)

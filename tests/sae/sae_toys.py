@@ -24,7 +24,9 @@ CONFIGS: dict[str, SaeConfig] = {
 }
 
 
-def superposition(n: int, seed: int = 0, d_in: int = D_IN, n_features: int = 30, active: float = 3) -> torch.Tensor:
+def superposition(
+    n: int, seed: int = 0, d_in: int = D_IN, n_features: int = 30, active: float = 3
+) -> torch.Tensor:
     """Sparse mixtures of fixed directions around a mean far from 0, float32 (n, d_in)."""
     fixed = torch.Generator().manual_seed(1)
     directions = torch.nn.functional.normalize(torch.randn(n_features, d_in, generator=fixed), dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import anndata
@@ -30,14 +31,16 @@ NAMES = sorted(CONFIGS)
 
 
 def toy_sae(name: str) -> SparseAutoencoder:
-    return random_autoencoder(CONFIGS[name].resolve(D_IN), estimate_scaling(superposition(500), "toy"), seed=0)
+    return random_autoencoder(
+        CONFIGS[name].resolve(D_IN), estimate_scaling(superposition(500), "toy"), seed=0
+    )
 
 
 def corpus(lengths: list[int], seed: int = 0) -> list[tuple[str, np.ndarray, np.ndarray]]:
     x = superposition(sum(lengths), seed).numpy()
     flags = np.random.default_rng(seed).random(sum(lengths)) < 0.75
     edges = np.cumsum([0, *lengths])
-    return [(f"s{i}", x[a:b], flags[a:b]) for i, (a, b) in enumerate(zip(edges[:-1], edges[1:], strict=True))]
+    return [(f"s{i}", x[a:b], flags[a:b]) for i, (a, b) in enumerate(itertools.pairwise(edges))]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -125,7 +128,9 @@ def test_statistics_by_default_come_from_the_codes() -> None:
     x = torch.from_numpy(np.concatenate([activations for _, activations, _ in sequences]))
     expected = evaluate_sae(sae, [x]).features
     for column in ("density", "max_activation", "mean", "mean_when_active", "alive"):
-        np.testing.assert_allclose(var[column].to_numpy(float), expected[column].to_numpy(float), rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(
+            var[column].to_numpy(float), expected[column].to_numpy(float), rtol=1e-5, atol=1e-7
+        )
 
 
 def test_what_cannot_be_encoded() -> None:

@@ -9,7 +9,14 @@ from sae_toys import CONFIGS, D_IN, random_params, superposition
 from helix_sae.sae.objective import StepContext
 from helix_sae.sae.registry import architecture_of
 from helix_sae.sae.scaling import estimate_scaling
-from helix_sae.sae.sparse import ActiveCodes, by_feature, code_gradient, decode_active, to_dense, weight_gradient
+from helix_sae.sae.sparse import (
+    ActiveCodes,
+    by_feature,
+    code_gradient,
+    decode_active,
+    to_dense,
+    weight_gradient,
+)
 from helix_sae.sae.workers import Workers
 
 NAMES = sorted(CONFIGS)

@@ -93,7 +93,9 @@ def test_selection_equals_dense_operations(n_threads: int) -> None:
     torch.testing.assert_close(to_dense(above, 20), pre * (pre > threshold))
     values, features = pre.topk(5, dim=1)
     chosen = top_k_active(centred, weight, bias, 5, workers)
-    torch.testing.assert_close(to_dense(chosen, 20), torch.zeros_like(pre).scatter(1, features, values.relu()))
+    torch.testing.assert_close(
+        to_dense(chosen, 20), torch.zeros_like(pre).scatter(1, features, values.relu())
+    )
     workers.close()
 
 

@@ -17,7 +17,9 @@ NAMES = sorted(CONFIGS)
 
 
 def toy_sae(name: str) -> SparseAutoencoder:
-    return random_autoencoder(CONFIGS[name].resolve(D_IN), estimate_scaling(superposition(500), "toy"), seed=0)
+    return random_autoencoder(
+        CONFIGS[name].resolve(D_IN), estimate_scaling(superposition(500), "toy"), seed=0
+    )
 
 
 def plain_measures(sae: SparseAutoencoder, x: torch.Tensor) -> dict[str, float]:
@@ -71,7 +73,9 @@ def test_a_far_mean_does_not_blur_the_variance() -> None:
     config = CONFIGS["topk"].resolve(D_IN)
     sae = random_autoencoder(config, estimate_scaling(x, "toy"), seed=0)
     summary = evaluate_sae(sae, x.split(256)).summary
-    assert summary["explained_variance"] == pytest.approx(plain_measures(sae, x)["explained_variance"], abs=1e-3)
+    assert summary["explained_variance"] == pytest.approx(
+        plain_measures(sae, x)["explained_variance"], abs=1e-3
+    )
 
 
 def test_decoder_similarity_finds_twins() -> None:

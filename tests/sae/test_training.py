@@ -223,7 +223,7 @@ def test_activations_that_end_early_are_said(caplog: pytest.LogCaptureFixture) -
 
 def test_early_stopping() -> None:
     rule = EarlyStopping(every_steps=10, patience=2, min_gain=0.5)
-    holdout = [{site: x for site, x in batches().arrays.items()}]
+    holdout = [dict(batches().arrays.items())]
     result = train_saes(
         batches(epochs=20), {"a": TopKConfig(k=4)}, holdout=holdout, early_stopping=rule, log_every=1
     )
@@ -255,7 +255,7 @@ def test_activations_that_are_not_finite_later_on() -> None:
 
 def test_constant_site() -> None:
     constant = torch.full((300, D_IN), 0.1)
-    with pytest.raises(DataError, match="Site layers.1 has constant activations"):
+    with pytest.raises(DataError, match=r"Site layers.1 has constant activations"):
         train_saes(
             ArrayBatches({"layers.0": superposition(300), "layers.1": constant}, 128), {"a": TopKConfig(k=4)}
         )
@@ -310,7 +310,11 @@ def test_nothing_to_train_on() -> None:
     with pytest.raises(DataError, match=r"layers.9"):
         train_saes(batches(), config, sites=["layers.9"])
     with pytest.raises(DataError, match="lacks site b"):
-        train_saes([{"a": superposition(9), "b": superposition(9)}, {"a": superposition(9)}], config, calibration_tokens=1)
+        train_saes(
+            [{"a": superposition(9), "b": superposition(9)}, {"a": superposition(9)}],
+            config,
+            calibration_tokens=1,
+        )
     with pytest.raises(DataError, match="same number of tokens"):
         ArrayBatches({"a": superposition(9), "b": superposition(8)}, 4)
 
@@ -331,7 +335,9 @@ def killed_at(step: int) -> Iterator[dict[str, torch.Tensor]]:
 
 def run_killed(step: int, scratch: Scratch, every: dict[str, Any]) -> None:
     with pytest.raises(Killed):
-        train_saes(killed_at(step), CONFIGS, n_steps=16, scratch=scratch, calibration_tokens=1, log_every=3, **every)
+        train_saes(
+            killed_at(step), CONFIGS, n_steps=16, scratch=scratch, calibration_tokens=1, log_every=3, **every
+        )
 
 
 def test_killed_runs_come_out_the_same(tmp_path: Path) -> None:
@@ -354,14 +360,17 @@ def test_a_state_belongs_to_its_inputs(tmp_path: Path) -> None:
     run_killed(9, scratch, {})
     (state,) = tmp_path.rglob("state.safetensors")
     for other in ({"seed": 1}, {"n_steps": 15}, {"scratch": Scratch(tmp_path, "other data", 1)}):
-        arguments: dict[str, Any] = {"n_steps": 16, "scratch": scratch, "calibration_tokens": 1, "log_every": 3}
+        arguments: dict[str, Any] = {
+            "n_steps": 16,
+            "scratch": scratch,
+            "calibration_tokens": 1,
+            "log_every": 3,
+        }
         train_saes(batches(), CONFIGS, **{**arguments, **other})
         assert state.exists()
     state.write_bytes(b"damaged")
     with pytest.raises(StoreError, match="delete it"):
-        train_saes(
-            batches(), CONFIGS, n_steps=16, scratch=scratch, calibration_tokens=1, log_every=3
-        )
+        train_saes(batches(), CONFIGS, n_steps=16, scratch=scratch, calibration_tokens=1, log_every=3)
 
 
 def test_history_columns_are_the_documented_ones() -> None:

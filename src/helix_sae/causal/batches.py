@@ -112,7 +112,7 @@ def _batch(
         patched[row, pair.source_row[rows]] = True
     arrays = (source_ids, target_ids, source_nucleotide, target_nucleotide, aligned, patched)
     first = np.array([pair.first for pair in chosen], dtype=np.int64)
-    return PairBatch(index, *(torch.from_numpy(a).to(device) for a in arrays), first)
+    return PairBatch(index, *(torch.from_numpy(a).to(device) for a in arrays), first)  # pyright: ignore[reportCallIssue]
 
 
 def site_values(

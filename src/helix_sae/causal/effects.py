@@ -204,14 +204,14 @@ def _exact(
     model, nucleotide = run.exp.model, run.batch.source_nucleotide
     for rows, first in _groups(differs.sum(1).cpu().numpy(), run.batch, token_budget):
         with torch.no_grad():
-            prefix = model.prefix_states(run.cache.rows(rows), first)
+            prefix = model.prefix_states(run.cache.rows(rows), first)  # pyright: ignore[reportAttributeAccessIssue]
             for part in differs[rows].nonzero().split(max(1, token_budget // (state.x.shape[1] - first))):
                 at, node = part[:, 0], part[:, 1]
                 row = rows[at]
                 value = base[row, first:] + sign * _node_change(run, row, node, first)
                 picked = prefix.rows(at)
-                hidden = model.resume_suffix(run.site, value, picked)
-                y = run.exp.probe(model.pool_suffix(hidden, picked, nucleotide[rows]))
+                hidden = model.resume_suffix(run.site, value, picked)  # pyright: ignore[reportAttributeAccessIssue]
+                y = run.exp.probe(model.pool_suffix(hidden, picked, nucleotide[rows]))  # pyright: ignore[reportAttributeAccessIssue]
                 values[row, node] = sign * (y - y_base[row])
     return values
 

@@ -271,16 +271,16 @@ def probe_from_arrays(arrays: dict[str, np.ndarray], metadata: dict[str, object]
     """
     try:
         described = json.loads(metadata) if isinstance(metadata, str) else metadata
-        n = int(described["n_layers"])
+        n = int(described["n_layers"])  # pyright: ignore[reportArgumentType]
         residual = described["residual_variance"]
         return Probe(
-            kind=described["kind"],
+            kind=described["kind"],  # pyright: ignore[reportArgumentType]
             target=str(described["target"]),
             mean=arrays["mean"],
             scale=arrays["scale"],
             weights=tuple(arrays[f"weight_{i}"] for i in range(n)),
             biases=tuple(arrays[f"bias_{i}"] for i in range(n)),
-            residual_variance=float("nan") if residual is None else float(residual),
+            residual_variance=float("nan") if residual is None else float(residual),  # pyright: ignore[reportArgumentType]
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(f"The stored probe is incomplete ({error}); run the probe's node again.") from error

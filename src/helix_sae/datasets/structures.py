@@ -247,4 +247,4 @@ def _class_named(name: str) -> type:
         raise StoreError(
             f"The stored structure names {name!r}, which is no data class of this version of helix_sae."
         )
-    return found
+    return found  # pyright: ignore[reportReturnType]

@@ -1,0 +1,1 @@
+"""The faithful Helix-mRNA: loading, mending, sites, capture and resume."""

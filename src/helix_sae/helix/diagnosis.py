@@ -91,7 +91,9 @@ def _scan_wrong_past_chunk(mixer: Any) -> bool:
     """Whether the mixer differs from the plain recurrence on a sequence of several chunks."""
     x = torch.randn(2, 3 * mixer.chunk_size + 1, mixer.hidden_size)
     upstream = mixer(x)
-    gate, convolved, step = torch.split(mixer.in_proj(x), [mixer.intermediate_size, mixer.conv_dim, mixer.num_heads], -1)
+    gate, convolved, step = torch.split(
+        mixer.in_proj(x), [mixer.intermediate_size, mixer.conv_dim, mixer.num_heads], -1
+    )
     convolved = mixer.act(causal_convolution(convolved, mixer.conv1d.weight, mixer.conv1d.bias))
     state = mixer.n_groups * mixer.ssm_state_size
     parts = torch.split(convolved, [mixer.intermediate_size, state, state], dim=-1)

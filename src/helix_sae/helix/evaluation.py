@@ -33,7 +33,9 @@ class LanguageScore(NamedTuple):
 
 
 @torch.no_grad()
-def language_score(model: HelixModel, tokens: Sequence[TokenizedSequence], markov: MarkovModel) -> LanguageScore:
+def language_score(
+    model: HelixModel, tokens: Sequence[TokenizedSequence], markov: MarkovModel
+) -> LanguageScore:
     """Score both models on exactly the same tokens.
 
     Raises

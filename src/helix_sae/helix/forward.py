@@ -229,7 +229,8 @@ def attention_state(block: Any, residual: Float[Tensor, "batch start hidden"]) -
     attention, normed = block.self_attn, block.input_layernorm(residual)
     shape = (*normed.shape[:2], attention.num_key_value_heads, attention.head_dim)
     return AttentionState(
-        attention.k_proj(normed).view(shape).transpose(1, 2), attention.v_proj(normed).view(shape).transpose(1, 2)
+        attention.k_proj(normed).view(shape).transpose(1, 2),
+        attention.v_proj(normed).view(shape).transpose(1, 2),
     )
 
 
@@ -281,7 +282,9 @@ def _attention_mask(
     time = hidden.shape[1]
     blocked = torch.ones(time, start + time, dtype=torch.bool, device=hidden.device).triu(start + 1)
     dtype = attention.q_proj.weight.dtype
-    return torch.zeros(blocked.shape, dtype=dtype, device=hidden.device).masked_fill(blocked, torch.finfo(dtype).min)[None, None]
+    return torch.zeros(blocked.shape, dtype=dtype, device=hidden.device).masked_fill(
+        blocked, torch.finfo(dtype).min
+    )[None, None]
 
 
 def _left_padding(mask: Int[Tensor, "batch time"] | None) -> Int[Tensor, " batch"] | None:

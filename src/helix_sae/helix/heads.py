@@ -56,7 +56,9 @@ class Heads(nn.Module):
 
 def save_heads(heads: Heads, directory: Path) -> None:
     """Write the heads into a checkpoint's folder."""
-    save_file({k: v.detach().cpu().contiguous() for k, v in heads.state_dict().items()}, directory / WEIGHTS_NAME)
+    save_file(
+        {k: v.detach().cpu().contiguous() for k, v in heads.state_dict().items()}, directory / WEIGHTS_NAME
+    )
     description = {"phenotypes": list(heads.phenotypes)}
     (directory / DESCRIPTION_NAME).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 

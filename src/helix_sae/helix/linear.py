@@ -20,11 +20,13 @@ def linear_forward(self: Any, input: Float[Tensor, "*batch n_in"]) -> Float[Tens
 
 
 def linear(
-    x: Float[Tensor, "*batch n_in"], weight: Float[Tensor, "n_out n_in"], bias: Float[Tensor, " n_out"] | None = None
+    x: Float[Tensor, "*batch n_in"],
+    weight: Float[Tensor, "n_out n_in"],
+    bias: Float[Tensor, " n_out"] | None = None,
 ) -> Float[Tensor, "*batch n_out"]:
     """``x @ weight.T + bias``."""
     if _fits_onednn(x, weight) and has_onednn():
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # pyright: ignore[reportCallIssue]
     return nn.functional.linear(x, weight, bias)
 
 
@@ -35,7 +37,7 @@ def has_onednn() -> bool:
         return False
     x, weight = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3)
     try:
-        found = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+        found = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")  # pyright: ignore[reportCallIssue]
     except (AttributeError, RuntimeError, TypeError, NotImplementedError):
         # The operator is torch's own, made for its compiler, and no part of its public interface.
         return False

@@ -123,7 +123,10 @@ def open_model(handle: HelixHandle) -> HelixModel:
 
 
 def load_helix(
-    path_or_hub_id: str | Path = HUB_ID, device: str = "auto", dtype: str = "float32", revision: str | None = None
+    path_or_hub_id: str | Path = HUB_ID,
+    device: str = "auto",
+    dtype: str = "float32",
+    revision: str | None = None,
 ) -> HelixModel:
     """Load a mended Helix-mRNA.
 
@@ -176,7 +179,9 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(f"Device {device!r} was asked for and this machine has no usable GPU; set device: auto.")
+        raise ModelError(
+            f"Device {device!r} was asked for and this machine has no usable GPU; set device: auto."
+        )
     return device
 
 
@@ -218,7 +223,9 @@ def _weight_files(directory: Path) -> list[Path]:
         raise ModelError(f"{index} cannot be read ({error!r}); fetch the checkpoint again.") from error
     missing = [name for name in names if not (directory / name).is_file()]
     if missing:
-        raise ModelError(f"{index} names {', '.join(missing)}, which {directory} lacks; fetch the checkpoint again.")
+        raise ModelError(
+            f"{index} names {', '.join(missing)}, which {directory} lacks; fetch the checkpoint again."
+        )
     return [index, *(directory / name for name in names)]
 
 
@@ -262,7 +269,9 @@ def _open(directory: Path, fingerprint: str, device: str, dtype: str) -> HelixMo
         for layer in module.layers:
             layer.residual_in_fp32 = False  # which would round the residual stream to float32 at every mixer
     heads = load_heads(directory)
-    return HelixModel(module, fingerprint=fingerprint, heads=None if heads is None else heads.to(device=device))
+    return HelixModel(
+        module, fingerprint=fingerprint, heads=None if heads is None else heads.to(device=device)
+    )
 
 
 def _check_complete(module: nn.Module, directory: Path) -> None:
@@ -272,7 +281,9 @@ def _check_complete(module: nn.Module, directory: Path) -> None:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 # Names as upstream reads them: an older one for the embedding, and with or without the prefix.
-                stored |= {name.removeprefix("backbone.").replace("embedding.", "embeddings.") for name in file.keys()}
+                stored |= {
+                    name.removeprefix("backbone.").replace("embedding.", "embeddings.") for name in file
+                }
     missing = sorted(set(module.state_dict()) - stored)
     if missing:
         raise ModelError(

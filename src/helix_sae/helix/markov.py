@@ -32,7 +32,9 @@ class MarkovModel(NamedTuple):
         return -self.log_probability[contexts, targets]
 
 
-def fit_markov(sequences: Sequence[Int[np.ndarray, " n"]], order: int = 5, pseudocount: float = 0.5) -> MarkovModel:
+def fit_markov(
+    sequences: Sequence[Int[np.ndarray, " n"]], order: int = 5, pseudocount: float = 0.5
+) -> MarkovModel:
     """Fit by counting, with a pseudocount for each token in each context.
 
     Parameters

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from helix_sae.errors import UnknownSiteError
 from helix_sae.helix.batching import DEFAULT_TOKEN_BUDGET, length_batches
-from helix_sae.helix.heads import Heads
 from helix_sae.helix.forward import AttentionState, MixerState, apply_layer, attend
+from helix_sae.helix.heads import Heads
 from helix_sae.helix.suffix import PrefixStates, pool_suffix, prefix_states
 from helix_sae.mrna.tokens import TokenizedSequence, pad_batch
 
@@ -151,7 +151,9 @@ class HelixModel:
         on_batch : callable, optional
             Called with the number of sequences of each finished batch.
         """
-        out = np.empty((len(tokens), self.hidden_size), dtype=np.float64 if self.dtype == torch.float64 else np.float32)
+        out = np.empty(
+            (len(tokens), self.hidden_size), dtype=np.float64 if self.dtype == torch.float64 else np.float32
+        )
         for index in self.batches(tokens, token_budget):
             ids, is_nucleotide = self.tensors([tokens[i] for i in index])
             out[index] = self.pool(self.hidden(ids), is_nucleotide).cpu().numpy()
@@ -280,7 +282,10 @@ class HelixModel:
         """
         index = self.layer_of(site)
         with self.edited(hooks or {}):
-            residual, state = prefix.pick(prefix.residual[max(index, 0)]), None if index < 0 else prefix.layer(index)
+            residual, state = (
+                prefix.pick(prefix.residual[max(index, 0)]),
+                None if index < 0 else prefix.layer(index),
+            )
             hidden = self._leave_layer(site, value, residual, state)
             for k in range(index + 1, self.n_layers):
                 hidden = apply_layer(self._network.layers[k], hidden, state=prefix.layer(k))[0]
@@ -305,7 +310,9 @@ class HelixModel:
         """
         return pool_suffix(hidden, prefix, is_nucleotide)
 
-    def run(self, ids: Int[Tensor, "batch time"], edits: Mapping[str, Edit]) -> Float[Tensor, "batch time hidden"]:
+    def run(
+        self, ids: Int[Tensor, "batch time"], edits: Mapping[str, Edit]
+    ) -> Float[Tensor, "batch time hidden"]:
         """A whole pass with edits at some sites: the plain twin of :meth:`resume`."""
         with self.edited(edits):
             return self.hidden(ids)

@@ -121,21 +121,36 @@ def pretrain(
         If a phenotype has no value, or only one.
     """
     _check(corpus)
-    network, heads = _fresh(corpus, architecture, options.seed) if start is None else (start.network, start.heads)
+    network, heads = (
+        _fresh(corpus, architecture, options.seed) if start is None else (start.network, start.heads)
+    )
     network.train().requires_grad_(True)
     heads.train().requires_grad_(True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed + 2)
-        track_head = nn.Linear(architecture.hidden_size, 0 if corpus.tracks is None else corpus.tracks[0].shape[1])
-    parameters = [*network.parameters(), *heads.next_token.parameters(), *heads.phenotype.parameters(), *track_head.parameters()]
-    optimiser = torch.optim.AdamW(_decay_groups(parameters, options.weight_decay), lr=options.learning_rate, betas=(0.9, 0.98))
+        track_head = nn.Linear(
+            architecture.hidden_size, 0 if corpus.tracks is None else corpus.tracks[0].shape[1]
+        )
+    parameters = [
+        *network.parameters(),
+        *heads.next_token.parameters(),
+        *heads.phenotype.parameters(),
+        *track_head.parameters(),
+    ]
+    optimiser = torch.optim.AdamW(
+        _decay_groups(parameters, options.weight_decay), lr=options.learning_rate, betas=(0.9, 0.98)
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, options))
     rows: list[dict[str, float]] = []
     running = _Running(corpus.names)
     started = time.perf_counter()
     for step, batch in zip(range(1, options.steps + 1), _endless_batches(corpus, options), strict=False):
         losses = _losses(network, heads, track_head, batch)
-        loss = losses.phenotype + options.next_token_weight * losses.next_token + options.track_weight * losses.track
+        loss = (
+            losses.phenotype
+            + options.next_token_weight * losses.next_token
+            + options.track_weight * losses.track
+        )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, options.gradient_clip)
@@ -156,7 +171,7 @@ def _fresh(corpus: Corpus, architecture: Architecture, seed: int) -> tuple[nn.Mo
     network = build_network(architecture, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + 1)
-        heads = Heads(architecture.hidden_size, network.config.vocab_size, corpus.names)
+        heads = Heads(architecture.hidden_size, network.config.vocab_size, corpus.names)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
     heads.phenotype_mean.copy_(torch.from_numpy(np.nanmean(corpus.phenotypes, axis=0)))
     heads.phenotype_scale.copy_(torch.from_numpy(np.nanstd(corpus.phenotypes, axis=0)))
     return network, heads
@@ -217,8 +232,17 @@ def _losses(network: nn.Module, heads: Heads, track_head: nn.Module, batch: _Bat
     known = ~torch.isnan(target)
     error = (heads.standardised(pooled) - target.nan_to_num()).square() * known
     phenotype = error.sum() / known.sum().clamp(min=1)
-    track = _masked_mse(track_head(hidden), batch.tracks) if batch.tracks is not None else hidden.new_zeros(())
-    return _Losses(phenotype, next_token, bool(batch.is_target.any()), track, error.detach().sum(0).numpy(), known.sum(0).numpy())
+    track = (
+        _masked_mse(track_head(hidden), batch.tracks) if batch.tracks is not None else hidden.new_zeros(())
+    )
+    return _Losses(
+        phenotype,
+        next_token,
+        bool(batch.is_target.any()),
+        track,
+        error.detach().sum(0).numpy(),
+        known.sum(0).numpy(),
+    )
 
 
 def _masked_mse(
@@ -276,7 +300,9 @@ def _rate(step: int, options: PretrainingOptions) -> float:
     if step < options.warmup_steps:
         return (step + 1) / options.warmup_steps
     fall_from = options.decay_from * options.steps
-    return 1.0 if step <= fall_from else max(0.0, (options.steps - step) / max(1.0, options.steps - fall_from))
+    return (
+        1.0 if step <= fall_from else max(0.0, (options.steps - step) / max(1.0, options.steps - fall_from))
+    )
 
 
 def _words(row: dict[str, float]) -> str:

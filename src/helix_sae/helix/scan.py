@@ -165,12 +165,20 @@ def _states_before(
 ) -> Float[Tensor, "batch m groups state columns"]:
     """States before each chunk; without an initial state, before each but the first, where it is zero."""
     batch, n, _, heads, head_dim = values.shape
-    groups, size = B.shape[2], B.shape[4]
+    groups, _size = B.shape[2], B.shape[4]
     per_group = heads // groups
     end = log_decay[:, :-1, -1]
     to_end = torch.exp(end.unsqueeze(2) - log_decay[:, :-1]).to(values.dtype)
-    added = torch.matmul(B[:, :-1].transpose(-1, -2), _by_group(values[:, :-1] * to_end.unsqueeze(-1), groups))
-    decay = torch.exp(end).to(values.dtype).view(batch, n - 1, per_group, groups).transpose(2, 3).repeat_interleave(head_dim, dim=3)
+    added = torch.matmul(
+        B[:, :-1].transpose(-1, -2), _by_group(values[:, :-1] * to_end.unsqueeze(-1), groups)
+    )
+    decay = (
+        torch.exp(end)
+        .to(values.dtype)
+        .view(batch, n - 1, per_group, groups)
+        .transpose(2, 3)
+        .repeat_interleave(head_dim, dim=3)
+    )
     before: list[Tensor] = []
     if initial is not None:
         before.append(_by_group(initial.transpose(1, 2), groups))

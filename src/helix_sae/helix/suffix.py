@@ -77,9 +77,12 @@ def prefix_states(
     """
     time = residual[0].shape[1]
     if not 0 <= start < time:
-        raise ModelError(f"A suffix of {time} tokens cannot start at token {start}; give a start from 0 to {time - 1}.")
+        raise ModelError(
+            f"A suffix of {time} tokens cannot start at token {start}; give a start from 0 to {time - 1}."
+        )
     states = tuple(
-        _state(layer, entering[:, :start]) for layer, entering in zip(network.layers, residual[:-1], strict=True)
+        _state(layer, entering[:, :start])
+        for layer, entering in zip(network.layers, residual[:-1], strict=True)
     )
     hidden = network.norm_f(residual[-1][:, :start])
     return PrefixStates(start, tuple(r[:, start:] for r in residual), states, hidden)
@@ -106,7 +109,9 @@ def pool_suffix(
     return (prefix.pick(before) + after) / prefix.pick(weights.sum(1))
 
 
-def _state(layer: nn.Module, residual: Float[Tensor, "batch start hidden"]) -> MixerState | AttentionState | None:
+def _state(
+    layer: nn.Module, residual: Float[Tensor, "batch start hidden"]
+) -> MixerState | AttentionState | None:
     if hasattr(layer, "mixer"):
         return mixer_state(layer, residual)
     if hasattr(layer, "self_attn"):

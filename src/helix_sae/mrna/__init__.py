@@ -1,0 +1,1 @@
+"""Sequences: records, readers, tokens, annotations, the simulator."""

@@ -91,7 +91,9 @@ def tokenize(
     marker = codon_starts + np.arange(codon_starts.size)
     is_nucleotide = np.ones(nucleotide.size, dtype=bool)
     is_nucleotide[marker] = False
-    return TokenizedSequence(np.where(is_nucleotide, ids[nucleotide], VOCABULARY["E"]), nucleotide, is_nucleotide)
+    return TokenizedSequence(
+        np.where(is_nucleotide, ids[nucleotide], VOCABULARY["E"]), nucleotide, is_nucleotide
+    )
 
 
 def tokenize_table(table: pd.DataFrame, codon_markers: CodonMarkers = "cds") -> list[TokenizedSequence]:

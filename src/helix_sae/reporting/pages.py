@@ -22,19 +22,19 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    env.filters |= {
+    env.filters |= {  # pyright: ignore[reportAttributeAccessIssue]
         "number": wording.number,
         "fixed": wording.fixed,
         "signed": wording.signed,
         "percent": wording.percent,
         "probability": wording.probability,
         "interval": wording.interval,
-        "bounds": lambda ends, decimals=2: wording.interval(*ends, decimals),
+        "bounds": lambda ends, decimals=2: wording.interval(*ends, decimals),  # pyright: ignore[reportCallIssue]
         "count": wording.count,
         "property": wording.property_name,
-        "thousands": lambda n: f"{int(n):,}",
+        "thousands": lambda n: f"{int(n):,}",  # pyright: ignore[reportArgumentType]
     }
-    env.globals |= {"feature_name": wording.feature_name}
+    env.globals |= {"feature_name": wording.feature_name}  # pyright: ignore[reportAttributeAccessIssue]
     return env
 
 

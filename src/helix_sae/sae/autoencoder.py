@@ -69,7 +69,7 @@ class SparseAutoencoder(nn.Module, ABC):
             "W_enc": (self.d_in, self.d_sae),
             "W_dec": (self.d_sae, self.d_in),
             "b_dec": (self.d_in,),
-            **{name: (self.d_sae,) for name in self.bias_names},
+            **dict.fromkeys(self.bias_names, (self.d_sae,)),
         }
 
     @abstractmethod

@@ -49,7 +49,7 @@ def add_auxiliary_gradient(
         codes = pre.relu_()
     missed = torch.addmm(result.residual, codes, decoder)  # e_hat - e, as the residual is -e
     gradient = missed * (2.0 * config.aux_coefficient / missed.numel())
-    products = torch.ops.aten.threshold_backward(gradient @ decoder.T, codes, 0.0)
+    products = torch.ops.aten.threshold_backward(gradient @ decoder.T, codes, 0.0)  # pyright: ignore[reportCallIssue]
     summed = products.sum(0)
     gradients = result.gradients
     gradients["decoder"].index_add_(0, index, codes.T @ gradient)

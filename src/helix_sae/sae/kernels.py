@@ -11,6 +11,7 @@ from typing import Any
 import numba
 import numpy as np
 
+
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _count_above(row: Any, threshold: Any) -> Any:
     count = np.int32(0)

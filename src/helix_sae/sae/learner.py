@@ -124,7 +124,11 @@ class Learner:
             tensors[f"params/{name}"] = value.detach().cpu().clone()
             for key, moment in self.optimiser.state[value].items():
                 tensors[f"optimiser/{name}/{key}"] = moment.detach().cpu().clone()
-        return tensors, {"steps_done": self.steps_done, "tokens_seen": self.tokens_seen, "plateau": self.plateau}
+        return tensors, {
+            "steps_done": self.steps_done,
+            "tokens_seen": self.tokens_seen,
+            "plateau": self.plateau,
+        }
 
     def restore(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
         """Go back to a :meth:`state`."""

@@ -119,7 +119,9 @@ class Objective(ABC, Generic[ConfigT]):
         """Loss of a batch and its gradient, by hand."""
 
     @abstractmethod
-    def export(self, params: Params, scaling: InputScaling, sample: Float[Tensor, "n d_in"]) -> SparseAutoencoder:
+    def export(
+        self, params: Params, scaling: InputScaling, sample: Float[Tensor, "n d_in"]
+    ) -> SparseAutoencoder:
         """Fold the scaling into the weights; ``sample`` are scaled activations to set thresholds by."""
 
     def autograd_gradients(

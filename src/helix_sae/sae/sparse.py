@@ -18,7 +18,7 @@ from torch import Tensor
 
 from helix_sae.sae.workers import SERIAL, Workers
 
-_pair_products: Callable[..., Tensor] = getattr(torch.ops.aten, "_embedding_bag_per_sample_weights_backward")
+_pair_products: Callable[..., Tensor] = torch.ops.aten._embedding_bag_per_sample_weights_backward  # pyright: ignore[reportAssignmentType]
 """``<gradient[row], weight[column]>`` of each pair: the part of ``embedding_bag``'s backward that is needed here."""
 
 

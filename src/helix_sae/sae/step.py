@@ -156,7 +156,7 @@ def _dense_part(
         error = torch.addmm(params["b_dec"], codes, decoder).sub_(z[rows])
         residual[rows] = error
         gradient = error.mul_(2.0 / z.numel())
-        products = torch.ops.aten.threshold_backward((gradient @ decoder.T).add_(price), codes, 0.0)
+        products = torch.ops.aten.threshold_backward((gradient @ decoder.T).add_(price), codes, 0.0)  # pyright: ignore[reportCallIssue]
         sums["encoder"].addmm_(products.T, centred[rows])
         sums["decoder"].addmm_(codes.T, gradient)
         sums["b_enc"] += products.sum(0)

@@ -221,7 +221,12 @@ def train_saes(
     run = _Run(learners, steps, log_every, progress, held_out, early_stopping)
     with borrowed_threads() as n_threads:
         on_cpu = torch.device(device).type == "cpu"
-        run.train(chain(head, stream), n_threads if on_cpu else 1, path, scratch.every_steps if scratch is not None else 0)
+        run.train(
+            chain(head, stream),
+            n_threads if on_cpu else 1,
+            path,
+            scratch.every_steps if scratch is not None else 0,
+        )
         saes = run.export()
         evaluations = {} if held_out is None else _evaluate(saes, held_out)
     if path is not None:
@@ -254,7 +259,9 @@ class _Run:
         self.done = 0
         self.recent: deque[SiteBatch] = deque()
 
-    def train(self, batches: Iterable[SiteBatch], n_threads: int, state: Path | None, save_every: int) -> None:
+    def train(
+        self, batches: Iterable[SiteBatch], n_threads: int, state: Path | None, save_every: int
+    ) -> None:
         """Go through the batches; from where ``state`` left off, if it is there."""
         skip = 0
         if state is not None and state.exists():
@@ -287,7 +294,9 @@ class _Run:
 
     def export(self) -> dict[SaeKey, SparseAutoencoder]:
         """Give the SAEs for raw activations."""
-        samples = {site: torch.cat([self._scaled(batch, site) for batch in self.recent]) for site in self.scalings}
+        samples = {
+            site: torch.cat([self._scaled(batch, site) for batch in self.recent]) for site in self.scalings
+        }
         return {learner.key: learner.export(samples[learner.key.site]) for learner in self.learners}
 
     def _step(self, batch: SiteBatch, outer: Workers, inner: Workers) -> None:
@@ -332,8 +341,12 @@ class _Run:
     def _scaled(self, batch: SiteBatch, site: str) -> Float[Tensor, "batch d_in"]:
         scaling = self.scalings[site]
         if site not in batch:
-            raise DataError(f"A batch lacks site {site}; every batch must hold all of {sorted(self.scalings)}.")
-        return scaling.apply(as_batch(batch[site], scaling.mean.numel(), f"site {site}").to(scaling.mean.device))
+            raise DataError(
+                f"A batch lacks site {site}; every batch must hold all of {sorted(self.scalings)}."
+            )
+        return scaling.apply(
+            as_batch(batch[site], scaling.mean.numel(), f"site {site}").to(scaling.mean.device)
+        )
 
 
 def _number_of_steps(batches: Iterable[SiteBatch], n_steps: int | None) -> int:

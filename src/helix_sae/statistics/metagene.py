@@ -119,4 +119,4 @@ def _period_share(values: Float[np.ndarray, " n"], period: int) -> dict[str, flo
         return empty
     share = min(1.0, 2 * abs(np.exp(-2j * np.pi * x / period) @ residual) ** 2 / (n * total))
     phase = int(np.argmax([residual[p::period].mean() for p in range(period)]))
-    return {"n_positions": n, "share": share, "p_value": (1 - share) ** ((n - 3) / 2), "phase": phase}
+    return {"n_positions": n, "share": share, "p_value": (1 - share) ** ((n - 3) / 2), "phase": phase}  # pyright: ignore[reportReturnType]

@@ -194,7 +194,7 @@ def _classes(
     return Property(
         name,
         category_of(name),
-        kind,
+        kind,  # pyright: ignore[reportArgumentType]
         renumber[codes],
         tuple(labels[c] for c in kept),  # pyright: ignore
     )

@@ -220,7 +220,7 @@ def sort_columns(matrix: Any) -> SortedColumns:
         csr.sum_duplicates()
     n_rows, n_columns = csr.shape
     data = np.asarray(csr.data)
-    if data.dtype not in (np.float32, np.float64):
+    if data.dtype not in (np.float32, np.float64):  # pyright: ignore[reportUnnecessaryContains]
         data = data.astype(np.float64)
     sizes = _column_sizes(data, csr.indices, n_columns)
     if sizes[-1]:
@@ -240,7 +240,7 @@ def sort_columns(matrix: Any) -> SortedColumns:
         values = _decode(keys)
     else:
         *parts, values = _sort_float64(csr.indptr, csr.indices, data, indptr)
-    return SortedColumns(indptr, *parts, n_rows, values)
+    return SortedColumns(indptr, *parts, n_rows, values)  # pyright: ignore[reportCallIssue]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -70,7 +70,9 @@ def measure(
     top = parameters.effects.exact_top
     features = None if top is None else screen(atp, top)
     done = 0
-    with progress_bar("exact interventions", len(setting.pairs) * len(setting.saes), "pairs x sites") as advance:
+    with progress_bar(
+        "exact interventions", len(setting.pairs) * len(setting.saes), "pairs x sites"
+    ) as advance:
 
         def count(n: int) -> None:
             nonlocal done
@@ -117,9 +119,9 @@ def summarise(
     )
     predicted = _forward_difference(exact)
     signs = orientation(exact, pairs)
-    comparison = pairs[["pair_id", "cluster", "split", "kind", "role", "is_sham", "difference", "difference_kind"]].assign(
-        predicted_difference=predicted
-    )
+    comparison = pairs[
+        ["pair_id", "cluster", "split", "kind", "role", "is_sham", "difference", "difference_kind"]
+    ].assign(predicted_difference=predicted)
     return (
         selection.table,
         estimator_agreement(exact, {"atp": atp, "ig": ig}, signs),
@@ -236,7 +238,11 @@ def compare(
     )
     rows = _curve_pairs(pairs, parameters)
     chosen, table = [setting.pairs[i] for i in rows], pairs.iloc[rows].reset_index(drop=True)
-    common = {**_common(parameters), "n_resamples": parameters.curves.n_resamples, "seed": parameters.seed}
+    common: dict[str, Any] = {
+        **_common(parameters),
+        "n_resamples": parameters.curves.n_resamples,
+        "seed": parameters.seed,
+    }
     comparison = compare_dictionaries(
         setting.model, {"sae": setting.saes, **baselines}, probe, chosen, table, **common
     )
@@ -272,7 +278,9 @@ def draw(
     )
 
 
-def draw_circuit(circuit: pd.DataFrame, edges: pd.DataFrame, steps: pd.DataFrame, parameters: CausalParameters) -> Any:
+def draw_circuit(
+    circuit: pd.DataFrame, edges: pd.DataFrame, steps: pd.DataFrame, parameters: CausalParameters
+) -> Any:
     """The circuit as a graph."""
     from helix_sae.figures.causal_graph import circuit_graph
 
@@ -280,7 +288,10 @@ def draw_circuit(circuit: pd.DataFrame, edges: pd.DataFrame, steps: pd.DataFrame
     at_tau = steps[(steps["order"] == "attribution") & (steps["tau"] <= tau)]
     left = f", divergence {at_tau['divergence'].iloc[-1]:.3g} nats" if len(at_tau) else ""
     return circuit_graph(
-        chosen, edges, sites=list(dict.fromkeys(circuit["site"])), note=f"{len(chosen)} nodes at tau {tau:g}{left}"
+        chosen,
+        edges,
+        sites=list(dict.fromkeys(circuit["site"])),
+        note=f"{len(chosen)} nodes at tau {tau:g}{left}",
     )
 
 

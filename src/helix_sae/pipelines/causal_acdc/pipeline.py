@@ -14,7 +14,12 @@ def create_pipeline(**_: object) -> Pipeline:
     """A model, its autoencoders and the mRNA table to what the prediction depends on."""
     return Pipeline(
         [
-            node(reading.embed, ["mrna_table", "helix_model", _PARAMETERS], "embeddings", name="embed_sequences"),
+            node(
+                reading.embed,
+                ["mrna_table", "helix_model", _PARAMETERS],
+                "embeddings",
+                name="embed_sequences",
+            ),
             node(
                 reading.read_out,
                 ["embeddings", "mrna_table", "helix_model", _PARAMETERS],
@@ -27,8 +32,18 @@ def create_pipeline(**_: object) -> Pipeline:
                 ["sequence_pairs", "pair_exclusions"],
                 name="pair_sequences",
             ),
-            node(nodes.estimate, [*_SETTING, _PARAMETERS], ["effects_atp", "effects_ig"], name="estimate_effects"),
-            node(nodes.measure, [*_SETTING, "effects_atp", _PARAMETERS], "effects_exact", name="measure_effects"),
+            node(
+                nodes.estimate,
+                [*_SETTING, _PARAMETERS],
+                ["effects_atp", "effects_ig"],
+                name="estimate_effects",
+            ),
+            node(
+                nodes.measure,
+                [*_SETTING, "effects_atp", _PARAMETERS],
+                "effects_exact",
+                name="measure_effects",
+            ),
             node(
                 nodes.summarise,
                 ["effects_exact", "effects_atp", "effects_ig", "sequence_pairs", _PARAMETERS],

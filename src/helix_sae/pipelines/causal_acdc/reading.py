@@ -62,7 +62,9 @@ def read_out(
     fit = _fit(embeddings.to_numpy(), rows, handle, parameters)
     LOGGER.info("probe of %s:\n%s", parameters.target, fit.metrics.to_string(index=False))
     require_strength(fit, parameters.probe.floor, override=parameters.probe.override_floor)
-    predictions = fit.predictions.assign(sequence_id=embeddings.index[fit.predictions["row"]]).drop(columns="row")
+    predictions = fit.predictions.assign(sequence_id=embeddings.index[fit.predictions["row"]]).drop(
+        columns="row"
+    )
     return fit.probe, fit.metrics.assign(floor=parameters.probe.floor), predictions
 
 
@@ -128,7 +130,13 @@ def _pairs(table: pd.DataFrame, designs: pd.DataFrame, parameters: CausalParamet
     reads = None if wanted.min_reads is None else "reads"
     if wanted.source == "named":
         return named_pairs(
-            table, parameters.target, bounds, splits=splits, parent=wanted.parent, reads=reads, seed=parameters.seed
+            table,
+            parameters.target,
+            bounds,
+            splits=splits,
+            parent=wanted.parent,
+            reads=reads,
+            seed=parameters.seed,
         )
     return natural_pairs(table, parameters.target, bounds, splits=splits, reads=reads, seed=parameters.seed)
 

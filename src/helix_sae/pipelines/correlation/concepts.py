@@ -136,7 +136,9 @@ def _match(
         except AnalysisError as error:
             LOGGER.warning("concepts %s not matched: %s", ", ".join(concepts.names), error)
     if not parts:
-        raise AnalysisError("No concept could be matched: the sequences carry no coding regions and no motifs.")
+        raise AnalysisError(
+            "No concept could be matched: the sequences carry no coding regions and no motifs."
+        )
     return ConceptTables(*(pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True)))
 
 

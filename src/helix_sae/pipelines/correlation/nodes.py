@@ -66,7 +66,7 @@ def associate_features(
 def calibrate_associations(
     sequence_codes: dict[str, AnnData], table: pd.DataFrame, parameters: CorrelationParameters
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Repeat the tests with permuted labels: does the false discovery rate hold?
+    """Repeat the tests with permuted labels, to see whether the false discovery rate holds.
 
     Returns
     -------
@@ -96,7 +96,9 @@ def calibrate_associations(
     return summary, quantiles
 
 
-def rank_hierarchy(significant: pd.DataFrame, best_matches: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
+def rank_hierarchy(
+    significant: pd.DataFrame, best_matches: pd.DataFrame, summary: pd.DataFrame
+) -> pd.DataFrame:
     """Share of the alive features of each site by category of biology."""
     from helix_sae.statistics.hierarchy import feature_hierarchy
 
@@ -150,7 +152,9 @@ def profile_landmarks(
             anchors = np.where(whole, anchors, -1)
             if (anchors >= 0).any():
                 profile = metagene_profile(nucleotides, anchors, offsets, np.array([feature]))
-                parts.append(profile.assign(landmark=landmark, site=site, name=f"{concept}: {site} #{feature}"))
+                parts.append(
+                    profile.assign(landmark=landmark, site=site, name=f"{concept}: {site} #{feature}")
+                )
     columns = ["landmark", "site", "feature", "name", "position", "mean", "standard_error", "n_sequences"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
@@ -193,7 +197,9 @@ _PROFILED = ("codon_pos_1", "codon_pos_3", "start_codon", "cds", "utr3")
 def _profiled(matches: pd.DataFrame) -> list[tuple[str, str, int]]:
     """Site, concept and feature of the best match of some concepts, over all sites; each feature once."""
     chosen: dict[tuple[str, int], str] = {}
-    best = matches[matches["concept"].isin(_PROFILED)].sort_values("discovery_f1", ascending=False, kind="stable")
+    best = matches[matches["concept"].isin(_PROFILED)].sort_values(
+        "discovery_f1", ascending=False, kind="stable"
+    )
     for row in best.drop_duplicates("concept").itertuples(index=False):
         chosen.setdefault((str(row.site), int(row.feature)), str(row.concept))  # type: ignore[arg-type]
     return [(site, concept, feature) for (site, feature), concept in chosen.items()]

@@ -30,7 +30,9 @@ def plan(table: pd.DataFrame, handle: HelixHandle, parameters: ExtractionParamet
         table,
         fingerprint=handle.fingerprint,
         sites=sites,
-        compute=partial(extract_activations, handle=handle, sites=tuple(sites), token_budget=parameters.token_budget),
+        compute=partial(
+            extract_activations, handle=handle, sites=tuple(sites), token_budget=parameters.token_budget
+        ),
         codon_markers=handle.codon_markers,
         dtype=parameters.dtype,
         shard_tokens=parameters.shard_tokens,

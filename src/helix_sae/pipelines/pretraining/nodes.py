@@ -28,7 +28,10 @@ def train_mini(table: pd.DataFrame, parameters: PretrainingParameters) -> tuple[
     if parameters.finishing is not None:
         mixture = _mixture(table, parameters.finishing.shares)
         trained = pretrain(
-            _corpus(mixture, parameters), parameters.architecture, parameters.finishing.training, start=trained
+            _corpus(mixture, parameters),
+            parameters.architecture,
+            parameters.finishing.training,
+            start=trained,
         )
         history = pd.concat([history, trained.history.assign(stage="finishing")], ignore_index=True)
     return trained, history
@@ -51,7 +54,9 @@ def evaluate_mini(
 
     model = HelixModel(trained.network, fingerprint="unsaved", heads=trained.heads)
     whole = table[table["source"] == "transcripts"]
-    markov = fit_markov([t.ids for t in tokenize_table(whole, parameters.codon_markers)], parameters.markov_order)
+    markov = fit_markov(
+        [t.ids for t in tokenize_table(whole, parameters.codon_markers)], parameters.markov_order
+    )
     unseen = heldout[heldout["source"] == "transcripts"]
     score = language_score(model, tokenize_table(unseen, parameters.codon_markers), markov)
     rows: list[dict[str, object]] = [

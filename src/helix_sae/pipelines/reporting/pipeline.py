@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node
+from kedro.pipeline import Node, Pipeline, node
 
 from helix_sae.pipelines.reporting import nodes
 
@@ -25,7 +25,7 @@ def create_pipeline(**_: object) -> Pipeline:
     return Pipeline([*_sections(), *_pages()])
 
 
-def _sections() -> list[object]:
+def _sections() -> list[Node]:
     """One node a section of the report."""
     return [
         node(
@@ -101,7 +101,7 @@ def _sections() -> list[object]:
     ]
 
 
-def _pages() -> list[object]:
+def _pages() -> list[Node]:
     """Report, atlas and the last words."""
     return [
         node(

@@ -51,12 +51,12 @@ def train(
     n_steps = min(len(batches), parameters.max_steps or len(batches))
     with progress_bar("training autoencoders", n_steps, "steps") as advance:
         result = train_saes(
-            batches,
+            batches,  # pyright: ignore[reportArgumentType]
             parameters.saes,
             sites=sites,
             n_steps=n_steps,
             seed=parameters.seed,
-            holdout=_holdout(activations, table, parameters),
+            holdout=_holdout(activations, table, parameters),  # pyright: ignore[reportArgumentType]
             calibration_tokens=parameters.calibration_tokens,
             log_every=parameters.log_every,
             device=resolve_device(parameters.device),
@@ -82,7 +82,9 @@ def encode(
     return token_codes, sequence_codes
 
 
-def draw_training(history: pd.DataFrame, metrics: pd.DataFrame, sequence_codes: dict[str, AnnData]) -> tuple[Any, Any]:
+def draw_training(
+    history: pd.DataFrame, metrics: pd.DataFrame, sequence_codes: dict[str, AnnData]
+) -> tuple[Any, Any]:
     """The training curves, and how often the features fire."""
     from helix_sae.figures.training import feature_density, training_history
 

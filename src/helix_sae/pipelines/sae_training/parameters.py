@@ -49,5 +49,7 @@ class SaeTrainingParameters(BaseModel):
     @model_validator(mode="after")
     def _chosen_is_trained(self) -> SaeTrainingParameters:
         if self.chosen not in self.saes:
-            raise ValueError(f"chosen is {self.chosen!r}, which is not one of {', '.join(map(repr, self.saes))}")
+            raise ValueError(
+                f"chosen is {self.chosen!r}, which is not one of {', '.join(map(repr, self.saes))}"
+            )
         return self

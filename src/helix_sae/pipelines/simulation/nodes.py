@@ -20,7 +20,9 @@ def simulate_demo(parameters: SimulationParameters) -> pd.DataFrame:
     return _simulate(parameters.demo, _stream(parameters.seed, _DEMO))
 
 
-def export_demo(demo: pd.DataFrame, parameters: SimulationParameters) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+def export_demo(
+    demo: pd.DataFrame, parameters: SimulationParameters
+) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """The demo as records of the raw JSON schema, and beside them the noiseless value of each."""
     from helix_sae.mrna.export import to_records
 
@@ -56,7 +58,7 @@ def _simulate(corpus: CorpusParameters, rng: np.random.Generator) -> pd.DataFram
     from helix_sae.mrna.simulator import simulate_constructs, simulate_transcripts
 
     parts: list[pd.DataFrame] = []
-    common = {"n_per_family": corpus.n_per_family}
+    common: dict[str, Any] = {"n_per_family": corpus.n_per_family}
     if corpus.reporters:
         uniform = corpus.uniform_fraction
         part = simulate_constructs(corpus.reporters, rng, utr_length=50, uniform_fraction=uniform, **common)

@@ -20,7 +20,9 @@ def create_pipeline(**_: object) -> Pipeline:
                 ["demo_chunks", "demo_truth"],
                 name="export_demo",
             ),
-            node(nodes.simulate_pairs, ["simulated_demo", _PARAMETERS], "designed_pairs", name="simulate_pairs"),
+            node(
+                nodes.simulate_pairs, ["simulated_demo", _PARAMETERS], "designed_pairs", name="simulate_pairs"
+            ),
             node(nodes.state_truth, None, "causal_truth", name="state_truth"),
             node(
                 nodes.simulate_pretraining,

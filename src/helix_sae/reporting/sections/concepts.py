@@ -113,10 +113,6 @@ def _words(concept: str) -> str:
     return concept.replace("_", " ")
 
 
-def _rival(kind: object) -> str:
-    return _KINDS.get(str(kind), str(kind).replace("_", " "))
-
-
 def _best(best: pd.DataFrame) -> Statement:
     named = [
         f"{_words(str(row['concept']))} {fixed(row['f1'])} ({feature_name(site_label(str(row['site'])), row['feature'])})"

@@ -53,9 +53,9 @@ class JumpReluObjective(Objective[JumpReluConfig]):
         active = _Step.apply(pre, threshold, self.config.bandwidth)
         reconstruction = codes @ params["decoder"] + params["b_dec"]
         price = self.config.l0_coefficient * context.sparsity_weight
-        loss = reconstruction_loss(z, reconstruction) + price * active.sum(1).mean()
+        loss = reconstruction_loss(z, reconstruction) + price * active.sum(1).mean()  # pyright: ignore[reportOptionalMemberAccess]
         loss = loss + auxiliary_loss(self.config, params, pre, z - reconstruction, context.dead)
-        return Forward(loss, codes, reconstruction)
+        return Forward(loss, codes, reconstruction)  # pyright: ignore[reportArgumentType]
 
     def gradients(self, params: Params, z: Float[Tensor, "n d_in"], context: StepContext) -> StepResult:
         """Loss and gradient through the pairs above or just below their threshold, or by autograd where many are."""

@@ -89,7 +89,9 @@ class MatryoshkaObjective(BatchChoice[MatryoshkaConfig]):
         scale = 2.0 / (z.numel() * len(residuals))
         codes, decoder = torch.zeros_like(active.codes), torch.empty_like(params["decoder"])
         gradient = torch.zeros_like(z)
-        for start, stop, mask, error in reversed(list(zip(starts, self.prefixes, masks, residuals, strict=True))):
+        for start, stop, mask, error in reversed(
+            list(zip(starts, self.prefixes, masks, residuals, strict=True))
+        ):
             gradient = gradient.add(error, alpha=scale)
             codes[mask] = code_gradient(kept(active, mask), gradient, params["decoder"])
             decoder[start:stop] = weight_gradient(_features_of(order, start, stop), active.codes, gradient)
