@@ -300,5 +300,5 @@ def test_the_released_size():
     "sizes", [{"hidden_size": 10, "head_dim": 8}, {"n_groups": 5}, {"key_value_heads": 3}, {"layers": "M-"}]
 )
 def test_sizes_that_do_not_fit_each_other(sizes: dict):
-    with pytest.raises(ValueError, match="must divide|should match"):
+    with pytest.raises(ValueError, match=r"must divide|should match"):
         Architecture(**sizes)

@@ -84,7 +84,7 @@ def test_import_and_load_leave_logging_alone(tmp_path: Path, has_handler: bool):
 def test_the_block_restores_whatever_happens_in_it():
     root, upstream = logging.getLogger(), logging.getLogger("helical")
     before = (list(root.handlers), root.level, root.propagate, upstream.level, warnings.showwarning)
-    with pytest.raises(KeyError), undisturbed_logging():
+    with pytest.raises(KeyError), undisturbed_logging():  # noqa: PT012 - what is undone has to be done inside
         logging.captureWarnings(True)
         root.handlers.clear()
         root.addHandler(logging.StreamHandler())

@@ -84,7 +84,7 @@ def load_state(path: Path, learners: Sequence[Learner]) -> tuple[int, list[dict[
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in file}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a handle, not a mapping
         for i, (learner, counter) in enumerate(zip(learners, header["counters"], strict=True)):
             prefix = f"{i}/"
             own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
