@@ -25,8 +25,8 @@ DEFAULT = ("ingestion", "extraction", "sae_training", "correlation", "causal_acd
 OPTIONAL = ("simulation", "pretraining")
 VERSIONED = ("activations", "sae_checkpoints", "sparse_codes")
 ROOTS = ("data_root", "raw_root", "model_root")
-# None of these is needed to list what there is; each takes seconds to import.
-HEAVY = ("torch", "helical", "transformers", "sklearn", "matplotlib", "plotly", "anndata")
+# None of these is needed to list what there is; each takes seconds to import. (torch comes with the parameter models.)
+HEAVY = ("helical", "transformers", "sklearn", "matplotlib", "plotly")
 
 
 @pytest.fixture(scope="module")

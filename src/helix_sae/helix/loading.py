@@ -282,7 +282,8 @@ def _check_complete(module: nn.Module, directory: Path) -> None:
             with safe_open(path, framework="pt") as file:
                 # Names as upstream reads them: an older one for the embedding, and with or without the prefix.
                 stored |= {
-                    name.removeprefix("backbone.").replace("embedding.", "embeddings.") for name in file.keys()  # noqa: SIM118 - a handle, not a mapping
+                    name.removeprefix("backbone.").replace("embedding.", "embeddings.")
+                    for name in file.keys()  # noqa: SIM118 - a handle, not a mapping
                 }
     missing = sorted(set(module.state_dict()) - stored)
     if missing:
