@@ -1,4 +1,4 @@
-"""Kedro commands on a data folder of their own."""
+"""Kedro commands in processes of their own, and what a finished run left behind."""
 
 from __future__ import annotations
 
@@ -6,17 +6,60 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
 
 
-def kedro(project: Path, root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a Kedro command on a data folder of its own."""
-    environment = {**os.environ, "HELIX_SAE_TEST_ROOT": str(root), "PYTHONPATH": str(project / "src")}
+def run_kedro(
+    project: Path, root: Path, *arguments: str, timeout: float = 280
+) -> subprocess.CompletedProcess[str]:
+    """``kedro ARGUMENTS`` in the environment ``test``, whose data lie in ``root``."""
     return subprocess.run(
-        [sys.executable, "-m", "kedro", *arguments],
+        [Path(sys.executable).with_name("kedro"), *arguments],
         cwd=project,
-        env=environment,
+        env={**os.environ, **environment(root)},
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=timeout,
         check=False,
     )
+
+
+def environment(root: Path) -> dict[str, str]:
+    """Variables with which Kedro, also inside a notebook, finds the data of a test run."""
+    return {"HELIX_SAE_TEST_ROOT": root.as_posix(), "KEDRO_ENV": "test", "COLUMNS": "160"}
+
+
+class FinishedRun(NamedTuple):
+    """A project after ``kedro run``.
+
+    Attributes
+    ----------
+    project : Path
+        The repository.
+    root : Path
+        ``data_root`` of the run.
+    output : str
+        What the run printed.
+    """
+
+    project: Path
+    root: Path
+    output: str
+
+    def kedro(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Another Kedro command on the same data."""
+        return run_kedro(self.project, self.root, *arguments)
+
+    def newest(self, path: str) -> Path:
+        """The newest version of a versioned artefact, by its path below the data root."""
+        folder = self.root / path
+        # Beside the versions of the activations lie the shards that they share.
+        versions = sorted(p for p in folder.iterdir() if (p / folder.name).exists())
+        assert versions, f"{folder} holds no version"
+        return versions[-1] / folder.name
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table of the reporting layer."""
+        return pd.read_csv(self.newest(f"08_reporting/{name}.csv"))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from kedro_runs import FinishedRun, environment
 from nbclient import NotebookClient
 
 
@@ -24,9 +25,9 @@ def test_it_is_stored_without_outputs(notebook: nbformat.NotebookNode) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_it_runs_on_the_results_of_a_run(
-    notebook: nbformat.NotebookNode, finished_run, monkeypatch: pytest.MonkeyPatch
+    notebook: nbformat.NotebookNode, finished_run: FinishedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in finished_run.environment.items():
+    for name, value in environment(finished_run.root).items():
         monkeypatch.setenv(name, value)
     folder = finished_run.project / "notebooks"
     client = NotebookClient(
