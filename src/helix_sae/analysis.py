@@ -50,6 +50,9 @@ class AnalysisResult(NamedTuple):
         Of the training, and on held-out sequences.
     embeddings : float32 (n_sequences, hidden)
         Mean-pooled over nucleotides.
+    held_out : bool (n_sequences,)
+        The sequences that the metrics are of; no autoencoder was trained on them. All false when none was held out, and
+        the metrics are those of the training sequences.
     """
 
     saes: dict[str, SparseAutoencoder]
@@ -57,6 +60,7 @@ class AnalysisResult(NamedTuple):
     history: pd.DataFrame
     metrics: pd.DataFrame
     embeddings: Float[np.ndarray, "n_sequences hidden"]
+    held_out: Bool[np.ndarray, " n_sequences"]
 
 
 class SAEAnalysisPipeline:
@@ -103,6 +107,8 @@ class SAEAnalysisPipeline:
     ) -> None:
         if not 0 <= validation_fraction < 1:
             raise ConfigurationError(f"validation_fraction is {validation_fraction}; it has to be in [0, 1).")
+        if batch_size < 1:
+            raise ConfigurationError(f"batch_size is {batch_size}; a step needs at least one token.")
         self.model: HelixModel = from_helical(model)
         self.config: AnySaeConfig = _config(architecture, expansion_factor, l1_coefficient, options)
         self.batch_size = batch_size
@@ -148,10 +154,12 @@ class SAEAnalysisPipeline:
         Raises
         ------
         ConfigurationError
-            If the filter takes no site.
+            If the filter takes no site, or ``num_epochs`` is less than one.
         DataError
-            If the dataset holds no nucleotide.
+            If the dataset has no column ``input_ids`` or no row, or a row holds no nucleotide.
         """
+        if num_epochs < 1:
+            raise ConfigurationError(f"num_epochs is {num_epochs}; training needs at least one.")
         sites = self.sites(layer_filter)
         tokens = tokens_of_dataset(dataset)
         activations = self._extract(tokens, sites)
@@ -171,7 +179,7 @@ class SAEAnalysisPipeline:
             )
             for site, sae in saes.items()
         }
-        return AnalysisResult(saes, codes, result.history, result.metrics, self.model.embed(tokens))
+        return AnalysisResult(saes, codes, result.history, result.metrics, self.model.embed(tokens), held_out)
 
     def _extract(
         self, tokens: Sequence[TokenizedSequence], sites: Sequence[str]
@@ -219,13 +227,16 @@ def tokens_of_dataset(dataset: Any) -> list[TokenizedSequence]:
     Raises
     ------
     DataError
-        If the column is missing, or a row holds no nucleotide.
+        If the column is missing, there is no row, or a row holds no nucleotide.
     """
     if "input_ids" not in getattr(dataset, "column_names", ()):
         raise DataError(
             "The dataset has no column input_ids; pass what model.process_data(sequences) returned."
         )
-    return [_tokens_of_row(np.asarray(row, dtype=np.int64), i) for i, row in enumerate(dataset["input_ids"])]
+    rows = [_tokens_of_row(np.asarray(row, dtype=np.int64), i) for i, row in enumerate(dataset["input_ids"])]
+    if not rows:
+        raise DataError("The dataset holds no sequence; give model.process_data at least one.")
+    return rows
 
 
 def _tokens_of_row(ids: Int[np.ndarray, " length"], row: int) -> TokenizedSequence:
@@ -233,7 +244,8 @@ def _tokens_of_row(ids: Int[np.ndarray, " length"], row: int) -> TokenizedSequen
     is_nucleotide = kept != _MARKER_ID
     if not is_nucleotide.any():
         raise DataError(f"Row {row} of the dataset holds no nucleotide.")
-    nucleotide = np.cumsum(is_nucleotide) - is_nucleotide
+    # A marker goes with the nucleotide that follows it; one at the very end, after which none does, with the last.
+    nucleotide = np.minimum(np.cumsum(is_nucleotide) - is_nucleotide, is_nucleotide.sum() - 1)
     return TokenizedSequence(kept, nucleotide.astype(np.int32), is_nucleotide)
 
 
