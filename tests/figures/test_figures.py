@@ -101,6 +101,29 @@ def test_drawing_leaves_no_trace_in_matplotlib():
     assert "matplotlib.pyplot" not in volcano.__globals__
 
 
+@pytest.mark.parametrize("name", ["structural_$\\frac{$", "structural_$x^2$"])
+def test_dollar_signs_are_words(name):
+    """Columns and configurations are named by users; matplotlib would set these as formulas, or refuse to."""
+    figure = volcano(TABLE.replace({"structural_mfe": name}), n_labels=12)
+    plain = volcano(TABLE, n_labels=12)
+    assert legible(figure) == []
+    drawn = [text for text in figure.findobj(Text) if "$" in text.get_text()]
+    assert drawn
+    assert not any(text.get_parse_math() for text in drawn)
+    assert len(figure.findobj(Text)) == len(plain.findobj(Text))
+
+
+def test_powers_of_logarithmic_axes_are_formulas():
+    figure = training_history(figure_data.history(("a$_{", "$b")))
+    figure.savefig(io.BytesIO(), format="png")
+    axis = next(axes.yaxis for axes in figure.axes if axes.get_yscale() == "log")
+    powers = [t.label1 for t in axis.get_major_ticks() if "10^" in t.label1.get_text()]
+    assert powers
+    assert all(text.get_parse_math() for text in powers)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "layer 0 mixer, a$_{" in names
+
+
 def test_the_volcano_counts_what_passes():
     figure = volcano(TABLE)
     texts = " ".join(text.get_text() for text in figure.findobj(Text))

@@ -6,13 +6,16 @@ Nothing here touches matplotlib's global state: every figure is a ``Figure`` of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import LogFormatter
 
 DPI = 200
 TEXT, SMALL = 9.0, 8.0
@@ -50,9 +53,36 @@ _WORDS = {
 }
 
 
+class LiteralFigure(Figure):
+    """A figure that takes words for what they are: dollar signs in somebody's column name start no formula.
+
+    With matplotlib's own rule a column named ``cost_$_per_$`` would be set as mathematics, or keep the figure from being
+    drawn. Only the powers that logarithmic axes write are formulas.
+    """
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw every text literally."""
+        powers = {
+            id(label)
+            for axes in self.axes
+            for axis in (axes.xaxis, axes.yaxis)
+            for formatter, ticks in (
+                (axis.get_major_formatter(), axis.get_major_ticks()),
+                (axis.get_minor_formatter(), axis.get_minor_ticks()),
+            )
+            if isinstance(formatter, LogFormatter)
+            for tick in ticks
+            for label in (tick.label1, tick.label2)
+        }
+        for text in self.findobj(Text):
+            if id(text) not in powers:
+                cast("Text", text).set_parse_math(False)
+        super().draw(renderer)
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure, in inches, that arranges its own margins."""
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    return LiteralFigure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
 
 
 def tidy(axes: Axes, *, grid: str | None = "y") -> Axes:

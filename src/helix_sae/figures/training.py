@@ -35,6 +35,7 @@ _PANELS = (
     ("mse", "mean squared error (scaled activations)", (None, None)),
 )
 _STYLES = ("solid", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
 
@@ -176,4 +177,4 @@ def feature_density(density: Mapping[str, npt.NDArray[np.floating[Any]]]) -> Fig
 
 
 def _power(exponent: int) -> str:
-    return "1" if exponent == 0 else f"10$^{{{exponent}}}$"
+    return "1" if exponent == 0 else "10" + str(exponent).translate(_SUPERSCRIPT)
