@@ -11,6 +11,7 @@ import scipy.sparse
 from helix_sae.mrna.properties import compute_properties
 from helix_sae.mrna.simulator import simulate_constructs
 from helix_sae.mrna.tokens import tokenize_table
+from helix_sae.reporting.windows import CodedCorpus
 from helix_sae.statistics.splits import split_by_cluster
 
 SITES = ("layers.0.mixer", "layers.2.mixer")
@@ -80,3 +81,10 @@ def decoder(site: str) -> np.ndarray:
     made = np.random.default_rng(7 + SITES.index(site)).normal(size=(N_FEATURES, 16))
     made[-1] = made[0] + 0.1 * made[-1]
     return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+@cache
+def corpus(site: str) -> CodedCorpus:
+    """The codes with the sequences that they belong to."""
+    offsets, nucleotide, is_nucleotide = token_rows()
+    return CodedCorpus(table(), codes(site), offsets, nucleotide, is_nucleotide)

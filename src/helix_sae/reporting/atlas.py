@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from helix_sae.errors import ConfigurationError
 from helix_sae.reporting import drawings, pages, windows, wording
+from helix_sae.reporting.document import truth
 from helix_sae.reporting.windows import CodedCorpus, Firings, Window
 
 N_HEAT = 9
@@ -294,7 +295,8 @@ def _effect(
     if rows.empty:
         return None
     row = rows.iloc[0]
-    tested = bool(row["selected"]) and pd.notna(row["heldout_oriented"])
+    selected, confirmed = (bool(truth(rows[name])[0]) for name in ("selected", "confirmed"))
+    tested = selected and pd.notna(row["heldout_oriented"])
     side = "heldout" if tested else "discovery"
     return {
         "estimate": float(row[f"{side}_oriented"]),
@@ -304,7 +306,7 @@ def _effect(
         "n_pairs": int(row[f"{side}_n_pairs"]),
         "n_clusters": int(row[f"{side}_n_clusters"]),
         "q_value": float(row["q_value"]) if tested else float("nan"),
-        "confirmed": bool(row["confirmed"]),
+        "confirmed": confirmed,
         "tested": tested,
         "estimator": str(row["estimator"]),
         "in_circuit": None

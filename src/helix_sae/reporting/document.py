@@ -148,6 +148,8 @@ def plain(value: Any) -> Any:
         return [plain(row) for row in cast("list[dict[Any, Any]]", value.to_dict("records"))]
     if isinstance(value, str | bool) or value is None:
         return value
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        return plain(value.item())
     if isinstance(value, np.bool_):
         return bool(value)
     if isinstance(value, int | np.integer):
@@ -156,7 +158,7 @@ def plain(value: Any) -> Any:
         return float(value) if math.isfinite(float(value)) else None
     if isinstance(value, Iterable):
         return [plain(entry) for entry in cast("Iterable[Any]", value)]
-    return None if value is pd.NA else str(value)
+    return None if value is pd.NA or value is pd.NaT else str(value)
 
 
 def run_summary(sections: Sequence[Section]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from helix_sae.reporting.document import truth
+
 CAUSAL, ASSOCIATED = "causal effect", "association"
 
 
@@ -68,7 +70,7 @@ def _by_effect(effects: pd.DataFrame | None) -> list[_Choice]:
         return []
     table = effects[effects["feature"].astype(str) != "error"]
     size = table["discovery_oriented"].abs()
-    confirmed = table["confirmed"].astype(bool)
+    confirmed = truth(table["confirmed"])
     size = size.where(~confirmed, table["heldout_oriented"].abs())
     table = table.assign(_confirmed=confirmed, _size=size).sort_values(
         ["_confirmed", "_size"], ascending=False, kind="stable"
@@ -92,7 +94,7 @@ def _by_association(significant: pd.DataFrame | None) -> list[_Choice]:
     if significant is None or significant.empty:
         return []
     table = significant.assign(
-        _replicated=significant["replicated"].fillna(False).astype(bool),
+        _replicated=truth(significant["replicated"]),
         _size=significant["validation_effect"].abs().fillna(0.0),
     ).sort_values(["_replicated", "_size"], ascending=False, kind="stable")
     table["_turn"] = table.groupby(["_replicated", "property"], observed=True).cumcount()

@@ -28,7 +28,7 @@ def number(value: float | None, digits: int = 3) -> str:
         return "∞" if value > 0 else "−∞"
     if value == 0:
         return "0"
-    size = math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
+    size = int(f"{value:.{digits - 1}e}".split("e")[1])  # after rounding: 999.6 has four digits
     if size < -3 or size > 6:
         return scientific(value, digits - 1)
     return f"{value:,.{max(0, digits - 1 - size)}f}".replace("-", "−")
@@ -45,15 +45,21 @@ def fixed(value: float | None, decimals: int = 2) -> str:
 
 
 def signed(value: float | None, decimals: int = 2) -> str:
-    """The same with a sign in front."""
+    """The same with a sign in front, unless it rounds to zero."""
     text = fixed(value, decimals)
-    return text if value is None or text == MISSING or value <= 0 else f"+{text}"
+    return f"+{text}" if value is not None and value > 0 and text.strip("0.,–") else text
 
 
 def scientific(value: float, digits: int = 1) -> str:
     """A number such as 3.1×10⁻⁸."""
     mantissa, exponent = f"{value:.{digits}e}".split("e")
     return f"{mantissa.replace('-', '−')}×10{str(int(exponent)).translate(_SUPERSCRIPT)}"
+
+
+def setting(value: float) -> str:
+    """A number that somebody chose (a level, a threshold), as it was chosen: ``0.05``, not ``0.0500``."""
+    text = f"{value:g}"
+    return scientific(value, 0) if "e" in text else text.replace("-", "−")
 
 
 def percent(value: float | None, decimals: int = 0) -> str:
