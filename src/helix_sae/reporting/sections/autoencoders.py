@@ -57,7 +57,8 @@ def autoencoder_section(
     used = metrics if used.empty else used
     widths = {site: len(d) for site, d in (densities or {}).items()}
     statements = [_site_statement(row, widths.get(str(row["site"]))) for row in used.to_dict("records")]
-    low = [str(s) for s in used.loc[used["explained_variance"] < LOW_VARIANCE, "site"]]
+    # Not `<`: where the variance explained is not defined (constant activations), nothing was explained.
+    low = [str(s) for s in used.loc[~(used["explained_variance"] >= LOW_VARIANCE), "site"]]
     dead = [str(s) for s in used.loc[used["dead_share"] > MANY_DEAD, "site"]]
     best, worst = used["explained_variance"].max(), used["explained_variance"].min()
     statements.insert(
@@ -70,7 +71,7 @@ def autoencoder_section(
         ),
     )
     warnings = [
-        f"The autoencoder of {site_label(site)} explains less than {percent(LOW_VARIANCE)} of the variance: much of what the "
+        f"The autoencoder of {site_label(site)} does not explain {percent(LOW_VARIANCE)} of the variance: much of what the "
         "model computes there is in the reconstruction error, not in the features."
         for site in low
     ]
@@ -99,7 +100,8 @@ def _site_statement(row: Mapping[str, object], width: int | None) -> Statement:
         f"{site_label(str(value['site'])).capitalize()}: {percent(variance, 1)} of the variance with "
         f"{number(float(value['l0']), 2)}{of} features active a token; {percent(dead, 1)} of the features are dead."  # type: ignore[arg-type]
     )
-    return Statement(text, "weak" if variance < LOW_VARIANCE or dead > MANY_DEAD else "finding")
+    good = variance >= LOW_VARIANCE and dead <= MANY_DEAD
+    return Statement(text, "finding" if good else "weak")
 
 
 def _blocks(

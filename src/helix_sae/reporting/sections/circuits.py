@@ -20,7 +20,7 @@ from helix_sae.reporting.document import (
     not_run,
     picture,
 )
-from helix_sae.reporting.wording import MISSING, count, feature_name, fixed, listing, number, signed
+from helix_sae.reporting.wording import MISSING, count, feature_name, fixed, listing, number, setting, signed
 
 KEY, TITLE = "circuit", "The circuit (ACDC)"
 
@@ -132,11 +132,11 @@ def _sizes(sizes: pd.DataFrame) -> Statement:
     first, last = sizes.iloc[0], sizes.iloc[-1]
     text = (
         f"Pruning every node whose removal costs less than τ leaves {count(int(first['n_nodes']), 'node')} at τ = "
-        f"{number(first['tau'])} (divergence from the target {number(first['divergence'])} nats)"
+        f"{setting(first['tau'])} (divergence from the target {number(first['divergence'])} nats)"
     )
     if len(sizes) > 1:
         text += (
-            f" and {int(last['n_nodes'])} at τ = {number(last['tau'])} ({number(last['divergence'])} nats)"
+            f" and {int(last['n_nodes'])} at τ = {setting(last['tau'])} ({number(last['divergence'])} nats)"
         )
     return Statement(text + ".", "finding" if int(first["n_nodes"]) else "weak", headline=True)
 
@@ -151,7 +151,7 @@ def _members(members: pd.DataFrame, tau: float) -> list[Statement]:
     rest = f" and {len(members) - 5} more" if len(members) > 5 else ""
     return [
         Statement(
-            f"At τ = {number(tau)} what is left is {listing(named) if not rest else ', '.join(named)}{rest}."
+            f"At τ = {setting(tau)} what is left is {listing(named) if not rest else ', '.join(named)}{rest}."
         )
     ]
 
@@ -188,7 +188,7 @@ def _blocks(sizes: pd.DataFrame, members: pd.DataFrame, steps: pd.DataFrame, tau
             ],
             [
                 [
-                    number(row["tau"]),
+                    setting(row["tau"]),
                     f"{int(row['n_nodes'])}",
                     f"{int(row['n_errors'])}",
                     number(row["divergence"]),
@@ -201,7 +201,7 @@ def _blocks(sizes: pd.DataFrame, members: pd.DataFrame, steps: pd.DataFrame, tau
     if len(members):
         blocks.append(
             ReportTable(
-                f"Members of the circuit at τ = {number(tau)}"
+                f"Members of the circuit at τ = {setting(tau)}"
                 + (f", the {_N_MEMBERS} of largest attribution." if len(members) > _N_MEMBERS else "."),
                 [Column("Node", "code"), Column("Attribution", "number")],
                 [

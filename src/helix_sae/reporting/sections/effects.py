@@ -33,6 +33,7 @@ from helix_sae.reporting.wording import (
     p_value,
     percent,
     probability,
+    setting,
     signed,
 )
 
@@ -112,7 +113,7 @@ def effect_section(given: EffectInputs, *, target: str, q: float = 0.05) -> Sect
             Tile(
                 "Causal features",
                 f"{len(confirmed)} of {len(tested)}",
-                f"confirmed on held-out families, q ≤ {number(q)}",
+                f"confirmed on held-out families, q ≤ {setting(q)}",
                 weak=len(confirmed) == 0,
             )
         ],
@@ -153,8 +154,9 @@ def _tested(effects: pd.DataFrame, tested: pd.DataFrame, confirmed: pd.DataFrame
         f"{how}, the {len(tested)} of largest effect on the discovery pairs were tested on held-out families: "
     )
     if confirmed.empty:
-        return Statement(text + f"none was confirmed at q ≤ {number(q)}.", "weak", headline=True)
-    return Statement(text + f"{len(confirmed)} were confirmed at q ≤ {number(q)}.", headline=True)
+        return Statement(text + f"none was confirmed at q ≤ {setting(q)}.", "weak", headline=True)
+    were = "was" if len(confirmed) == 1 else "were"
+    return Statement(text + f"{len(confirmed)} {were} confirmed at q ≤ {setting(q)}.", headline=True)
 
 
 def _strongest(top: pd.DataFrame, are_confirmed: bool, target: str) -> list[Statement]:
@@ -253,7 +255,7 @@ def _other_kinds(whole: pd.DataFrame, decoys: set[str], designed: pd.DataFrame |
     failed = [str(k).replace("_", " ") for k in kinds.loc[~(kinds["p_value"] < SHAM_LEVEL), "kind"]]
     statements: list[Statement] = []
     if passed or failed:
-        text = f"By kind of edit at p < {number(SHAM_LEVEL)}: "
+        text = f"By kind of edit at p < {setting(SHAM_LEVEL)}: "
         text += f"felt more than shams: {listing(passed)}" if passed else "none is felt more than its shams"
         text += f"; not told apart from shams: {listing(failed)}." if failed else "."
         statements.append(Statement(text, "finding" if passed else "weak"))

@@ -60,12 +60,13 @@ def prediction_section(
     if probe_metrics is None or probe_metrics.empty:
         return not_run(KEY, TITLE, "No read-out was fitted, so no intervention could be judged.")
     probe = {str(k): v for k, v in probe_metrics.iloc[0].items()}
-    weak_probe = float(probe["heldout"]) < float(probe["floor"]) if "floor" in probe else False
+    # Not `<`: a value that is not defined has not reached its floor either.
+    weak_probe = not float(probe["heldout"]) >= float(probe["floor"]) if "floor" in probe else False
     warnings = []
     if weak_probe:
         warnings.append(
-            f"The read-out is below its floor ({fixed(probe['floor'])}): the interventions below say what moves a prediction "
-            "that is hardly right to begin with."
+            f"The read-out does not reach its floor ({fixed(probe['floor'])}): the interventions below say what moves a "
+            "prediction that is hardly right to begin with."
         )
     statements = [_probe(probe, weak_probe)]
     blocks: list[Block] = []
@@ -194,13 +195,19 @@ def _agreement(held: Mapping[str, Any], target: str, kind: str) -> tuple[Stateme
         f"predicted and {kind} differences of {label} correlate with Spearman's ρ = {fixed(rho)} {interval(low, high)}; "
         f"they agree in sign in {percent(float(held['sign_agreement']))}."
     )
-    if not low > 0:
-        warning = (
-            f"The interval of the correlation between predicted and {kind} differences includes zero: there is no evidence "
-            "that the read-out tells these pairs apart."
+    if low > 0:
+        return Statement(text, headline=True), []
+    if high < 0:
+        short, meaning = "lies below zero", "the read-out gets these differences the wrong way round."
+    elif np.isfinite(low) and np.isfinite(high):
+        short, meaning = "includes zero", "there is no evidence that the read-out tells these pairs apart."
+    else:
+        short, meaning = (
+            "is not defined",
+            "there are too few families to say whether the read-out tells pairs apart.",
         )
-        return Statement(text + " The interval includes zero.", "weak", headline=True), [warning]
-    return Statement(text, headline=True), []
+    warning = f"The interval of the correlation between predicted and {kind} differences {short}: {meaning}"
+    return Statement(f"{text} The interval {short}.", "weak", headline=True), [warning]
 
 
 def _agreement_table(agreement: pd.DataFrame) -> ReportTable:
