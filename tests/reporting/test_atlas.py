@@ -164,7 +164,7 @@ def test_associations_and_concepts(made: dict[int, FeaturePage]):
     page = made[UAUG]
     assert [a["validation_effect"] for a in page.associations] == [-0.9, 0.6, 0.5, 0.4, 0.3, 0.2]
     # By what is gained over saying yes everywhere; the best other detector beside it.
-    assert [(c["concept"], c["rival"]) for c in page.concepts][0] == ("rare", ("pca", 0.4))
+    assert (page.concepts[0]["concept"], page.concepts[0]["rival"]) == ("rare", ("pca", 0.4))
     assert page.concepts[1]["concept"] == "common"
     assert made[NOISE].associations == made[NOISE].concepts == []
 
@@ -280,5 +280,5 @@ def test_without_any_table():
 def test_tables_of_another_run_are_refused():
     with pytest.raises(ConfigurationError, match=r"whose codes are not there \(layers\.0\.mixer\)"):
         feature_pages({SITES[0]: report_data.corpus(SITES[0])}, atlas_tables(chosen((1,), site=SITES[1])))
-    with pytest.raises(ConfigurationError, match="asks for feature 99 of 'layers.0.mixer', which has 24"):
+    with pytest.raises(ConfigurationError, match=r"asks for feature 99 of 'layers\.0\.mixer', which has 24"):
         feature_pages({SITES[0]: report_data.corpus(SITES[0])}, atlas_tables(chosen((1, 99))))
