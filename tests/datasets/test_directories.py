@@ -98,6 +98,21 @@ def test_structures_come_back_as_they_were(store_place: Place) -> None:
     assert dataset.list_versions(full_path=False) == ["v2", "v1"]
 
 
+def test_the_preview_of_a_structure_names_its_parts(store_place: Place) -> None:
+    dataset = structures_at(store_place, save="v1")
+    dataset.save({**everything(), "many": list(range(40)), "few": np.float32(2)})
+    shown = json.loads(dataset.preview())
+    assert shown["csr"] == "sparse csr (4, 5)"
+    assert shown["texts"] == "texts (3,)"
+    assert shown["table"] == "table"
+    assert shown["tuple"] == {"0": 1, "1": "two", "2": None, "3": True, "4": 0.1, "5": "nan", "6": "-inf"}
+    assert shown["arrays"]["float32"] == ("array F32 (2, 3)" if "://" not in store_place[0] else "array")
+    assert "..." in shown  # more parts than it names
+    again = structures_at(store_place, save="v2")
+    again.save(list(range(40)))
+    assert json.loads(again.preview()) == {**{str(i): i for i in range(12)}, "...": "28 more"}
+
+
 @pytest.mark.parametrize(
     "value",
     [

@@ -18,17 +18,21 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError
+from kedro.io.core import get_filepath_str
+from kedro_datasets._typing import JSONPreview
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
 from helix_sae.datasets.directory import DirectoryDataset
-from helix_sae.datasets.storage import canonical_json
+from helix_sae.datasets.storage import canonical_json, is_local, read_file
 from helix_sae.errors import StoreError
 
 _PACKAGE = "helix_sae."
 _STRUCTURE, _ARRAYS, _TEXTS = "structure.json", "arrays.safetensors", "texts.json"
 _KIND = "kind"
+_SHOWN = 12
+"""Entries of a mapping or a list that a preview names."""
 
 
 class StructureDataset(DirectoryDataset[Any, Any]):
@@ -54,6 +58,13 @@ class StructureDataset(DirectoryDataset[Any, Any]):
 
     def _read(self, folder: Path) -> Any:
         return load_structure(folder)
+
+    def preview(self) -> JSONPreview:
+        """Return the names, types and shapes of the parts; no array is read."""
+        source = get_filepath_str(self._get_load_path(), self._protocol)
+        tree = json.loads(read_file(self._fs, f"{source}/{_STRUCTURE}"))
+        shapes = _shapes(Path(source) / _ARRAYS) if is_local(self._fs) else {}
+        return JSONPreview(json.dumps(_outline(tree, shapes)))
 
 
 def save_structure(data: object, folder: Path) -> None:
@@ -88,6 +99,40 @@ def load_structure(folder: Path) -> Any:
         raise StoreError(
             f"{folder}: the structure cannot be read ({error!r}); load another version, or make it again."
         ) from error
+
+
+def _shapes(path: Path) -> dict[str, str]:
+    """Type and shape of each stored array, from the header of the file."""
+    with cast("Any", safe_open(path, framework="numpy")) as file:
+        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - a handle, not a mapping
+        return {name: f"{part.get_dtype()} {tuple(part.get_shape())}" for name, part in parts.items()}
+
+
+def _outline(tree: Any, shapes: Mapping[str, str]) -> Any:
+    """A structure's tree in words: what a reader wants to see of it, short."""
+    if not isinstance(tree, dict):
+        return tree
+    node = cast("dict[str, Any]", tree)
+    match node[_KIND]:
+        case "float":
+            return node["value"]
+        case "array" | "scalar":
+            return f"array {shapes.get(node['name'], '')}".rstrip()
+        case "texts":
+            return f"texts {tuple(node['shape'])}"
+        case "sparse":
+            return f"sparse {node['format']} {tuple(node['shape'])}"
+        case "table":
+            return "table"
+        case "mapping":
+            keys = [str(_outline(key, shapes)) for key in node["keys"]]
+            entries = dict(zip(keys, node["values"], strict=True))
+        case "object":
+            entries = cast("dict[str, Any]", node["fields"])
+        case _:
+            entries = {str(i): item for i, item in enumerate(node["items"])}
+    shown = {key: _outline(value, shapes) for key, value in list(entries.items())[:_SHOWN]}
+    return shown | ({"...": f"{len(entries) - _SHOWN} more"} if len(entries) > _SHOWN else {})
 
 
 class _Writer:
