@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from helix_sae.errors import ConfigurationError
 from helix_sae.pipelines.pretraining.parameters import PretrainingParameters
 
 if TYPE_CHECKING:
@@ -102,12 +103,22 @@ def _corpus(table: pd.DataFrame, parameters: PretrainingParameters) -> Corpus:
 
 def _mixture(table: pd.DataFrame, shares: dict[str, float]) -> pd.DataFrame:
     """The first records of each source, as many as its share says; sources without a share are left out."""
+    known = [str(source) for source in table["source"].unique()]
+    if unknown := sorted(set(shares) - set(known)):
+        raise ConfigurationError(
+            f"pretraining.finishing.shares names {', '.join(unknown)}; the table's sources are {', '.join(known)}."
+        )
     parts = [
         group.iloc[: round(shares[str(source)] * len(group))]
         for source, group in table.groupby("source", sort=False)
         if str(source) in shares
     ]
-    return pd.concat(parts).sort_index().reset_index(drop=True)
+    mixture = pd.concat(parts).sort_index().reset_index(drop=True)
+    if mixture.empty:
+        raise ConfigurationError(
+            f"pretraining.finishing.shares leaves no record of the table's sources ({', '.join(known)}); raise a share."
+        )
+    return mixture
 
 
 def _first_half_of_clusters(group: pd.DataFrame) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from helix_sae.helix.architecture import Architecture
@@ -15,13 +17,13 @@ class FinishingParameters(BaseModel):
     Attributes
     ----------
     shares : dict of str to float
-        Share of the records of each source that takes part.
+        Share of the records of each source that takes part, from 0 to 1.
     training : PretrainingOptions
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    shares: dict[str, float]
+    shares: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(min_length=1)
     training: PretrainingOptions
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Range = tuple[int, int]
 
@@ -32,6 +34,15 @@ class CorpusParameters(BaseModel):
     construct_length: Range = (25, 120)
     transcripts: int = Field(ge=0)
     n_per_family: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _holds_something(self) -> Self:
+        if not self.reporters + self.constructs + self.transcripts:
+            raise ValueError("reporters, constructs and transcripts are all 0: at least one record is needed")
+        low, high = self.construct_length
+        if not 1 <= low <= high:
+            raise ValueError(f"construct_length is {[low, high]}: a shortest and a longest length are needed")
+        return self
 
 
 class SimulationParameters(BaseModel):
