@@ -51,7 +51,7 @@ def random_sequences(seed: int = 0, n: int = N_SEQUENCES) -> list[str]:
 
 
 def quick_example(
-    directory: Path, sequences: list[str], *, num_epochs: int = 15, **options
+    directory: Path, sequences: list[str], *, num_epochs: int = 100, **options
 ) -> AnalysisResult:
     model = helical_model(directory)
     pipeline = SAEAnalysisPipeline(model, expansion_factor=4, l1_coefficient=1e-3, **options)
@@ -161,7 +161,7 @@ def test_the_same_seed_gives_the_same_results(results: AnalysisResult, checkpoin
 
 
 def test_more_epochs_are_more_steps(results: AnalysisResult, checkpoint: Path):
-    longer = quick_example(checkpoint, random_sequences(), num_epochs=45)
+    longer = quick_example(checkpoint, random_sequences(), num_epochs=300)
     assert longer.history["step"].max() == 3 * results.history["step"].max()
     assert (longer.metrics["mse"] < results.metrics["mse"]).all()
 

@@ -20,7 +20,7 @@ from helix_sae.figures.heatmap import association_heatmap, association_heatmap_i
 from helix_sae.figures.layer_profile import layer_profile, layer_profile_interactive
 from helix_sae.figures.metagene import metagene, metagene_interactive
 from helix_sae.figures.qq import qq, qq_interactive
-from helix_sae.figures.style import ordered_colours, property_label, site_label, spread
+from helix_sae.figures.style import ordered_colours, property_label, short_label, site_label, spread
 from helix_sae.figures.training import feature_density, training_history, training_history_interactive
 from helix_sae.figures.volcano import volcano, volcano_interactive
 
@@ -122,6 +122,17 @@ def test_powers_of_logarithmic_axes_are_formulas():
     assert all(text.get_parse_math() for text in powers)
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "layer 0 mixer, a$_{" in names
+
+
+def test_long_names_leave_room_for_the_figure():
+    name = "structural_" + "a_very_long_name_" * 6
+    for figure in (
+        volcano(TABLE.replace({"structural_mfe": name}), n_labels=12),
+        association_heatmap(*(t.replace({"structural_mfe": name}) for t in (TABLE, BEST))),
+    ):
+        assert legible(figure) == []
+    assert short_label(name) == "A very long name a very long name a…"
+    assert short_label("functional_mrl") == "MRL"
 
 
 def test_the_volcano_counts_what_passes():

@@ -95,7 +95,7 @@ GOOD: dict[str, Callable[[], Section]] = {
     "data": data,
     "autoencoders": autoencoders,
     "associations": associations,
-    "concepts": concepts,
+    "concepts": lambda: concepts((0.9, 0.5, 0.4), (0.6, 0.51, 0.3)),
     "prediction": prediction,
     "effects": effects,
     "comparisons": comparisons,
@@ -132,7 +132,7 @@ def test_a_good_result_is_a_section_without_a_weak_word(name: str):
     assert section.key == name
     assert said(section, headline=True)
     assert said(section, tone="weak") == ""
-    assert section.warnings == []
+    assert not section.warnings
     assert not any(tile.weak for tile in section.tiles)
     assert any(isinstance(block, ReportTable) for block in section.blocks)
 
@@ -380,16 +380,29 @@ class TestPrediction:
     def test_a_probe_below_its_floor(self):
         section = prediction(tables.probe(0.12, 0.3))
         assert "R² = 0.120" in said(section, tone="weak", headline=True)
-        assert "the floor is 0.30, which it does not reach" in said(section, tone="weak")
+        assert "the floor is 0.30, which it does not reach." in said(section, tone="weak")
         assert any("does not reach its floor (0.30)" in text for text in section.warnings)
         assert section.tiles[0].weak
         assert plain(section.numbers)["probe"]["below_floor"] is True
 
-    @pytest.mark.parametrize("value", [-0.4, np.nan])
-    def test_a_probe_without_any_skill(self, value: float):
-        section = prediction(tables.probe(value, -0.5 if np.isnan(value) else 0.0))
-        assert "predicts MRL" in said(section, tone="weak", headline=True)
-        assert section.warnings
+    @pytest.mark.parametrize(
+        ("metric", "value", "words"),
+        [
+            ("r2", -0.4, "is no better than predicting the mean"),
+            ("r2", 0.0, "is no better than predicting the mean"),
+            ("auc", 0.45, "is no better than guessing"),
+            ("r2", np.nan, "does not reach its floor (−10.00)"),
+        ],
+    )
+    def test_a_probe_without_any_skill(self, metric: str, value: float, words: str):
+        """Whatever floor somebody set: what is worse than the mean is no finding."""
+        section = prediction(tables.probe(value, -10.0, metric=metric))
+        assert f"The read-out {words}" in section.warnings[0]
+        short = (
+            words.removeprefix("is ") if "better" in words else "the floor is −10.00, which it does not reach"
+        )
+        assert short in said(section, tone="weak", headline=True)
+        assert section.tiles[0].weak
 
     @pytest.mark.parametrize(("low", "high"), [(-0.1, 0.4), (-0.6, -0.2), (np.nan, np.nan)])
     def test_differences_that_are_not_predicted(self, low: float, high: float):
@@ -632,7 +645,12 @@ class TestCircuit:
 @pytest.mark.parametrize("name", GOOD)
 def test_no_number_is_written_as_nan(name: str):
     section = GOOD[name]()
-    words = said(section) + json.dumps(
-        [list(map(str, row)) for b in section.blocks if isinstance(b, ReportTable) for row in b.rows]
-    )
-    assert not re.search(r"\bnan\b|\binf\b|None", words.replace("Whisker", ""))
+    cells = [
+        cell
+        for block in section.blocks
+        if isinstance(block, ReportTable)
+        for row in block.rows
+        for cell in row
+        if isinstance(cell, str)
+    ]
+    assert not re.search(r"\bnan\b|\binf\b|\bNone\b|<NA>", " | ".join([said(section), *cells]))

@@ -20,8 +20,8 @@ from helix_sae.figures.style import (
     heading,
     new_figure,
     ordered_colours,
-    property_label,
     quiet_legend,
+    short_label,
     site_label,
     tidy,
 )
@@ -62,9 +62,9 @@ def feature_effects(selection: pd.DataFrame, *, target: str, n: int = 20) -> Fig
     axes.axvline(0.0, color=INK, linewidth=0.9)
     axes.set_yticks(range(len(top)), [_feature_label(r.site, r.feature) for r in top.itertuples(index=False)])
     axes.set_ylim(len(top) - 0.4, -0.6)
-    axes.set_xlabel(f"effect on predicted {property_label(target)}, towards the known difference")
+    axes.set_xlabel(f"effect on predicted {short_label(target)}, towards the known difference")
     _effect_key(axes)
-    heading(figure, f"Features that move predicted {property_label(target)}")
+    heading(figure, f"Features that move predicted {short_label(target)}")
     return figure
 
 
@@ -151,7 +151,7 @@ def predicted_difference(
     -------
     Figure
     """
-    name = property_label(target)
+    name = short_label(target)
     figure = new_figure(4.6, 4.4)
     axes = tidy(figure.add_subplot(), grid="both")
     looks = {"discovery": ("#B8B8B8", 14), "heldout": (BLUE, 22)}
@@ -235,8 +235,8 @@ def designed_effects(designed: pd.DataFrame, *, target: str) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True)
     looks = {"effect": (BLUE, -0.17), "sham": ("#9A9A9A", 0.17), "decoy": (ORANGE, -0.17)}
     for axes, column, label in (
-        (left, "total_effect", f"sum of the features' |effects| on {property_label(target)}"),
-        (right, "predicted_difference", f"predicted difference in {property_label(target)}"),
+        (left, "total_effect", f"sum of the features' |effects| on {short_label(target)}"),
+        (right, "predicted_difference", f"predicted difference in {short_label(target)}"),
     ):
         tidy(axes, grid="x")
         for role, (colour, offset) in looks.items():

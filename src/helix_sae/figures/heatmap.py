@@ -23,6 +23,7 @@ from helix_sae.figures.style import (
     new_figure,
     plotly_layout,
     property_label,
+    short_label,
     site_label,
 )
 
@@ -85,7 +86,7 @@ def association_heatmap(
     axes.set_facecolor("#EFEFEF")
     y, x = np.nonzero(~grid.passes & ~np.isnan(grid.effects))
     axes.scatter(x, y, s=2.0, color=MUTED, linewidths=0)
-    axes.set_xticks(range(n_columns), [property_label(c) for c in grid.columns], rotation=55, ha="right")
+    axes.set_xticks(range(n_columns), [short_label(c) for c in grid.columns], rotation=55, ha="right")
     axes.set_xticks(np.arange(n_columns + 1) - 0.5, minor=True)
     axes.set_yticks(range(n_rows), grid.rows)
     axes.set_yticks(np.arange(n_rows + 1) - 0.5, minor=True)

@@ -6,7 +6,7 @@ Nothing here touches matplotlib's global state: every figure is a ``Figure`` of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -76,7 +76,7 @@ class LiteralFigure(Figure):
         }
         for text in self.findobj(Text):
             if id(text) not in powers:
-                cast("Text", text).set_parse_math(False)
+                text.set_parse_math(False)
         super().draw(renderer)
 
 
@@ -130,6 +130,20 @@ def property_label(name: str) -> str:
         parts = parts[1:]
     label = " ".join(_WORDS.get(part, part) for part in parts)
     return label[0].upper() + label[1:] if label[:1].islower() and parts[0] not in _WORDS else label
+
+
+def short_label(name: str, room: int = 36) -> str:
+    """The same for a place in a figure: a name that would leave no room for the figure is cut.
+
+    Parameters
+    ----------
+    name : str
+        A property's column.
+    room : int
+        Characters.
+    """
+    label = property_label(name)
+    return label if len(label) <= room else label[: room - 1].rstrip() + "…"
 
 
 def site_label(site: str) -> str:

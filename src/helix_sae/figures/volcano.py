@@ -21,6 +21,7 @@ from helix_sae.figures.style import (
     plotly_layout,
     property_label,
     quiet_legend,
+    short_label,
     site_label,
     spread,
     tidy,
@@ -132,7 +133,7 @@ def _name_strongest(axes: Any, points: pd.DataFrame, n_labels: int, reach: float
         heights = spread(list(here["height"]), 0.055 * top, 0.03 * top, 0.97 * top)
         for row, height in zip(here.itertuples(), heights, strict=True):
             axes.annotate(
-                property_label(str(row.property)),
+                short_label(str(row.property)),
                 xy=(row.effect, row.height),
                 xytext=(side * reach * (_ROOM - 0.03), height),
                 ha="right" if side > 0 else "left",

@@ -27,6 +27,8 @@ from helix_sae.reporting.wording import count, fixed, interval, listing, number,
 KEY, TITLE = "prediction", "The read-out and its pairs"
 
 _METRICS = {"r2": "R²", "auc": "AUC"}
+_CHANCE = {"r2": (0.0, "predicting the mean"), "auc": (0.5, "guessing")}
+"""What a read-out scores that has learned nothing, and that in words."""
 _KINDS = {
     "ridge": "A ridge regression on the pooled embedding",
     "logistic": "A logistic regression on the pooled embedding",
@@ -60,13 +62,15 @@ def prediction_section(
     if probe_metrics is None or probe_metrics.empty:
         return not_run(KEY, TITLE, "No read-out was fitted, so no intervention could be judged.")
     probe = {str(k): v for k, v in probe_metrics.iloc[0].items()}
+    chance = _CHANCE.get(str(probe["metric"]), (-np.inf, ""))[0]
+    needed = max(float(probe["floor"]) if "floor" in probe else -np.inf, np.nextafter(chance, np.inf))
     # Not `<`: a value that is not defined has not reached its floor either.
-    weak_probe = not float(probe["heldout"]) >= float(probe["floor"]) if "floor" in probe else False
-    warnings = []
+    weak_probe = not float(probe["heldout"]) >= needed
+    warnings: list[str] = []
     if weak_probe:
         warnings.append(
-            f"The read-out does not reach its floor ({fixed(probe['floor'])}): the interventions below say what moves a "
-            "prediction that is hardly right to begin with."
+            f"The read-out {_shortfall(probe)}: the interventions below say what moves a prediction that is hardly right to "
+            "begin with."
         )
     statements = [_probe(probe, weak_probe)]
     blocks: list[Block] = []
@@ -132,13 +136,21 @@ def _probe(probe: Mapping[str, Any], weak: bool) -> Statement:
     )
     if probe["kind"] != "head":
         text += f" ({fixed(float(probe['out_of_fold']), 3)} out of fold on those it was fitted on)"
+    chance, words = _CHANCE.get(str(probe["metric"]), (-np.inf, ""))
+    if float(probe["heldout"]) <= chance:
+        text += f", no better than {words}"
     if "floor" in probe:
-        text += f"; the floor is {fixed(float(probe['floor']))}" + (
-            ", which it does not reach." if weak else "."
-        )
-    else:
-        text += "."
-    return Statement(text, "weak" if weak else "finding", headline=True)
+        text += f"; the floor is {fixed(float(probe['floor']))}"
+        text += "" if float(probe["heldout"]) >= float(probe["floor"]) else ", which it does not reach"
+    return Statement(text + ".", "weak" if weak else "finding", headline=True)
+
+
+def _shortfall(probe: Mapping[str, Any]) -> str:
+    """What a weak read-out does not do: reach its floor or, when somebody set that lower, do better than chance."""
+    chance, words = _CHANCE.get(str(probe["metric"]), (-np.inf, ""))
+    if float(probe["heldout"]) <= chance:
+        return f"is no better than {words}"
+    return f"does not reach its floor ({fixed(probe['floor'])})" if "floor" in probe else "is not defined"
 
 
 def _pairs(pairs: pd.DataFrame) -> Statement:
