@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from pydantic import ValidationError
 
+from helix_sae.datasets.raw import SequenceFilesDataset
 from helix_sae.pipelines.simulation import nodes
 from helix_sae.pipelines.simulation.parameters import SimulationParameters
 
@@ -102,3 +106,30 @@ def test_pretraining_learns_what_is_true():
         assert training[f"functional_{name}"].equals(again[f"{name}_true"].rename(f"functional_{name}"))
     assert training["sequence_id"].is_unique
     assert set(training["source"]) == {"reporters", "constructs", "transcripts"}
+
+
+def test_the_shipped_demo_is_what_the_parameters_say(project_path: Path, tmp_path: Path):
+    """Made again and written as the catalog writes them, the demo's files hold what lies in the repository.
+
+    Sequences and the shape of the records are the same to the letter. Logarithms and exponentials differ in the last
+    bit between processors, so numbers get the room of one unit of their last decimal.
+    """
+    shipped = project_path / "data" / "01_raw"
+    stated = yaml.safe_load(
+        (project_path / "conf/base/simulation/parameters.yml").read_text(encoding="utf-8")
+    )
+    given = SimulationParameters.model_validate(stated["simulation"])
+    demo = nodes.simulate_demo(given)
+    records, truth = nodes.export_demo(demo, given)
+    SequenceFilesDataset(filepath=str(tmp_path), format="json").save(records)
+    made, kept = (sorted(folder.iterdir()) for folder in (tmp_path, shipped / "demo"))
+    assert [path.name for path in made] == [path.name for path in kept]
+    for ours, theirs in zip(made, kept, strict=True):
+        tables = [pd.json_normalize(json.loads(path.read_text(encoding="utf-8"))) for path in (ours, theirs)]
+        pd.testing.assert_frame_equal(*tables, rtol=1e-9, atol=2e-6)
+    close = {"rtol": 0, "atol": 1.5e-9}
+    folder = shipped / "demo_truth"
+    pd.testing.assert_frame_equal(truth, pd.read_csv(folder / "noiseless_phenotypes.csv"), **close)
+    pd.testing.assert_frame_equal(nodes.state_truth(), pd.read_csv(folder / "causes.csv"), **close)
+    pairs = pd.read_parquet(folder / "designed_pairs.parquet")
+    pd.testing.assert_frame_equal(nodes.simulate_pairs(demo, given), pairs, **close)

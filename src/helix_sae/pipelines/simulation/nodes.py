@@ -14,6 +14,9 @@ _DEMO, _PAIRS, _LABELS, _PRETRAINING, _HELDOUT = range(5)
 
 _PHENOTYPES = ("mrl", "te", "half_life")
 
+_DECIMALS = 9
+"""Of what is shipped: processors differ in the last bit of a logarithm, and the files should not."""
+
 
 def simulate_demo(parameters: SimulationParameters) -> pd.DataFrame:
     """The demo's sequences with their noiseless and measured phenotypes."""
@@ -29,14 +32,15 @@ def export_demo(
     rng = _stream(parameters.seed, _LABELS)
     records = to_records(demo, rng, missing_fraction=parameters.missing_fraction)
     noiseless = [f"{name}_true" for name in _PHENOTYPES]
-    return records, demo[["sequence", "family", *noiseless]]
+    return records, _settled(demo[["sequence", "family", *noiseless]])
 
 
 def simulate_pairs(demo: pd.DataFrame, parameters: SimulationParameters) -> pd.DataFrame:
     """Counterfactual, sham and decoy pairs of the demo's sequences, with their true differences."""
     from helix_sae.mrna.counterfactuals import counterfactual_pairs
 
-    return counterfactual_pairs(demo, _stream(parameters.seed, _PAIRS), n_per_kind=parameters.pairs_per_kind)
+    rng = _stream(parameters.seed, _PAIRS)
+    return _settled(counterfactual_pairs(demo, rng, n_per_kind=parameters.pairs_per_kind))
 
 
 def state_truth() -> pd.DataFrame:
@@ -85,6 +89,12 @@ def _noiseless_table(frame: pd.DataFrame, prefix: str) -> pd.DataFrame:
             **{f"functional_{name}": frame[f"{name}_true"] for name in _PHENOTYPES},
         }
     )
+
+
+def _settled(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same with its numbers rounded, and without negative zeros."""
+    numbers = frame.select_dtypes("float64")
+    return frame.assign(**{str(name): numbers[name].round(_DECIMALS) + 0.0 for name in numbers})
 
 
 def _stream(seed: int, which: int) -> np.random.Generator:
