@@ -163,6 +163,7 @@ def draw_atlas(
     """A page for every chosen feature, as one HTML document."""
     from helix_sae.reporting.atlas import AtlasTables, feature_pages, render_atlas
     from helix_sae.reporting.sections.circuits import surviving_members
+    from helix_sae.reporting.wording import count
 
     tables = AtlasTables(
         chosen=chosen,
@@ -187,9 +188,8 @@ def draw_atlas(
         flank=parameters.flank,
         seed=parameters.seed,
     )
-    subtitle = (
-        f"{len(made)} features of {model_name(handle.source)} on {len(activations.sequence_ids):,} sequences"
-    )
+    of = f"{model_name(handle.source)} on {count(len(activations.sequence_ids), 'sequence')}"
+    subtitle = f"{count(len(made), 'feature')} of {of}"
     return render_atlas(made, title="Feature atlas", subtitle=subtitle, target=target, flank=parameters.flank)
 
 
@@ -237,5 +237,12 @@ def _corpus(
             "The sparse codes are of other sequences than the activations: they are of different runs. Run "
             "`sae_training` again, or pin both with --load-versions."
         )
-    rows = table.set_index("sequence_id", drop=False).loc[list(codes.sequence_id)].reset_index(drop=True)
+    by_name = table.set_index("sequence_id", drop=False)
+    missing = [name for name in codes.sequence_id if name not in by_name.index]
+    if missing:
+        raise DataError(
+            f"{len(missing)} sequences of the codes, {missing[0]!r} among them, are not in the mRNA table: they are of "
+            "different runs. Run `extraction` again, or pin both with --load-versions."
+        )
+    rows = by_name.loc[list(codes.sequence_id)].reset_index(drop=True)
     return CodedCorpus(rows, codes.codes, codes.offsets, nucleotide, codes.is_nucleotide)

@@ -1,0 +1,157 @@
+"""Nodes of the reporting: which tables go into which section, what is refused, and what is said at the end of a run."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import report_data
+import report_tables as tables
+from html_checks import self_contained
+from pydantic import ValidationError
+
+from helix_sae.errors import DataError
+from helix_sae.pipelines.reporting import nodes
+from helix_sae.pipelines.reporting.parameters import ReportingParameters
+from helix_sae.reporting.document import Section, Statement, not_run
+from helix_sae.sae.codes import TokenCodes
+
+SITE = report_data.SITES[0]
+
+
+def parameters(**changes: Any) -> ReportingParameters:
+    return ReportingParameters.model_validate(
+        {"folder": "data/08_reporting", "n_features": 3, "flank": 8, **changes}
+    )
+
+
+def activations() -> Any:
+    """What the atlas asks of the store of activations."""
+    table = report_data.table()
+    _, nucleotide, is_nucleotide = report_data.token_rows()
+    return SimpleNamespace(
+        sequence_ids=table["sequence_id"].tolist(),
+        n_tokens=len(nucleotide),
+        fingerprint="f" * 64,
+        widths={SITE: 16},
+        all_rows=lambda: SimpleNamespace(nucleotide=nucleotide, is_nucleotide=is_nucleotide),
+    )
+
+
+def token_codes(names: list[str] | None = None) -> TokenCodes:
+    offsets, _, is_nucleotide = report_data.token_rows()
+    names = report_data.table()["sequence_id"].tolist() if names is None else names
+    return TokenCodes(report_data.codes(SITE), offsets, np.array(names, dtype=object), is_nucleotide)
+
+
+def handle(source: str = "/models/helix_mini") -> Any:
+    return SimpleNamespace(source=source, codon_markers="cds")
+
+
+def drawn(**changes: Any) -> str:
+    chosen = pd.DataFrame(
+        {"site": [SITE], "feature": [report_data.UAUG], "chosen_for": "association", "reason": "no. 1"}
+    )
+    none = pd.DataFrame()
+    given: dict[str, Any] = {
+        "chosen": chosen,
+        "sparse_codes": {SITE: token_codes(), "layers.9": token_codes()},
+        "sequence_codes": {SITE: SimpleNamespace(varm={"decoder": report_data.decoder(SITE)})},
+        "activations": activations(),
+        "table": report_data.table(),
+        "significant": none, "concepts": none, "baselines": none, "effects": none, "circuit": none,
+        "handle": handle(),
+        "target": "functional_mrl",
+        "parameters": parameters(),
+    }  # fmt: skip
+    return nodes.draw_atlas(**{**given, **changes})
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("data/06_models/helix_mini", "helix_mini"),
+        ("/cache/models--helical-ai--Helix-mRNA/snapshots/0123abcd", "helical-ai/Helix-mRNA"),
+        ("C:\\cache\\models--helical-ai--Helix-mRNA\\snapshots\\0123", "helical-ai/Helix-mRNA"),
+        ("helix_mini/", "helix_mini"),
+    ],
+)
+def test_a_model_is_named_as_people_name_it(source: str, name: str):
+    assert nodes.model_name(source) == name
+
+
+def test_the_atlas_of_a_run():
+    page = self_contained(drawn())
+    assert "1 features of helix_mini" not in page.text
+    assert "1 feature of helix_mini on 240 sequences" in page.text
+    assert len(page.all("article")) == 1
+
+
+def test_rows_of_the_table_follow_the_codes():
+    """The table may be in another order than the codes; the windows are those of the right sequences."""
+    shuffled = report_data.table().sample(frac=1, random_state=0)
+    assert drawn(table=shuffled) == drawn()
+
+
+def test_codes_of_another_run_are_refused():
+    names = report_data.table()["sequence_id"].tolist()
+    with pytest.raises(
+        DataError, match=r"sparse codes are of other sequences than the activations.*--load-versions"
+    ):
+        drawn(sparse_codes={SITE: token_codes(names[::-1])})
+
+
+def test_a_table_of_another_run_is_refused():
+    with pytest.raises(DataError, match=r"1 sequences? .*construct_0000.*mRNA table"):
+        drawn(table=report_data.table().iloc[1:])
+
+
+def test_the_report_and_its_numbers():
+    data = nodes.describe_data(report_data.table(), tables.rejected().head(0), handle(), activations())
+    prediction = nodes.describe_prediction(
+        tables.probe(), tables.pairs(), pd.DataFrame(), tables.agreement(), tables.comparison()
+    )
+    html, summary = nodes.assemble(parameters(title="A title"), data, prediction)
+    page = self_contained(html)
+    assert page.title == "A title"
+    assert "helix_mini on 240 sequences; predictions of mrl" in page.text
+    assert "data/08_reporting/feature_atlas.html" in page.text
+    assert summary["prediction"]["probe"]["heldout"] == 0.8
+    assert summary["data"]["n_records"] == 240
+    assert summary["headlines"]
+    alone, _ = nodes.assemble(parameters(), data, not_run("prediction", "Prediction", "Not run."))
+    assert "predictions of" not in self_contained(alone).text
+
+
+def test_effects_without_shams_are_not_tested():
+    designed = tables.designed()
+    given = (tables.effects(), tables.estimates())
+    tested = nodes.describe_effects(*given, designed, tables.positions(), "functional_mrl", 0.05)
+    assert any("upstream AUG" in s.text for s in tested.statements)
+    for without in (designed[~designed["is_sham"]], designed.head(0), pd.DataFrame()):
+        section = nodes.describe_effects(*given, without, tables.positions(), "functional_mrl", 0.05)
+        assert any("no designed edits with shams" in s.text for s in section.statements)
+
+
+def test_the_last_words(caplog: pytest.LogCaptureFixture):
+    sections = [
+        Section("a", "Part", [Statement("Found it.", headline=True)]),
+        not_run("b", "Other", "Not run."),
+    ]
+    with caplog.at_level(logging.INFO):
+        text = nodes.announce(parameters(), "x" * 1_500_000, "y", *sections)
+    assert "  • Found it." in text
+    assert "  Report         data/08_reporting/run_report.html (1.5 MB)" in text
+    assert text in caplog.text
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"n_features": 0}, {"flank": 2}, {"title": ""}, {"seed": -1}, {"colour": "red"}]
+)
+def test_parameters_that_cannot_be(wrong: dict[str, Any]):
+    with pytest.raises(ValidationError):
+        parameters(**wrong)
