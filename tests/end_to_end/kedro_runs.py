@@ -26,9 +26,21 @@ def run_kedro(
     )
 
 
+CALLS = "calls.txt"
+"""Where, below the root, a run's attempts to use the network are noted."""
+
+
 def environment(root: Path) -> dict[str, str]:
-    """Variables with which Kedro, also inside a notebook, finds the data of a test run."""
-    return {"HELIX_SAE_TEST_ROOT": root.as_posix(), "KEDRO_ENV": "test", "COLUMNS": "160"}
+    """Variables with which Kedro, also inside a notebook, finds the data of a test run, and may not leave the machine."""
+    root.mkdir(parents=True, exist_ok=True)
+    path = [str(Path(__file__).with_name("offline")), os.environ.get("PYTHONPATH", "")]
+    return {
+        "HELIX_SAE_TEST_ROOT": root.as_posix(),
+        "KEDRO_ENV": "test",
+        "COLUMNS": "160",
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
+        "HELIX_SAE_TEST_CALLS": (root / CALLS).as_posix(),
+    }
 
 
 class FinishedRun(NamedTuple):
