@@ -157,6 +157,10 @@ class HelixCheckpointDataset(AbstractDataset["Pretrained", "Pretrained"]):
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self._filepath.as_posix()}
 
+    def preview(self) -> JSONPreview:
+        """Return the network's configuration."""
+        return JSONPreview((self._filepath / "config.json").read_text(encoding="utf-8"))
+
 
 def replace_folder(working: Path, target: Path) -> None:
     """Put a finished folder in the place of another one."""
