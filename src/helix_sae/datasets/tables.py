@@ -10,7 +10,7 @@ from kedro_datasets._typing import TablePreview
 from kedro_datasets.pandas import ParquetDataset
 
 
-class ParquetTableDataset(ParquetDataset):
+class ParquetTableDataset(ParquetDataset):  # pyright: ignore[reportUntypedBaseClass]
     """``pandas.ParquetDataset`` with a preview for every kind of cell.
 
     The original's preview hands lists and missing integers on as they are, and ``kedro viz build --include-previews``

@@ -268,7 +268,7 @@ def _numbers(
             "splits": pairs["split"].astype(str).value_counts().to_dict(),
             "kinds": pairs["kind"].astype(str).value_counts().to_dict(),
         }
-    left_out = exclusions is not None and not is_empty(exclusions)
-    numbers["exclusions"] = exclusions["reason"].value_counts().to_dict() if left_out else {}
+    known = exclusions is not None and not exclusions.empty
+    numbers["exclusions"] = exclusions["reason"].value_counts().to_dict() if known else {}
     numbers["agreement"] = [] if agreement is None else agreement
     return numbers
