@@ -268,7 +268,8 @@ def _numbers(
             "splits": pairs["split"].astype(str).value_counts().to_dict(),
             "kinds": pairs["kind"].astype(str).value_counts().to_dict(),
         }
-    known = exclusions is not None and not exclusions.empty
-    numbers["exclusions"] = exclusions["reason"].value_counts().to_dict() if known else {}
+    numbers["exclusions"] = (
+        {} if exclusions is None or exclusions.empty else exclusions["reason"].value_counts().to_dict()
+    )
     numbers["agreement"] = [] if agreement is None else agreement
     return numbers
