@@ -78,10 +78,6 @@ _KNOWN_GAPS = {
     "test_mending_is_said_once_and_changes_no_weight": "said again for each module that is mended",
     "test_import_and_load_leave_logging_alone": "helical's own lines pass through the root logger",
     "test_yeast_transcripts": "one transcript of the file does not end in a stop codon",
-    "test_settings_that_cannot_be_honoured": "our own metadata is trusted over an edited cfg.json",
-    "test_random_settings": "our own metadata is trusted over an edited cfg.json",
-    "test_dead_features_come_back": "revival is not faster than none on this toy",
-    "test_learns_and_keeps_unit_rows_after_every_step": "the error bound after 200 steps is not met by all architectures",
 }
 
 

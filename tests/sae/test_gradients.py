@@ -101,6 +101,24 @@ def test_pair_operations_equal_dense_products() -> None:
     close(weight_gradient(by_feature(active, 15), active.codes, gradient), dense.T @ gradient)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("bias", [DENSE, SPARSE], ids=["dense", "sparse"])
+def test_bfloat16_products_give_nearly_the_same_gradient(name: str, bias: float) -> None:
+    """Within bfloat16's own precision, in the direction of the whole gradient; everything that is kept stays float32."""
+    config = CONFIGS[name].resolve(D_IN)
+    objective = architecture_of(config).objective(config)
+    params, z = random_params(config, bias=bias), scaled(600)
+    dead = torch.arange(config.d_sae) < 3
+    exact = objective.gradients(params, z, StepContext(0.7, dead))
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = objective.gradients(params, z, StepContext(0.7, dead))
+    assert all(value.dtype == torch.float32 for value in rough.gradients.values())
+    flat = [torch.cat([g.flatten() for g in result.gradients.values()]) for result in (exact, rough)]
+    assert float(torch.cosine_similarity(*flat, dim=0)) > 0.995
+    assert not torch.equal(*flat)
+    assert float(rough.loss) == pytest.approx(float(exact.loss), rel=0.03)
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", NAMES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from helix_sae.sae.absorption import absorption, kmers_ending
 from helix_sae.sae.autoencoder import SparseAutoencoder
 from helix_sae.sae.batches import ArrayBatches
 from helix_sae.sae.codes import TokenCodes, encode_stream, pool_codes, sequence_anndata
@@ -17,12 +18,15 @@ from helix_sae.sae.config import (
     TopKConfig,
     parse_sae_config,
 )
+from helix_sae.sae.downstream import downstream_measures, probe_kept, run_spliced
 from helix_sae.sae.interchange import load_metadata, load_sae, save_sae
 from helix_sae.sae.learner import SaeKey
 from helix_sae.sae.metrics import SaeEvaluation, evaluate_sae
+from helix_sae.sae.probing import Sample, sparse_probes
 from helix_sae.sae.registry import random_autoencoder
 from helix_sae.sae.resume import Scratch
 from helix_sae.sae.scaling import InputScaling, estimate_scaling
+from helix_sae.sae.stability import matched_cosines, seed_stability
 from helix_sae.sae.training import EarlyStopping, TrainingResult, train_saes
 
 __all__ = [
@@ -39,20 +43,29 @@ __all__ = [
     "SaeConfig",
     "SaeEvaluation",
     "SaeKey",
+    "Sample",
     "Scratch",
     "SparseAutoencoder",
     "TokenCodes",
     "TopKConfig",
     "TrainingResult",
+    "absorption",
+    "downstream_measures",
     "encode_stream",
     "estimate_scaling",
     "evaluate_sae",
+    "kmers_ending",
     "load_metadata",
     "load_sae",
+    "matched_cosines",
     "parse_sae_config",
     "pool_codes",
+    "probe_kept",
     "random_autoencoder",
+    "run_spliced",
     "save_sae",
+    "seed_stability",
     "sequence_anndata",
+    "sparse_probes",
     "train_saes",
 ]

@@ -40,22 +40,24 @@ def add_auxiliary_gradient(
         return result
     index = dead.nonzero().squeeze(1)
     encoder, decoder = params["encoder"][index], params["decoder"][index]
-    pre = torch.addmm(params["b_enc"][index], centred, encoder.T)
+    pre = torch.addmm(
+        params["b_enc"][index], centred, encoder.T
+    ).float()  # autocast may have made it bfloat16
     k = _width(config, dead)
     if k < index.numel():
         values, features = pre.topk(k, dim=1)
         codes = torch.zeros_like(pre).scatter_(1, features, values.relu_())
     else:
         codes = pre.relu_()
-    missed = torch.addmm(result.residual, codes, decoder)  # e_hat - e, as the residual is -e
+    missed = torch.addmm(result.residual, codes, decoder).float()  # e_hat - e, as the residual is -e
     gradient = missed * (2.0 * config.aux_coefficient / missed.numel())
-    products = torch.ops.aten.threshold_backward(gradient @ decoder.T, codes, 0.0)  # pyright: ignore[reportCallIssue]
+    products = torch.ops.aten.threshold_backward((gradient @ decoder.T).float(), codes, 0.0)  # pyright: ignore[reportCallIssue]
     summed = products.sum(0)
     gradients = result.gradients
-    gradients["decoder"].index_add_(0, index, codes.T @ gradient)
-    gradients["encoder"].index_add_(0, index, products.T @ centred)
+    gradients["decoder"].index_add_(0, index, (codes.T @ gradient).float())
+    gradients["encoder"].index_add_(0, index, (products.T @ centred).float())
     gradients["b_enc"].index_add_(0, index, summed)
-    gradients["b_dec"].sub_(summed @ encoder)
+    gradients["b_dec"].sub_((summed @ encoder).float())
     loss = config.aux_coefficient * missed.square().sum() / missed.numel()
     return replace(result, loss=result.loss + loss)
 

@@ -33,6 +33,12 @@ class SaeConfig(BaseModel):
         Largest L2 norm of one SAE's whole gradient.
     dead_after_tokens : int
         A feature that was not active for so many tokens is dead and gets revived.
+    resample : bool
+        Whether dead features are restarted from badly reconstructed activations; where AuxK is on, those that it cannot
+        reach because their pre-activation is nowhere positive.
+    data_start : float
+        How far the starting directions lean towards activations drawn from the data, 0 (random) to 1. Where activations
+        keep to a few directions, random features hardly ever fire, and die; those that start on the data live.
     seed : int
         Added to the seed of the run: the same configuration with several seeds measures stability.
     """
@@ -47,6 +53,8 @@ class SaeConfig(BaseModel):
     decay_fraction: float = Field(default=0.25, ge=0.0, le=1.0)
     gradient_clip: float = Field(default=1.0, gt=0.0)
     dead_after_tokens: int = Field(default=50_000, ge=1)
+    resample: bool = True
+    data_start: float = Field(default=0.0, ge=0.0, le=1.0)
     seed: int = Field(default=0, ge=0)
 
     @property
@@ -90,7 +98,6 @@ class L1Config(SaeConfig):
 
     l1_coefficient: float = Field(default=1e-3, gt=0.0, le=1.0)
     sparsity_warmup_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
-    resample: bool = True
 
     @property
     def penalty(self) -> float:
@@ -108,8 +115,6 @@ class ReluConfig(L1Config):
         1e-2. Counted so, it means the same at every site, ``d_in`` and ``expansion_factor``.
     sparsity_warmup_fraction : float
         Share of the steps over which the penalty rises from 0.
-    resample : bool
-        Whether dead features are restarted from badly reconstructed activations.
     """
 
     architecture: Literal["relu"] = "relu"

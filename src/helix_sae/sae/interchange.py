@@ -29,6 +29,8 @@ SAELENS_VERSION = "6.54.0"
 """Version of SAELens whose layout is written; it must be 6 or later, or SAELens converts an older layout."""
 
 _LARGEST_JSON = 16 * 2**20
+_SAYS_NOTHING = ("dtype", "device", "metadata")
+"""Keys of ``cfg.json`` on which no code and no reconstruction depends."""
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -48,6 +50,15 @@ def save_sae(
     """
     target = Path(directory)
     target.mkdir(parents=True, exist_ok=True)
+    config, tensors = _saelens_form(sae)
+    own = {"config": sae.config.model_dump(mode="json"), "metadata": dict(metadata or {})}
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, target / WEIGHTS_FILE)
+    (target / METADATA_FILE).write_text(json.dumps(own, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (target / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _saelens_form(sae: SparseAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Contents of ``cfg.json``, and the tensors."""
     extra, tensors = sae.to_saelens()
     config = {
         "d_in": sae.d_in,
@@ -64,10 +75,7 @@ def save_sae(
             "trainer": "helix_sae",
         },
     }
-    own = {"config": sae.config.model_dump(mode="json"), "metadata": dict(metadata or {})}
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, target / WEIGHTS_FILE)
-    (target / METADATA_FILE).write_text(json.dumps(own, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    (target / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return config, tensors
 
 
 def load_sae(directory: str | Path) -> SparseAutoencoder:
@@ -122,12 +130,21 @@ def _from_own(
             f"d_in = {config.get('d_in')}, d_sae = {config.get('d_sae')}: the files do not belong together."
         )
     parsed.check_width("the stored SAE")
-    return architecture_of(parsed).autoencoder(parsed, tensors)
+    sae = architecture_of(parsed).autoencoder(parsed, tensors)
+    # SAELens reads the other file: where they differ, the same directory would mean two different SAEs.
+    for key, meant in _saelens_form(sae)[0].items():
+        if key not in _SAYS_NOTHING and config.get(key) != meant:
+            raise StoreError(
+                f"{CONFIG_FILE} says {key} = {config.get(key)!r}, but the SAE that {METADATA_FILE} describes has "
+                f"{meant!r}: one of them was changed. Write the SAE again, or delete {METADATA_FILE} to go by "
+                f"{CONFIG_FILE} alone."
+            )
+    return sae
 
 
 def _from_saelens(config: Mapping[str, Any], tensors: dict[str, Tensor]) -> SparseAutoencoder:
     name = config.get("architecture")
-    if name not in _READERS:
+    if not isinstance(name, str) or name not in _READERS:
         raise StoreError(
             f"{CONFIG_FILE} names the architecture {name!r}; those that can be read are {', '.join(_READERS)}."
         )
@@ -210,8 +227,10 @@ def _apply_b_dec(sae: SparseAutoencoder) -> None:
 
 def _whole(config: Mapping[str, Any], key: str) -> int:
     value = config.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise StoreError(f"{CONFIG_FILE}: {key} has to be a whole number of at least 1, not {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
+        raise StoreError(
+            f"{CONFIG_FILE}: {key} has to be a whole number from 1 to {2**31 - 1}, not {value!r}."
+        )
     return value
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from helix_sae.errors import DataError
+from helix_sae.errors import ConfigurationError, DataError
 from helix_sae.sae.autoencoder import SparseAutoencoder
-from helix_sae.sae.config import L1Config, SaeConfig
+from helix_sae.sae.config import AuxiliaryConfig, SaeConfig
 from helix_sae.sae.objective import Objective, Params, StepContext, StepResult
 from helix_sae.sae.registry import architecture_of
 from helix_sae.sae.scaling import InputScaling
 from helix_sae.sae.workers import SERIAL, Workers
+
+Precision = Literal["float32", "bfloat16"]
 
 _ADAM_BETAS = (0.9, 0.999)
 _RESAMPLED_ENCODER_NORM = 0.2
@@ -44,12 +46,29 @@ class Learner:
     seed : int
         Seed of the run. The SAE's own stream depends on this, its site and its configuration only, not on what else
         is trained.
+    precision : {"float32", "bfloat16"}
+        Of the matrix products of a step (autocast); parameters, sums and the optimiser stay float32.
+    sample : Tensor (n, d_in), optional
+        Scaled activations that ``config.data_start`` draws from.
+
+    Raises
+    ------
+    ConfigurationError
+        If ``config.data_start`` asks for a sample and there is none.
     """
 
     def __init__(
-        self, key: SaeKey, config: SaeConfig, scaling: InputScaling, n_steps: int, seed: int
+        self,
+        key: SaeKey,
+        config: SaeConfig,
+        scaling: InputScaling,
+        n_steps: int,
+        seed: int,
+        precision: Precision = "float32",
+        sample: Float[Tensor, "n d_in"] | None = None,
     ) -> None:
         device = scaling.mean.device
+        self.precision = precision
         self.key = key
         self.config = config
         self.scaling = scaling
@@ -60,6 +79,8 @@ class Learner:
         self.generator = torch.Generator().manual_seed(stream_seed(seed + config.seed, key.site, config))
         self.objective: Objective[Any] = architecture_of(config).objective(config)
         start = self.objective.initialise(self.generator)
+        if config.data_start > 0:
+            lean_on_data(start, config.data_start, sample, self.generator)
         self.params: Params = {name: value.to(device).requires_grad_() for name, value in start.items()}
         fused = device.type in ("cpu", "cuda")
         self.optimiser = torch.optim.Adam(
@@ -78,7 +99,8 @@ class Learner:
         dead = self.dead()
         context = StepContext(self.sparsity_weight(), dead if bool(dead.any()) else None, workers)
         weights = {name: value.detach() for name, value in self.params.items()}
-        result = self.objective.gradients(weights, z, context)
+        with torch.autocast(z.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            result = self.objective.gradients(weights, z, context)
         if not bool(torch.isfinite(result.loss)):
             raise DataError(
                 f"The loss of the SAE {self.key.config!r} at site {self.key.site} became {float(result.loss)} at step "
@@ -169,27 +191,37 @@ class Learner:
         self.tokens_since_fired.add_(n).masked_fill_(result.fired > 0, 0)
 
     def _maybe_resample(self, weights: Params, result: StepResult, z: Float[Tensor, "n d_in"]) -> None:
-        """Restart dead features of an L1 SAE at batch ends that cross a multiple of ``dead_after_tokens``.
+        """Restart dead features at batch ends that cross a multiple of ``dead_after_tokens``.
 
-        Not during the fall of the learning rate, where they could no longer learn.
+        Where AuxK is on, only those whose pre-activation is nowhere positive: AuxK does not move them, and it is
+        better left to move the others. Nothing is restarted during the fall of the learning rate, where it could no
+        longer learn.
         """
         period = self.config.dead_after_tokens
         crossed = self.tokens_seen // period > (self.tokens_seen - z.shape[0]) // period
         settled = self.steps_done >= (1 - self.config.decay_fraction) * self.n_steps
-        if not isinstance(self.config, L1Config) or not self.config.resample or not crossed or settled:
+        if not self.config.resample or not crossed or settled:
             return
         dead = self.dead().nonzero().squeeze(1)
+        if isinstance(self.config, AuxiliaryConfig) and self.config.aux_coefficient > 0 and dead.numel():
+            pre = torch.addmm(weights["b_enc"][dead], z - weights["b_dec"], weights["encoder"][dead].T)
+            dead = dead[pre.amax(0) <= 0]
         if dead.numel():
             self._restart(weights, dead, -result.residual)
 
     def _restart(self, weights: Params, dead: Tensor, error: Float[Tensor, "n d_in"]) -> None:
-        """Point dead features at badly reconstructed tokens, with a small encoder (Bricken et al. 2023)."""
+        """Point dead features at badly reconstructed tokens (Bricken et al. 2023).
+
+        The encoder starts small, so that nothing is disturbed, unless features compete for a place among the k largest or
+        above a threshold: a small one would never get there.
+        """
         chance = error.square().sum(1).clamp_min(1e-12).cpu()
         chosen = torch.multinomial(chance, dead.numel(), replacement=True, generator=self.generator)
         direction = error[chosen.to(error.device)]
         direction = direction / direction.norm(dim=1, keepdim=True).clamp_min(1e-12)
         tied = "decoder" not in weights
-        size = 1.0 if tied else _RESAMPLED_ENCODER_NORM * float(weights["encoder"].norm(dim=1).mean())
+        share = 1.0 if isinstance(self.config, AuxiliaryConfig) else _RESAMPLED_ENCODER_NORM
+        size = 1.0 if tied else share * float(weights["encoder"].norm(dim=1).mean())
         weights["encoder"][dead] = direction * size
         if not tied:
             weights["decoder"][dead] = direction
@@ -197,11 +229,29 @@ class Learner:
             if name == "b_dec":
                 continue
             if value.ndim == 1:
-                weights[name][dead] = 0.0
+                weights[name][dead] = self.objective.restart_value(name)
             state = self.optimiser.state[value]
             state["exp_avg"][dead] = 0.0
             state["exp_avg_sq"][dead] = 0.0
         self.tokens_since_fired[dead] = 0
+
+
+def lean_on_data(
+    start: Params, share: float, sample: Float[Tensor, "n d_in"] | None, generator: torch.Generator
+) -> None:
+    """Turn the starting directions, in place, towards activations that are drawn from a sample."""
+    if sample is None or not len(sample):
+        raise ConfigurationError(
+            "data_start needs a sample of activations to start from; give one, or set it to 0."
+        )
+    rows = start["encoder"]
+    drawn = sample.cpu()[torch.randint(len(sample), (len(rows),), generator=generator)]
+    drawn = drawn / drawn.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    leaning = torch.lerp(rows, drawn, share)
+    leaning = leaning / leaning.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    for name in ("encoder", "decoder"):
+        if name in start:
+            start[name] = leaning.clone()
 
 
 def clip_(gradients: list[Tensor], largest: float) -> None:

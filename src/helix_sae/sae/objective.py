@@ -110,6 +110,10 @@ class Objective(ABC, Generic[ConfigT]):
             "b_dec": torch.zeros(d_in),
         }
 
+    def restart_value(self, name: str) -> float:
+        """What a parameter of shape (d_sae,) holds for a feature that begins anew."""
+        return 0.0
+
     @abstractmethod
     def forward(self, params: Params, z: Float[Tensor, "n d_in"], context: StepContext) -> Forward:
         """Loss of a batch, plain and differentiable: the definition that :meth:`gradients` is tested against."""
@@ -136,14 +140,14 @@ class Objective(ABC, Generic[ConfigT]):
             name: torch.zeros_like(params[name]) if gradient is None else gradient
             for name, gradient in zip(leaves, grads, strict=True)
         }
-        residual = (result.reconstruction - z).detach()
-        codes = result.codes.detach()
+        residual = (result.reconstruction - z).detach().float()
+        codes = result.codes.detach().float()
         return StepResult(
             gradients,
             residual,
             residual.square().sum(),
             codes.sum() / z.shape[0],
-            result.loss.detach(),
+            result.loss.detach().float(),
             torch.count_nonzero(codes, dim=0),
         )
 

@@ -39,13 +39,13 @@ def top_k_active(
     n = centred.shape[0]
     offsets = torch.arange(0, n * k + 1, k, device=centred.device)
     if centred.device.type != "cpu":
-        codes, features = torch.addmm(bias, centred, weight.T).topk(k, dim=1, sorted=False)
+        codes, features = torch.addmm(bias, centred, weight.T).float().topk(k, dim=1, sorted=False)
         return ActiveCodes(codes.relu().reshape(-1), features.reshape(-1), offsets)
     codes = torch.empty(n, k)
     features = torch.empty(n, k, dtype=torch.int64)
 
     def choose(rows: slice) -> None:
-        pre = centred[rows] @ weight.T
+        pre = (centred[rows] @ weight.T).float()  # autocast may have made it bfloat16
         top_k_rows(pre.numpy(), bias.numpy(), k, codes[rows].numpy(), features[rows].numpy())
 
     workers.map(choose, row_blocks(n, weight.shape[0]))
@@ -61,11 +61,11 @@ def active_above(
 ) -> ActiveCodes:
     """Keep the pre-activations that exceed their feature's threshold."""
     if centred.device.type != "cpu":
-        pre = torch.addmm(bias, centred, weight.T)
+        pre = torch.addmm(bias, centred, weight.T).float()
         return nonzero_active(pre, pre > threshold)
 
     def choose(rows: slice) -> tuple[Tensor, Tensor, Tensor]:
-        pre = centred[rows] @ weight.T
+        pre = (centred[rows] @ weight.T).float()
         # Room for the worst case: memory that is never touched is never given out.
         codes = torch.empty(pre.numel() + 1)
         features = torch.empty(pre.numel() + 1, dtype=torch.int64)

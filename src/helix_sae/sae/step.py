@@ -74,7 +74,7 @@ def encoder_gradients(
     return {
         "encoder": weight_gradient(order, products, centred, workers),
         "b_enc": summed,
-        "b_dec": -(summed @ params["encoder"]),
+        "b_dec": -(summed @ params["encoder"]).float(),
     }
 
 
@@ -152,11 +152,12 @@ def _dense_part(
     l1, fired = z.new_zeros(()), z.new_zeros(encoder.shape[0])
     for start in range(shard.start, shard.stop, _ROWS):
         rows = slice(start, min(shard.stop, start + _ROWS))
-        codes = torch.addmm(params["b_enc"], centred[rows], encoder.T).relu_()
-        error = torch.addmm(params["b_dec"], codes, decoder).sub_(z[rows])
+        # Under autocast the products are bfloat16; what is summed up stays float32.
+        codes = torch.addmm(params["b_enc"], centred[rows], encoder.T).float().relu_()
+        error = torch.addmm(params["b_dec"], codes, decoder).float().sub_(z[rows])
         residual[rows] = error
         gradient = error.mul_(2.0 / z.numel())
-        products = torch.ops.aten.threshold_backward((gradient @ decoder.T).add_(price), codes, 0.0)  # pyright: ignore[reportCallIssue]
+        products = torch.ops.aten.threshold_backward((gradient @ decoder.T).float().add_(price), codes, 0.0)  # pyright: ignore[reportCallIssue]
         sums["encoder"].addmm_(products.T, centred[rows])
         sums["decoder"].addmm_(codes.T, gradient)
         sums["b_enc"] += products.sum(0)

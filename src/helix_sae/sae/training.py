@@ -19,7 +19,7 @@ from torch import Tensor
 from helix_sae.errors import ConfigurationError, DataError
 from helix_sae.sae.autoencoder import SparseAutoencoder
 from helix_sae.sae.config import SaeConfig
-from helix_sae.sae.learner import Learner, SaeKey
+from helix_sae.sae.learner import Learner, Precision, SaeKey
 from helix_sae.sae.metrics import SaeEvaluation, as_batch, evaluate_sae
 from helix_sae.sae.objective import StepResult
 from helix_sae.sae.resume import Scratch, drop_state, load_state, save_state, state_path
@@ -133,6 +133,7 @@ def train_saes(
     calibration_tokens: int = 65_536,
     log_every: int = 50,
     device: str | torch.device = "cpu",
+    precision: Precision = "float32",
     progress: Progress | None = None,
     scratch: Scratch | None = None,
     early_stopping: EarlyStopping | None = None,
@@ -162,6 +163,8 @@ def train_saes(
         Steps between rows of the history; the first and last step are always there.
     device : str or torch.device
         Where to train.
+    precision : {"float32", "bfloat16"}
+        Of the matrix products of the steps (autocast); worth it on a GPU. Parameters, sums and optimiser stay float32.
     progress : callable, optional
         Called as ``progress(step, n_steps, {key: explained variance})`` with each row of the history.
     scratch : Scratch, optional
@@ -195,7 +198,8 @@ def train_saes(
     steps = _number_of_steps(batches, n_steps)
     stream = iter(batches)
     head = _take_head(stream, sites, calibration_tokens)
-    scalings = {site: estimate_scaling(torch.cat([batch[site] for batch in head]), site) for site in head[0]}
+    samples = {site: torch.cat([batch[site] for batch in head]) for site in head[0]}
+    scalings = {site: estimate_scaling(sample, site) for site, sample in samples.items()}
     learners = [
         Learner(
             SaeKey(site, name),
@@ -203,6 +207,8 @@ def train_saes(
             scaling.to(device),
             steps,
             seed,
+            precision,
+            scaling.apply(samples[site]) if config.data_start > 0 else None,
         )
         for site, scaling in scalings.items()
         for name, config in configs.items()
@@ -215,6 +221,7 @@ def train_saes(
             "seed": seed,
             "calibration_tokens": calibration_tokens,
             "log_every": log_every,
+            "precision": precision,
             "early_stopping": None if early_stopping is None else asdict(early_stopping),
         }
         path = state_path(scratch, configs, settings)

@@ -9,6 +9,7 @@ it is taken from a rectangle of width ``bandwidth`` around it,
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -44,6 +45,10 @@ class JumpReluObjective(Objective[JumpReluConfig]):
         """Random unit decoder rows, the encoder their copy, biases 0, equal thresholds."""
         start = torch.full((self.d_sae,), self.config.initial_threshold).log()
         return {**super().initialise(generator), "log_threshold": start}
+
+    def restart_value(self, name: str) -> float:
+        """Thresholds go back to where they began, the rest to 0."""
+        return math.log(self.config.initial_threshold) if name == "log_threshold" else 0.0
 
     def forward(self, params: Params, z: Float[Tensor, "n d_in"], context: StepContext) -> Forward:
         """Definition of the loss."""
