@@ -46,8 +46,8 @@ def effects() -> pd.DataFrame:
 def significant() -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "site": SITES[0], "feature": UAUG, "property": [f"functional_p{i}" for i in range(8)],
-            "validation_effect": [0.1, -0.9, np.nan, 0.3, 0.2, 0.4, 0.5, 0.6], "validation_low": 0.05,
+            "site": SITES[0], "feature": UAUG, "property": ["regulatory_uaug_count", *(f"functional_p{i}" for i in range(1, 8))],
+            "validation_effect": [-0.9, 0.1, np.nan, 0.3, 0.2, 0.4, 0.5, 0.6], "validation_low": 0.05,
             "validation_high": 0.7, "q_value": 0.01, "replicated": [True, True, None, False, True, True, True, True],
         }
     )  # fmt: skip
@@ -56,12 +56,12 @@ def significant() -> pd.DataFrame:
 def concepts() -> tuple[pd.DataFrame, pd.DataFrame]:
     matches = pd.DataFrame(
         {
-            "site": SITES[0], "feature": UAUG, "concept": ["common", "rare"], "f1": [0.9, 0.8],
+            "site": SITES[0], "feature": UAUG, "concept": ["common", "upstream_start"], "f1": [0.9, 0.8],
             "f1_always": [0.88, 0.1], "precision": 0.7, "recall": 0.9,
         }
     )  # fmt: skip
     rivals = pd.DataFrame(
-        {"concept": ["rare", "rare", "rare"], "kind": ["sae", "neurons", "pca"], "f1": [0.8, 0.3, 0.4]}
+        {"concept": ["upstream_start"] * 3, "kind": ["sae", "neurons", "pca"], "f1": [0.8, 0.3, 0.4]}
     )
     return matches, rivals
 
@@ -164,7 +164,7 @@ def test_associations_and_concepts(made: dict[int, FeaturePage]):
     page = made[UAUG]
     assert [a["validation_effect"] for a in page.associations] == [-0.9, 0.6, 0.5, 0.4, 0.3, 0.2]
     # By what is gained over saying yes everywhere; the best other detector beside it.
-    assert (page.concepts[0]["concept"], page.concepts[0]["rival"]) == ("rare", ("pca", 0.4))
+    assert (page.concepts[0]["concept"], page.concepts[0]["rival"]) == ("upstream_start", ("pca", 0.4))
     assert page.concepts[1]["concept"] == "common"
     assert made[NOISE].associations == made[NOISE].concepts == []
 
@@ -190,6 +190,9 @@ def test_the_document(html: str):
     assert "It is the leading feature of no concept." in page.text
     assert "No intervention on this feature" in page.text
     assert "pca 0.40" in page.text
+    assert [t for t in ("uAUG count", "upstream start") if t in page.text] == ["uAUG count", "upstream start"]
+    assert "regulatory_" not in page.text
+    assert "upstream_start" not in page.text
     assert "nan" not in page.text.split()
 
 
@@ -210,7 +213,7 @@ def test_what_is_hostile_stays_text():
     given = report_data.corpus(SITES[0])
     corpus = CodedCorpus(table, given.codes, given.offsets, given.nucleotide, given.is_nucleotide)
     matches, rivals = concepts()
-    renamed = {"rare": HOSTILE}
+    renamed = {"upstream_start": HOSTILE}
     tables = atlas_tables(
         chosen((UAUG, CODON), site=HOSTILE, chosen_for=HOSTILE, reason=HOSTILE),
         decoders={HOSTILE: report_data.decoder(SITES[0])},

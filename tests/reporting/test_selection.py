@@ -51,11 +51,11 @@ def test_both_by_turns_and_no_feature_twice():
     both = table.set_index(["site", "feature"]).loc[("a", 2)]
     assert both["chosen_for"] == "causal effect, association"
     assert both["reason"] == (
-        "rank 2 by causal effect, confirmed on held-out families; no. 2 for gc, replicated"
+        "rank 2 by causal effect, confirmed on held-out families; no. 2 for GC, replicated"
     )
     reasons = dict(zip(keys, table["reason"], strict=True))
     assert reasons["a", 1] == "rank 3 by causal effect, not confirmed on held-out families"
-    assert reasons["b", 8] == "no. 1 for mrl, not replicated"
+    assert reasons["b", 8] == "no. 1 for MRL, not replicated"
 
 
 def test_error_nodes_are_no_features():

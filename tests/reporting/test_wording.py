@@ -159,8 +159,5 @@ def test_listings(items: list[str], expected: str):
 
 
 def test_names():
-    assert wording.property_name("functional_half_life") == "half life"
-    assert wording.property_name("structural_gc") == "gc"
-    assert wording.property_name("my_column") == "my column"
     assert wording.feature_name("layers.2.mixer", 137) == "layers.2.mixer · 137"
     assert wording.feature_name("layers.2.mixer", "error") == "layers.2.mixer · reconstruction error"

@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from helix_sae.figures.style import property_label
 from helix_sae.reporting import wording
 
 
@@ -31,7 +32,8 @@ def environment() -> Environment:
         "interval": wording.interval,
         "bounds": lambda ends, decimals=2: wording.interval(*ends, decimals),  # pyright: ignore[reportCallIssue]
         "count": wording.count,
-        "property": wording.property_name,
+        "property": property_label,
+        "words": lambda name: str(name).replace("_", " "),  # pyright: ignore[reportUnknownLambdaType]
         "thousands": lambda n: f"{int(n):,}",  # pyright: ignore[reportArgumentType]
     }
     env.globals |= {"feature_name": wording.feature_name}  # pyright: ignore[reportAttributeAccessIssue]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from helix_sae.figures.style import property_label
 from helix_sae.reporting.document import truth
 
 CAUSAL, ASSOCIATED = "causal effect", "association"
@@ -105,7 +106,7 @@ def _by_association(significant: pd.DataFrame | None) -> list[_Choice]:
         (
             (str(site), int(feature)),
             ASSOCIATED,
-            f"no. {turn + 1} for {name}, " + ("replicated" if held else "not replicated"),
+            f"no. {turn + 1} for {property_label(str(name))}, " + ("replicated" if held else "not replicated"),
         )
         for site, feature, name, turn, held in zip(
             table["site"],

@@ -120,14 +120,6 @@ def listing(items: Sequence[str], conjunction: str = "and") -> str:
     return f"{', '.join(items[:-1])} {conjunction} {items[-1]}"
 
 
-def property_name(column: str) -> str:
-    """A property's column without its category: ``functional_mrl`` becomes ``mrl``."""
-    for prefix in ("functional_", "structural_", "regulatory_"):
-        if column.startswith(prefix):
-            return column.removeprefix(prefix).replace("_", " ")
-    return column.replace("_", " ")
-
-
 def feature_name(site: str, feature: object) -> str:
     """``layers.2.mixer · 137``; the error node in words."""
     return f"{site} · reconstruction error" if str(feature) == "error" else f"{site} · {feature}"
