@@ -73,10 +73,6 @@ def _is_loopback(host: str) -> bool:
 
 # Known gaps, each open in the tracker: the test says what has to hold, and is expected to fail until it does.
 _KNOWN_GAPS = {
-    "test_a_user_s_own_helical_object_is_mended_in_place": "equality to the last bit between two ways of loading",
-    "test_weights_that_changed_under_a_handle_are_not_opened": "a handle is checked on first opening only",
-    "test_mending_is_said_once_and_changes_no_weight": "said again for each module that is mended",
-    "test_import_and_load_leave_logging_alone": "helical's own lines pass through the root logger",
     "test_yeast_transcripts": "one transcript of the file does not end in a stop codon",
 }
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress_bar(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Show a bar while the block runs.
+    """Show a bar with the rate and the time left while the block runs.
 
     Parameters
     ----------
@@ -38,9 +38,14 @@ def progress_bar(label: str, total: int, unit: str) -> Iterator[Callable[[int], 
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit),
+        TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(label, total=total)
-        yield lambda done: progress.update(task, completed=done)
+        task = progress.add_task(label, total=total, rate=unit)
+
+        def advance(done: int) -> None:
+            speed = progress.tasks[0].speed
+            progress.update(task, completed=done, rate=unit if speed is None else f"{speed:,.0f} {unit}/s")
+
+        yield advance

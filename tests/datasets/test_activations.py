@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from dataset_toys import (
 from kedro.io.core import DatasetError, Version
 from safetensors.numpy import load_file
 
+from helix_sae.datasets import activations
 from helix_sae.datasets.activations import ActivationsDataset, ActivationStore
 from helix_sae.datasets.plan import count_tokens, plan_extraction
 from helix_sae.datasets.shards import draw_tokens
@@ -88,24 +90,44 @@ def test_going_through_the_store_in_order(store_place: Place) -> None:
     assert [int(s.offsets[-1]) for s in shards] == [len(s.rows.token) for s in shards]
 
 
-def test_a_rerun_computes_only_what_is_missing(tmp_path: Path) -> None:
-    root, log = str(tmp_path / "a"), tmp_path / "log"
-    table = toy_table(40)
-    save_version(root, "v1", toy_plan(table.iloc[:20], log=log))
-    first = len(computed_lines(log))
-    save_version(root, "v2", toy_plan(table.iloc[:20], log=log))
-    assert len(computed_lines(log)) == first
-    save_version(root, "v3", toy_plan(table.iloc[:20], log=log, sites=SITES[::-1]))
-    assert len(computed_lines(log)) == first
-    store = dataset_at((root, {})).load()
-    assert store.sites == SITES[::-1]
+def test_a_rerun_computes_only_what_is_missing(tmp_path: Path, store_place: Place) -> None:
+    log, table = tmp_path / "log", toy_table(40)
+
+    def save(version: str, rows: int, **options: Any) -> int:
+        """Shards that were computed."""
+        before = len(computed_lines(log))
+        dataset_at(store_place, save=version).save(toy_plan(table.iloc[:rows], log=log, **options))
+        return len(computed_lines(log)) - before
+
+    first = save("v1", 20)
+    assert first == len(toy_plan(table.iloc[:20]).shards)
+    assert save("v2", 20) == 0
+    assert save("v3", 20, sites=SITES[::-1]) == 0
+    assert dataset_at(store_place).load().sites == SITES[::-1]
     # Appended sequences change the last shard, at most, and add some.
-    save_version(root, "v4", toy_plan(table, log=log))
-    appended = len(computed_lines(log)) - first
-    whole = len(toy_plan(table).shards)
-    assert appended <= whole - first + 1
-    shards = list((tmp_path / "a" / "shards").rglob("*.safetensors"))
-    assert len(shards) == first + appended
+    appended = save("v4", 40)
+    assert 0 < appended <= len(toy_plan(table).shards) - first + 1
+    fs, root = open_filesystem(*store_place)
+    assert len(fs.find(f"{root}/shards")) == first + appended
+
+
+def test_one_line_at_the_end_says_what_was_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(activations._log, "info", lambda text, *values: lines.append(text % values))
+    root, plan = tmp_path / "a", toy_plan(toy_table(20))
+    save_version(str(root), "v1", plan)
+    shards = shard_files(root)
+    shards[0].unlink()
+    save_version(str(root), "v2", toy_plan(toy_table(20), tokens_per_sequence=None))
+    tokens = sum(spec.n_tokens for spec in plan.shards)
+    n_bytes = sum(path.stat().st_size for path in shard_files(root))
+    assert len(lines) == 2
+    for line, (computed, reused) in zip(lines, [(len(shards), 0), (1, len(shards) - 1)], strict=True):
+        assert re.fullmatch(
+            f"Activations: 20 sequences, {tokens:,} tokens stored of {tokens:,}; {computed} shards computed, "
+            rf"{reused} reused; {n_bytes:,} bytes; \d+\.\d s\.",
+            line,
+        )
 
 
 @pytest.mark.parametrize("change", [{"model": "other"}, {"dtype": "float16"}, {"tokens_per_sequence": 3}])
@@ -232,13 +254,18 @@ def test_the_stream_depends_on_the_seed_and_not_on_the_shards(tmp_path: Path) ->
     assert subset.n_tokens == len(exact) == stores[0].n_tokens_of(chosen)
 
 
+def test_the_stream_is_the_same_on_every_file_system(tmp_path: Path, store_place: Place) -> None:
+    options = {"dtype": "bfloat16", "tokens_per_sequence": 9}
+    dataset_at(store_place, save="v1").save(toy_plan(toy_table(), shard_tokens=90, **options))
+    store, local = dataset_at(store_place).load(), stored(tmp_path, shard_tokens=500, **options)
+    drawn = [list(s.batches(SITES, 7, seed=1, epochs=2, buffer_rows=64)) for s in (store, local)]
+    for a, b in zip(*drawn, strict=True):
+        for site in SITES:
+            np.testing.assert_array_equal(a[site], b[site])
+
+
 def test_batches_are_mixed_over_the_corpus(tmp_path: Path) -> None:
     store = stored(tmp_path, toy_table(400, longest=40), shard_tokens=500)
-    position = (
-        {tuple(row): i for i, row in enumerate(store.get_all(SITES[0]))}
-        if hasattr(store, "get_all")
-        else None
-    )
     rows = np.concatenate([store.get(name, SITES[0]) for name in store.sequence_ids])
     position = {row.tobytes(): i for i, row in enumerate(rows)}
     drawn = [
@@ -316,23 +343,26 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_damaged_shards_are_named_and_healed_by_a_rerun(tmp_path: Path, kind: str) -> None:
-    root, log = tmp_path / "a", tmp_path / "log"
-    save_version(str(root), "v1", toy_plan(toy_table(), log=log))
-    victim = shard_files(root)[1]
-    good = victim.read_bytes()
+def test_damaged_shards_are_named_and_healed_by_a_rerun(
+    tmp_path: Path, store_place: Place, kind: str
+) -> None:
+    log = tmp_path / "log"
+    dataset_at(store_place, save="v1").save(toy_plan(toy_table(), log=log))
+    fs, root = open_filesystem(*store_place)
+    victim = sorted(fs.find(f"{root}/shards"))[1]
+    good = fs.cat_file(victim)
     damage, message = DAMAGE[kind]
-    victim.write_bytes(damage(good))
-    with pytest.raises(StoreError, match=f"{victim.name}.*{message}"):
-        read_everything(dataset_at((str(root), {})).load())
+    fs.pipe_file(victim, damage(good))
+    with pytest.raises(StoreError, match=f"{victim.rsplit('/', 1)[1]}.*{message}"):
+        read_everything(dataset_at(store_place).load())
     if kind == "flipped":
-        read_everything(dataset_at((str(root), {}), verify="size").load())
-        victim.unlink()
+        read_everything(dataset_at(store_place, verify="size").load())
+        fs.rm_file(victim)
     n = len(computed_lines(log))
-    save_version(str(root), "v2", toy_plan(toy_table(), log=log))
+    dataset_at(store_place, save="v2").save(toy_plan(toy_table(), log=log))
     assert len(computed_lines(log)) == n + 1
-    assert victim.read_bytes() == good
-    read_everything(dataset_at((str(root), {}), load="v1").load())
+    assert fs.cat_file(victim) == good
+    read_everything(dataset_at(store_place, load="v1").load())
 
 
 def test_a_missing_shard_is_named(store_place: Place) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -13,6 +14,7 @@ from kedro.io.core import Version
 from helix_sae.cli import cli, main
 from helix_sae.datasets.activations import ActivationsDataset
 from helix_sae.datasets.maintenance import find_garbage, list_versions, remove_garbage, verify_store
+from helix_sae.datasets.storage import open_filesystem
 from helix_sae.errors import StoreError
 
 
@@ -78,13 +80,27 @@ def test_garbage(store: Path) -> None:
     assert files_of(store) == before
 
 
-def test_other_file_systems() -> None:
-    url = "memory://maintenance/a"
-    save_version(url, "v1", toy_plan(toy_table(10)))
-    assert [v.version for v in list_versions(url)] == ["v1"]
-    assert set(verify_store(url)) == {None}
-    assert find_garbage(url, 0) == {}
-    remove_garbage(url, {})
+def test_every_file_system(store_place: tuple[str, dict[str, Any]]) -> None:
+    url, options = store_place
+
+    def save(version: str, n: int) -> None:
+        dataset = ActivationsDataset(filepath=url, version=Version(None, version), fs_args=options)
+        dataset.save(toy_plan(toy_table(n)))
+
+    save("v1", 10)
+    save("v2", 20)
+    assert [v.version for v in list_versions(url, options)] == ["v1", "v2"]
+    assert set(verify_store(url, options)) == {None}
+    assert find_garbage(url, 0, options) == {}
+    fs, root = open_filesystem(url, options)
+    fs.rm_file(f"{root}/v2/{root.rsplit('/', 1)[1]}/manifest.json")
+    fs.invalidate_cache()
+    garbage = find_garbage(url, 0, options)
+    assert len(garbage) > 1
+    remove_garbage(url, garbage, options)
+    fs.invalidate_cache()
+    assert find_garbage(url, 0, options) == {}
+    assert set(verify_store(url, options)) == {None}
 
 
 def test_no_store(

@@ -116,11 +116,28 @@ def test_weights_that_changed_under_a_handle_are_not_opened(checkpoint: Path):
         open_model(handle)
 
 
+def test_weights_that_changed_after_they_were_opened_are_not_opened_again(checkpoint: Path):
+    handle = handle_for(checkpoint, device="cpu")
+    first = open_model(handle)
+    (checkpoint / "model.safetensors").touch()  # looked at again, and found to be the same
+    assert open_model(handle) is first
+    content = bytearray((checkpoint / "model.safetensors").read_bytes())
+    content[-2] ^= 1
+    (checkpoint / "model.safetensors").write_bytes(bytes(content))
+    with pytest.raises(ModelError, match="have changed since the run began"):
+        open_model(handle)
+
+
 def test_a_user_s_own_helical_object_is_mended_in_place(written: Path):
     helix_mrna, ids = upstream_model(written), random_ids(2, 12)
     model = from_helical(helix_mrna)
     assert model.module is helix_mrna.model
-    assert torch.equal(model.hidden(ids), load_helix(written, device="cpu").hidden(ids))
+    loaded = load_helix(written, device="cpu")
+    with torch.no_grad():
+        assert torch.equal(model.hidden(ids), loaded.hidden(ids))
+    # The caller's weights can still be trained; products that are to be differentiated are summed in another order.
+    assert all(p.requires_grad for p in model.module.parameters())
+    torch.testing.assert_close(model.hidden(ids), loaded.hidden(ids), rtol=1e-5, atol=1e-5)
     assert from_helical(helix_mrna).fingerprint == model.fingerprint
     assert from_helical(upstream_model(written)).fingerprint == model.fingerprint
     with torch.no_grad():

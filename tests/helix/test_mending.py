@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from types import MethodType
 
 import numpy as np
@@ -10,9 +9,9 @@ import pytest
 import torch
 from helix_twin import LAYERS, random_ids, tiny_network, twin_hidden, twin_mixer
 
-from helix_sae.helix import forward
+from helix_sae.helix import forward, mending
 from helix_sae.helix.diagnosis import Defects, diagnose
-from helix_sae.helix.linear import has_onednn, linear
+from helix_sae.helix.linear import GATED_ROWS, gated_unit, has_fused_onednn, has_onednn, linear
 from helix_sae.helix.mending import mend
 from helix_sae.helix.upstream import import_modeling
 
@@ -65,20 +64,32 @@ def test_diagnosing_leaves_the_random_state_alone():
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_mending_is_said_once_and_changes_no_weight(caplog: pytest.LogCaptureFixture):
+def test_mending_is_said_once_and_changes_no_weight(monkeypatch: pytest.MonkeyPatch):
+    lines: list[str] = []
+    monkeypatch.setattr(mending, "_SAID", set())
+    # At the logger itself: whatever a run in this process has made of the handlers further up is another matter.
+    monkeypatch.setattr(mending.LOGGER, "info", lambda text, *values: lines.append(text % values))
     modeling = import_modeling()
-    network = modeling.HelixmRNAPretrainedModel(tiny_network().config).eval()
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    with caplog.at_level(logging.INFO, logger="helix_sae"):
-        first = mend(network)
-        again = mend(network)
-    lines = [r.getMessage() for r in caplog.records if r.name.startswith("helix_sae")]
-    assert len(lines) == 1
-    assert first.describe() in lines[0]
-    assert first == again
-    after = network.state_dict()
+    config = tiny_network().config
+    networks = [modeling.HelixmRNAPretrainedModel(config).eval() for _ in range(2)]
+    lines.clear()
+    mending._SAID.clear()
+    before = {name: tensor.clone() for name, tensor in networks[0].state_dict().items()}
+    found = [mend(network) for network in (networks[0], networks[0], networks[1])]
+    assert found == [Defects(True, True, True)] * 3
+    assert lines == [f"Helix-mRNA: corrected in helical's forward: {found[0].describe()}."]
+    after = networks[0].state_dict()
     assert list(before) == list(after)
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_helical_that_is_right_is_said_to_be(monkeypatch: pytest.MonkeyPatch):
+    lines: list[str] = []
+    monkeypatch.setattr(mending, "_SAID", set())
+    monkeypatch.setattr(mending.LOGGER, "info", lambda text, *values: lines.append(text % values))
+    monkeypatch.setattr(mending, "diagnose", lambda _class: Defects(False, False, False))
+    mend(import_modeling().HelixmRNAPretrainedModel(tiny_network("M").config))
+    assert lines == ["Helix-mRNA: helical's forward is right; a faster one takes its place."]
 
 
 @pytest.mark.parametrize("n_groups", [1, 2])
@@ -215,6 +226,55 @@ def test_hooks_on_inner_modules_see_what_upstream_would_show():
         "layers.1.feed_forward.act_fn",
     } <= set(seen)
     assert seen["layers.1.feed_forward.gate_proj"].shape == (2, 20, 64)
+
+
+def test_a_gated_unit_in_one_piece_equals_its_parts():
+    generator = torch.Generator().manual_seed(0)
+    gate, up, down = (torch.randn(*s, generator=generator) for s in ((40, 24), (40, 24), (24, 40)))
+    for shape in ((2 * GATED_ROWS + 3, 24), (2, 9, 24), (24,)):
+        x = torch.randn(*shape, generator=generator)
+        found = gated_unit(x, gate, up, down)
+        assert (found is None) == (not has_fused_onednn())
+        if found is not None:
+            wide = (t.double() for t in (x, gate, up, down))
+            expected = plain_gated_unit(*wide)
+            torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
+    assert gated_unit(x.double(), gate.double(), up.double(), down.double()) is None
+    assert gated_unit(x.clone().requires_grad_(), gate, up, down) is None
+
+
+def plain_gated_unit(x, gate, up, down):
+    return (torch.nn.functional.silu(x @ gate.T) * (x @ up.T)) @ down.T
+
+
+@pytest.mark.parametrize("part", ["gate_proj", "up_proj", "down_proj", "act_fn"])
+def test_a_hook_on_one_part_of_a_gated_unit_is_called_and_heard(part: str):
+    network, x = tiny_network("+"), torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
+    unit = network.layers[0].feed_forward
+    (before,) = unit(x)
+    with torch.no_grad():
+        handle = getattr(unit, part).register_forward_hook(lambda _m, _i, out: 2 * out)
+        (doubled,) = unit(x)
+        handle.remove()
+    torch.testing.assert_close(doubled, 2 * before, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(unit(x)[0], before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("time", [1, 2, 3, 4, 50])
+@pytest.mark.parametrize("has_tail", [True, False])
+def test_the_convolution_with_and_without_a_gradient(time: int, has_tail: bool):
+    generator = torch.Generator().manual_seed(0)
+    wide = torch.randn(2, time, 12, generator=generator)
+    x, tail = wide[..., 2:9], torch.randn(2, 3, 7, generator=generator) if has_tail else None
+    weight, bias = torch.randn(7, 1, 4, generator=generator), torch.randn(7, generator=generator)
+    padded = torch.cat([torch.zeros(2, 3, 7) if tail is None else tail, x], dim=1)
+    expected = torch.stack(
+        [(padded[:, t : t + 4] * weight[:, 0].T).sum(1) + bias for t in range(time)], dim=1
+    )
+    for wanted in (False, True):
+        found = forward.causal_convolution(x, weight.requires_grad_(wanted), bias, tail=tail)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        assert found.requires_grad == wanted
 
 
 def test_linear_products_do_not_depend_on_the_way():

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from helix_sae.helix.scan import chunked_scan, final_state, recurrence
+from helix_sae.helix import scan
+from helix_sae.helix.scan import chunked_scan, final_state, recurrence, scan_outputs
 
 HEADS, HEAD_DIM, STATE = 4, 3, 5
 
@@ -71,6 +72,65 @@ def test_float32_scan_equals_the_float64_recurrence(time: int, groups: int):
     assert fast.y.dtype == torch.float32
     torch.testing.assert_close(fast.y.double(), slow.y, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(fast.state.double(), slow.state, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("largest", [-1.0, 4.0, 60.0])
+@pytest.mark.parametrize("time", [1, 31, 64, 65, 200, 257])
+def test_decays_split_or_not_give_the_same(
+    time: int, largest: float, groups: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(scan, "_LARGEST_EXPONENT", largest)
+    inputs = make_inputs(time, groups)._replace(A=-torch.tensor([0.05, 0.1, 0.2, 0.5], dtype=torch.float64))
+    narrow = inputs.to(torch.float32)
+    chunk = split_chunk(narrow)
+    assert (chunk is None) == (largest < 0)
+    if time >= 200:
+        assert chunk in {-1.0: (None,), 4.0: (16, 32), 60.0: (64,)}[largest]
+    for state in (None, initial_state()):
+        expected = recurrence(*inputs, initial_state=state).y
+        found = scan_outputs(*narrow, initial_state=None if state is None else state.float())
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(scan_outputs(*inputs, initial_state=state), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_decays_near_the_largest_exponent_are_exact_enough():
+    """All of the decay at once, then none, so that one factor is as large and the other as small as they may be."""
+    inputs = make_inputs(time=128)
+    dt = torch.full_like(inputs.dt, 1e-3)
+    dt[:, 5::64] = 50.0
+    inputs = inputs._replace(A=-torch.ones(HEADS, dtype=torch.float64), dt=dt)
+    narrow = inputs.to(torch.float32)
+    assert split_chunk(narrow) == 64
+    expected = recurrence(*inputs).y
+    error = (scan_outputs(*narrow).double() - expected).abs().max() / expected.abs().max()
+    assert error < 1e-6
+
+
+def test_decays_are_not_split_where_they_are_too_strong_or_a_gradient_is_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    inputs = make_inputs(time=100).to(torch.float32)
+    assert split_chunk(inputs) is not None
+    assert split_chunk(inputs._replace(A=inputs.A * 1e3)) is None
+    assert split_chunk(inputs._replace(A=inputs.A * torch.nan)) is None
+    split: list[int] = []
+    original = scan._factored_outputs
+    monkeypatch.setattr(scan, "_factored_outputs", lambda *a: split.append(a[6]) or original(*a))
+    for tensor in (*inputs, initial_state().float()):
+        tensor.requires_grad_()
+        state = tensor if tensor.ndim == 4 and tensor.shape[2] == STATE and tensor.shape[1] == HEADS else None
+        scan_outputs(*inputs, initial_state=state)
+        assert split == []
+        tensor.requires_grad_(False)
+    with torch.no_grad():
+        inputs.x.requires_grad_()
+        scan_outputs(*inputs)
+    assert len(split) == 1
+
+
+def split_chunk(inputs: Inputs) -> int | None:
+    return scan._factored_chunk(inputs.x, inputs.dt, inputs.A, scan.DEFAULT_CHUNK)
 
 
 @pytest.mark.parametrize("time", [1, 40, 130, 300])

@@ -33,6 +33,8 @@ class HelixModelDataset(AbstractDataset[None, "HelixHandle"]):
     device : str
         ``cpu``, ``cuda``, ``cuda:1``... or ``auto``.
     dtype : {"float32", "float64", "bfloat16"}
+    compiled : bool
+        Whether mixers and feed-forwards go through ``torch.compile``.
     revision : str, optional
         Commit or tag of a hub id.
     metadata : mapping, optional
@@ -56,6 +58,7 @@ class HelixModelDataset(AbstractDataset[None, "HelixHandle"]):
         codon_markers: CodonMarkers = "cds",
         device: str = "auto",
         dtype: str = "float32",
+        compiled: bool = False,
         revision: str | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
@@ -63,6 +66,7 @@ class HelixModelDataset(AbstractDataset[None, "HelixHandle"]):
             "codon_markers": codon_markers,
             "device": device,
             "dtype": dtype,
+            "compiled": compiled,
             "revision": revision,
         }
         if (filepath is None) == (hub_id is None):

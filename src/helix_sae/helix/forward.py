@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from helix_sae.helix.linear import gated_unit, linear_forward
 from helix_sae.helix.scan import final_state, scan_outputs
 from helix_sae.helix.upstream import import_modeling
 
@@ -176,6 +177,8 @@ def causal_convolution(
     ``tail`` holds the inputs just before ``x``; zeros when absent.
     """
     kernel, time = weight.shape[-1], x.shape[1]
+    if x.device.type == "cpu" and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)):
+        return _convolution_channels_last(x, weight, bias, tail)
     if tail is None:
         padded = nn.functional.pad(x, (0, 0, kernel - 1, 0))
     else:
@@ -186,6 +189,15 @@ def causal_convolution(
     for k in range(kernel - 1):
         out = torch.addcmul(out, padded[:, k : k + time], weight[:, 0, k])
     return out
+
+
+def _convolution_channels_last(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor | None) -> Tensor:
+    """The same through torch's convolution of images one pixel high, which has a kernel for channels that come last."""
+    padding = (0, weight.shape[-1] - 1) if tail is None else 0
+    rows = x if tail is None else torch.cat([tail.to(x.dtype), x], dim=1)
+    image = rows.unsqueeze(1).permute(0, 3, 1, 2)
+    out = nn.functional.conv2d(image, weight.unsqueeze(2), bias, padding=padding, groups=weight.shape[0])
+    return out[..., : x.shape[1]].permute(0, 2, 3, 1).squeeze(1)
 
 
 def norm_forward(self: Any, hidden_states: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
@@ -209,7 +221,34 @@ def feed_forward(
     self: Any, hidden_state: Float[Tensor, "*batch width"], **kwargs: object
 ) -> tuple[Float[Tensor, "*batch width"]]:
     """``HelixmRNAMLP.forward``: a gated linear unit."""
-    return (self.down_proj(self.act_fn(self.gate_proj(hidden_state)) * self.up_proj(hidden_state)),)
+    weights = _unwatched_weights(self.gate_proj, self.up_proj, self.down_proj)
+    is_silu = type(self.act_fn).__name__ in _SILU and not _is_watched(self.act_fn)
+    out = gated_unit(hidden_state, *weights) if weights and is_silu else None
+    if out is None:
+        out = self.down_proj(self.act_fn(self.gate_proj(hidden_state)) * self.up_proj(hidden_state))
+    return (out,)
+
+
+_SILU = ("SiLU", "SiLUActivation")
+
+
+def _unwatched_weights(*parts: Any) -> tuple[Tensor, ...] | None:
+    """Weights of linear layers that may be computed together with what is around them: nobody hooks or replaced one."""
+    is_ours = all(getattr(part.forward, "__func__", None) is linear_forward for part in parts)
+    if not is_ours or any(part.bias is not None or _is_watched(part) for part in parts):
+        return None
+    return tuple(part.weight for part in parts)
+
+
+def _is_watched(part: nn.Module) -> bool:
+    """Whether a hook waits for a module to be called."""
+    everywhere = nn.modules.module
+    return bool(
+        part._forward_hooks
+        or part._forward_pre_hooks
+        or everywhere._global_forward_hooks
+        or everywhere._global_forward_pre_hooks
+    )
 
 
 def mixer_state(block: Any, residual: Float[Tensor, "batch start hidden"]) -> MixerState:

@@ -20,7 +20,7 @@ from torch import nn
 from helix_sae.errors import ModelError
 from helix_sae.helix.heads import DESCRIPTION_NAME, load_heads
 from helix_sae.helix.heads import WEIGHTS_NAME as HEADS_NAME
-from helix_sae.helix.mending import mend
+from helix_sae.helix.mending import compile_parts, mend
 from helix_sae.helix.model import HelixModel
 from helix_sae.helix.upstream import import_helix_mrna, import_submodule, undisturbed_logging
 from helix_sae.mrna.tokens import CodonMarkers
@@ -32,7 +32,11 @@ _WEIGHTS_NAME = "model.safetensors"
 _INDEX_NAME = "model.safetensors.index.json"
 _HASH_BLOCK = 1 << 20
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
-_OPENED: dict[tuple[str, str, str], HelixModel] = {}
+_Stamp = tuple[tuple[str, int, int, int], ...]
+"""Name, inode, size and time of change of each file of a checkpoint: what tells that it has to be hashed again."""
+
+_OPENED: dict[tuple[str, str, str, bool], HelixModel] = {}
+_CHECKED: dict[tuple[str, str], _Stamp] = {}
 _OPENING = threading.Lock()
 
 
@@ -50,6 +54,8 @@ class HelixHandle(BaseModel):
     device : str
         ``cpu``, ``cuda``, ``cuda:1`` ... or ``auto`` (a GPU when there is one).
     dtype : {"float32", "float64", "bfloat16"}
+    compiled : bool
+        Whether mixers and feed-forwards go through ``torch.compile``; on a CPU that needs a C++ compiler.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,6 +65,7 @@ class HelixHandle(BaseModel):
     codon_markers: CodonMarkers = "cds"
     device: str = "auto"
     dtype: str = Field("float32", pattern="^(float32|float64|bfloat16)$")
+    compiled: bool = False
 
     def __str__(self) -> str:
         return f"{self.source} ({self.fingerprint[:12]})"
@@ -70,6 +77,7 @@ def handle_for(
     codon_markers: CodonMarkers = "cds",
     device: str = "auto",
     dtype: str = "float32",
+    compiled: bool = False,
     revision: str | None = None,
 ) -> HelixHandle:
     """Make the handle of a checkpoint.
@@ -79,7 +87,7 @@ def handle_for(
     source : str or Path
         A directory in Hugging Face layout, or a hub id such as ``helical-ai/Helix-mRNA`` (fetched to the Hugging Face
         cache when it is not there yet).
-    codon_markers, device, dtype
+    codon_markers, device, dtype, compiled
         See :class:`HelixHandle`.
     revision : str, optional
         Commit or tag of a hub id.
@@ -96,6 +104,7 @@ def handle_for(
         codon_markers=codon_markers,
         device=device,
         dtype=dtype,
+        compiled=compiled,
     )
 
 
@@ -108,18 +117,33 @@ def open_model(handle: HelixHandle) -> HelixModel:
         If the weights are no longer those of the handle, or cannot be loaded.
     """
     device = resolve_device(handle.device)
-    key = (handle.fingerprint, device, handle.dtype)
+    key = (handle.fingerprint, device, handle.dtype, handle.compiled)
     with _OPENING:
+        _check_unchanged(handle)
         if key not in _OPENED:
-            directory = Path(handle.source)
-            found = fingerprint_of(directory)
-            if found != handle.fingerprint:
-                raise ModelError(
-                    f"The weights in {directory} have changed since the run began (fingerprint {found[:12]}, expected "
-                    f"{handle.fingerprint[:12]}); start the run again."
-                )
-            _OPENED[key] = _open(directory, handle.fingerprint, device, handle.dtype)
+            opened = _open(Path(handle.source), handle.fingerprint, device, handle.dtype)
+            if handle.compiled:
+                compile_parts(opened.module)
+            _OPENED[key] = opened
         return _OPENED[key]
+
+
+def _check_unchanged(handle: HelixHandle) -> None:
+    """Raise if the files of a handle are no longer what it was made from; they are hashed again when one was touched.
+
+    Also where the model is open already: it may have been opened from another copy of what this handle's folder held.
+    """
+    directory = Path(handle.source)
+    key, stamp = (handle.source, handle.fingerprint), _stamp(directory)
+    if _CHECKED.get(key) == stamp:
+        return
+    found = fingerprint_of(directory)
+    if found != handle.fingerprint:
+        raise ModelError(
+            f"The weights in {directory} have changed since the run began (fingerprint {found[:12]}, expected "
+            f"{handle.fingerprint[:12]}); start the run again."
+        )
+    _CHECKED[key] = stamp
 
 
 def load_helix(
@@ -193,18 +217,28 @@ def fingerprint_of(directory: Path) -> str:
     ModelError
         If a file is missing, or the weights are not in safetensors.
     """
-    config = directory / "config.json"
-    if not config.is_file():
-        raise ModelError(f"{directory} is not a checkpoint: it has no config.json.")
-    weights = _weight_files(directory)
-    heads = [p for p in (directory / HEADS_NAME, directory / DESCRIPTION_NAME) if p.exists()]
     digest = hashlib.sha256()
-    for path in [config, *weights, *heads]:
+    for path in _files_that_count(directory):
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as stream:
             while block := stream.read(_HASH_BLOCK):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def _stamp(directory: Path) -> _Stamp:
+    """What changes when one of the files that count is written anew."""
+    found = [(path, path.stat()) for path in _files_that_count(directory)]
+    return tuple((path.name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for path, stat in found)
+
+
+def _files_that_count(directory: Path) -> list[Path]:
+    """Configuration, weights and heads of a checkpoint."""
+    config = directory / "config.json"
+    if not config.is_file():
+        raise ModelError(f"{directory} is not a checkpoint: it has no config.json.")
+    heads = [p for p in (directory / HEADS_NAME, directory / DESCRIPTION_NAME) if p.exists()]
+    return [config, *_weight_files(directory), *heads]
 
 
 def _weight_files(directory: Path) -> list[Path]:

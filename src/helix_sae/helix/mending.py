@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from types import MethodType
 
+import torch
 from torch import nn
 
 from helix_sae.helix import forward
@@ -18,13 +19,16 @@ from helix_sae.helix.diagnosis import Defects, diagnose
 from helix_sae.helix.linear import linear_forward
 from helix_sae.helix.upstream import import_modeling
 
-__all__ = ["Defects", "diagnose", "mend"]
+__all__ = ["Defects", "compile_parts", "diagnose", "mend"]
 
 LOGGER = logging.getLogger(__name__)
 
+_SAID: set[Defects] = set()
+"""Findings that this process has already been told of: it is the same helical for every model that is opened."""
+
 
 def mend(module: nn.Module) -> Defects:
-    """Correct a ``HelixmRNAPretrainedModel`` in place and say so once in the log.
+    """Correct a ``HelixmRNAPretrainedModel`` in place and say so in the log, once in a process.
 
     The forwards are put in whether or not the upstream ones are right: they are also some forty times faster on a CPU.
     Mending a module twice changes nothing.
@@ -47,10 +51,22 @@ def mend(module: nn.Module) -> Defects:
     for child in module.modules():
         if type(child) in replacements:
             child.forward = MethodType(replacements[type(child)], child)
-    if not getattr(module, "_helix_sae_mended", False):
-        module._helix_sae_mended = True  # type: ignore[assignment]
+    if defects not in _SAID:
+        _SAID.add(defects)
         if defects.any():
             LOGGER.info("Helix-mRNA: corrected in helical's forward: %s.", defects.describe())
         else:
             LOGGER.info("Helix-mRNA: helical's forward is right; a faster one takes its place.")
     return defects
+
+
+def compile_parts(module: nn.Module) -> None:
+    """Let ``torch.compile`` at what the mixers and feed-forwards of a mended network compute.
+
+    Their calls stay as they are, so that hooks on blocks, mixers and feed-forwards work; compiling happens at the first
+    pass, and again for shapes that are quite different.
+    """
+    modeling = import_modeling()
+    for child in module.modules():
+        if type(child) in (modeling.Mamba2Mixer, modeling.HelixmRNAMLP):
+            child.forward = torch.compile(child.forward)

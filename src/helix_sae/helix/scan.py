@@ -8,6 +8,11 @@ The recurrence of Dao and Gu 2024 ("Transformers are SSMs", arXiv:2405.21060), f
 is computed in chunks: inside a chunk as a masked attention-like product, between chunks through the states at the chunk
 borders. :func:`recurrence` is the plain form, which the tests use as the oracle.
 
+The decay between two tokens of a chunk is ``exp(c_i - c_j)``, with ``c`` the sum of the log decays so far. Where no
+gradient is wanted and the decay of a chunk is not too strong for float32 it is split into ``exp(c_i - m)`` and
+``exp(m - c_j)``, ``m`` being ``c`` in the middle of the chunk: then every head of a group shares one matrix of scores,
+and nothing of the size (chunk, chunk) has to be made for each head. Otherwise it is computed as it stands.
+
 Heads share the B and C of their group, so the products with states are made once a group, over all its heads' columns
 together: heads are viewed as (heads of a group, groups), as head ``i`` belongs to group ``i mod groups``.
 """
@@ -20,8 +25,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from helix_sae.helix.kernels import installed_scan
+
 DEFAULT_CHUNK = 128
 """Tokens a chunk: longer ones cost more inside, shorter ones more between chunks."""
+
+FACTORED_CHUNKS = (64, 32, 16)
+"""Tokens a chunk where the decay is split in two: the longest of them in which it is not too strong for that."""
+
+_LARGEST_EXPONENT = 60.0
+"""Of either factor of a decay; float32 ends at 88, and what the factor multiplies needs room as well."""
 
 
 class ScanResult(NamedTuple):
@@ -81,6 +94,30 @@ def scan_outputs(
     initial_state: Float[Tensor, "batch heads state head_dim"] | None = None,
 ) -> Float[Tensor, "batch time heads head_dim"]:
     """The outputs of :func:`chunked_scan` without the state after the last token, which a whole pass has no use for."""
+    inputs = (x, dt, A, B, C, D, initial_state)
+    wants_gradient = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
+    if x.is_cuda and initial_state is None and B.shape[2] == 1 and not wants_gradient:
+        # Groups of heads are numbered otherwise there, and a state to begin with is not asked for where it pays.
+        kernel = installed_scan(_plain_outputs)
+        if kernel is not None:
+            return kernel(x, dt, A, B, C, D)
+    factored = None if wants_gradient else _factored_chunk(x, dt, A, chunk)
+    if factored is not None:
+        return _factored_outputs(x, dt, A, B, C, D, factored, initial_state)
+    return _plain_outputs(x, dt, A, B, C, D, chunk, initial_state)
+
+
+def _plain_outputs(
+    x: Float[Tensor, "batch time heads head_dim"],
+    dt: Float[Tensor, "batch time heads"],
+    A: Float[Tensor, " heads"],
+    B: Float[Tensor, "batch time groups state"],
+    C: Float[Tensor, "batch time groups state"],
+    D: Float[Tensor, " heads"],
+    chunk: int = DEFAULT_CHUNK,
+    initial_state: Float[Tensor, "batch heads state head_dim"] | None = None,
+) -> Float[Tensor, "batch time heads head_dim"]:
+    """:func:`scan_outputs` for decays of any strength, on any device, with gradients."""
     batch, time, heads, head_dim = x.shape
     n = -(-time // chunk)
     chunk = -(-time // n)
@@ -102,6 +139,92 @@ def scan_outputs(
         before = _states_before(values, log_decay, B, initial_state)
         y[:, first:] += _from_states(before, log_decay[:, first:], C[:, first:], y.shape[3:])
     return torch.addcmul(y.reshape(batch, n * chunk, heads, head_dim)[:, :time], x, D[:, None])
+
+
+def _factored_chunk(x: Tensor, dt: Tensor, A: Tensor, longest: int) -> int | None:
+    """Tokens a chunk with which the decays can be split; None where they cannot, or should not be.
+
+    Not on a GPU or in a compiled pass, as the decision waits for the numbers. Not where a gradient is wanted (see
+    :func:`scan_outputs`) either, as it would be a difference of large numbers.
+    """
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return None
+    time = x.shape[1]
+    decay = (dt * A).neg_()
+    for chunk in (size for size in FACTORED_CHUNKS if size <= longest):
+        n = -(-time // chunk)
+        length = -(-time // n)
+        padded = torch.nn.functional.pad(decay, (0, 0, 0, n * length - time))
+        chunks = padded.view(x.shape[0], n, length, x.shape[2])
+        before, after = chunks[:, :, 1 : length // 2 + 1], chunks[:, :, length // 2 + 1 :]
+        if max(float(half.sum(2).max()) for half in (before, after)) <= _LARGEST_EXPONENT:
+            return chunk
+    return None
+
+
+def _factored_outputs(
+    x: Float[Tensor, "batch time heads head_dim"],
+    dt: Float[Tensor, "batch time heads"],
+    A: Float[Tensor, " heads"],
+    B: Float[Tensor, "batch time groups state"],
+    C: Float[Tensor, "batch time groups state"],
+    D: Float[Tensor, " heads"],
+    chunk: int,
+    initial: Float[Tensor, "batch heads state head_dim"] | None,
+) -> Float[Tensor, "batch time heads head_dim"]:
+    """:func:`scan_outputs` with the decays of a chunk split in two."""
+    batch, time, heads, head_dim = x.shape
+    groups = B.shape[2]
+    n = -(-time // chunk)
+    chunk = -(-time // n)
+    pad = n * chunk - time
+    x_all = x
+    if pad:
+        x_all, B, C = (torch.nn.functional.pad(t, (0, 0, 0, 0, 0, pad)) for t in (x, B, C))
+        dt = torch.nn.functional.pad(dt, (0, 0, 0, pad))
+    dt = dt.reshape(batch, n, chunk, heads)
+    log_decay = (dt.double() * A.double()).cumsum(2)
+    middle, end = log_decay[:, :, chunk // 2], log_decay[:, :, -1]
+    weight = torch.exp(middle.unsqueeze(2) - log_decay).to(x.dtype).mul_(dt)
+    values = _by_group(x_all.reshape(batch, n, chunk, heads, head_dim) * weight.unsqueeze(-1), groups)
+    B, C = (t.reshape(batch, n, chunk, *t.shape[2:]).transpose(2, 3) for t in (B, C))
+    y = torch.matmul(torch.matmul(C, B.transpose(-1, -2)).tril_(), values)
+    first = 0 if initial is not None else 1
+    if first < n:
+        added = torch.matmul(B[:, :-1].transpose(-1, -2), values[:, :-1])
+        before = _scaled_states(added, middle, end, initial, (heads, head_dim))
+        y[:, first:] += torch.matmul(C[:, first:], before)
+    y = _by_head(y, heads, head_dim)
+    y *= torch.exp(log_decay - middle.unsqueeze(2)).to(x.dtype).unsqueeze(-1)
+    return y.view(batch, n * chunk, heads, head_dim)[:, :time].addcmul_(x, D[:, None])
+
+
+def _scaled_states(
+    added: Float[Tensor, "batch n_1 groups state columns"],
+    middle: Float[Tensor, "batch n heads"],
+    end: Float[Tensor, "batch n heads"],
+    initial: Float[Tensor, "batch heads state head_dim"] | None,
+    heads_and_dim: tuple[int, int],
+) -> Float[Tensor, "batch m groups state columns"]:
+    """The state before each chunk, decayed to the middle of that chunk; without an initial one, not before the first."""
+    groups, (heads, head_dim) = added.shape[2], heads_and_dim
+
+    def columns(log_decay: Tensor) -> Tensor:
+        """Factors of the heads as factors of the columns, (..., groups, 1, columns)."""
+        factor = torch.exp(log_decay).to(added.dtype)
+        split = factor.view(*factor.shape[:-1], heads // groups, groups).transpose(-1, -2)
+        return split.repeat_interleave(head_dim, dim=-1).unsqueeze(-2)
+
+    # A state in units of the middle of its chunk becomes one in units of the next middle; so does what was added.
+    onward = columns(end[:, :-1] - middle[:, :-1] + middle[:, 1:])
+    states: list[Tensor] = []
+    if initial is not None:
+        states.append(_by_group(initial.transpose(1, 2), groups) * columns(middle[:, 0]))
+    elif added.shape[1]:
+        states.append(added[:, 0] * onward[:, 0])
+    for k in range(len(states) - int(initial is not None), added.shape[1]):
+        states.append((states[-1] + added[:, k]).mul_(onward[:, k]))
+    return torch.stack(states, dim=1)
 
 
 def final_state(
@@ -196,10 +319,7 @@ def _from_states(
     heads_and_dim: tuple[int, int] | torch.Size,
 ) -> Float[Tensor, "batch m chunk heads head_dim"]:
     """What the tokens of a chunk owe to the state before it."""
-    batch, m, groups, chunk, _ = C.shape
-    heads, head_dim = heads_and_dim
-    y = torch.matmul(C, before).view(batch, m, groups, chunk, heads // groups, head_dim)
-    y = y.permute(0, 1, 3, 4, 2, 5).reshape(batch, m, chunk, heads, head_dim)
+    y = _by_head(torch.matmul(C, before), *heads_and_dim)
     return y * torch.exp(log_decay).to(y.dtype).unsqueeze(-1)
 
 
@@ -210,6 +330,15 @@ def _by_group(
     *batch, rows, heads, head_dim = x.shape
     split = x.reshape(*batch, rows, heads // groups, groups, head_dim)
     return split.movedim(-2, -4).reshape(*batch, groups, rows, (heads // groups) * head_dim)
+
+
+def _by_head(
+    y: Float[Tensor, "*batch groups rows columns"], heads: int, head_dim: int
+) -> Float[Tensor, "*batch rows heads head_dim"]:
+    """The inverse of :func:`_by_group`; without a copy for one group."""
+    *batch, groups, rows, _ = y.shape
+    split = y.view(*batch, groups, rows, heads // groups, head_dim).movedim(-4, -2)
+    return split.reshape(*batch, rows, heads, head_dim)
 
 
 def _times(x: Tensor, factor: Tensor) -> Tensor:

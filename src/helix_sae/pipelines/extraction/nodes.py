@@ -10,15 +10,22 @@ import pandas as pd
 from helix_sae.pipelines.extraction.parameters import ExtractionParameters
 
 if TYPE_CHECKING:
+    from helix_sae.datasets.activation_stream import ActivationStream
     from helix_sae.datasets.plan import ExtractionPlan
     from helix_sae.helix.loading import HelixHandle
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    ExtractionPlan = HelixHandle = Any
+    ActivationStream = ExtractionPlan = HelixHandle = Any
 
 
-def plan(table: pd.DataFrame, handle: HelixHandle, parameters: ExtractionParameters) -> ExtractionPlan:
-    """State the shards to compute. The store computes those that it lacks, where its engine runs."""
+def plan(
+    table: pd.DataFrame, handle: HelixHandle, parameters: ExtractionParameters
+) -> ExtractionPlan | ActivationStream:
+    """State the shards to compute. The store computes those that it lacks, where its engine runs.
+
+    With ``mode: stream`` the plan is handed on as activations that are computed when they are read.
+    """
+    from helix_sae.datasets.activation_stream import ActivationStream
     from helix_sae.datasets.activations import plan_extraction
     from helix_sae.helix.extraction import extract_activations
     from helix_sae.helix.loading import open_model
@@ -26,7 +33,7 @@ def plan(table: pd.DataFrame, handle: HelixHandle, parameters: ExtractionParamet
     model = open_model(handle)
     sites = parameters.sites or list(model.default_sites)
     model.check_sites(sites)
-    return plan_extraction(
+    made = plan_extraction(
         table,
         fingerprint=handle.fingerprint,
         sites=sites,
@@ -38,3 +45,4 @@ def plan(table: pd.DataFrame, handle: HelixHandle, parameters: ExtractionParamet
         shard_tokens=parameters.shard_tokens,
         tokens_per_sequence=parameters.tokens_per_sequence,
     )
+    return ActivationStream(made) if parameters.mode == "stream" else made

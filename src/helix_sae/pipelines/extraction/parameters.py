@@ -8,10 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class ExtractionParameters(BaseModel):
-    """Where activations are taken and how they are stored.
+    """Where activations are taken and how they are kept.
 
     Attributes
     ----------
+    mode : {"store", "stream"}
+        ``store`` writes the activations to disk. ``stream`` keeps none: the other nodes of the same run compute them anew
+        whenever they read them, for corpora whose activations fit nowhere.
     sites : list of str, optional
         Module paths of the model, e.g. ``layers.0.mixer`` (what the mixer adds) or ``layers.0`` (the residual stream
         after the block); the mixers when not given.
@@ -27,6 +30,7 @@ class ExtractionParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    mode: Literal["store", "stream"] = "store"
     sites: list[str] | None = Field(None, min_length=1)
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     token_budget: int = Field(8192, ge=1)

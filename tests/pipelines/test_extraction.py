@@ -1,0 +1,107 @@
+"""The node of the extraction pipeline: activations stored, or computed when they are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from helix_twin import tiny_network
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.io.core import Version
+from kedro.pipeline import Pipeline, node
+from kedro.runner import SequentialRunner
+from pydantic import ValidationError
+
+from helix_sae.datasets.activation_store import ActivationStore
+from helix_sae.datasets.activation_stream import ActivationStream
+from helix_sae.datasets.activations import ActivationsDataset
+from helix_sae.errors import UnknownSiteError
+from helix_sae.helix.architecture import save_network
+from helix_sae.helix.loading import HelixHandle, handle_for
+from helix_sae.pipelines.extraction import create_pipeline
+from helix_sae.pipelines.extraction.nodes import plan
+from helix_sae.pipelines.extraction.parameters import ExtractionParameters
+
+Read = tuple[type, list[str], dict[str, np.ndarray], np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def handle(tmp_path_factory: pytest.TempPathFactory) -> HelixHandle:
+    directory = tmp_path_factory.mktemp("checkpoint")
+    save_network(tiny_network(), directory)
+    return handle_for(directory, device="cpu")
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(5, 60, 12)
+    return pd.DataFrame(
+        {
+            "sequence_id": [f"s{i}" for i in range(12)],
+            "sequence": ["".join(rng.choice(list("ACGU"), n)) for n in lengths],
+            "cds_start": pd.array([3 if i % 2 else None for i in range(12)], dtype="Int64"),
+            "cds_end": pd.array([None] * 12, dtype="Int64"),
+        }
+    )
+
+
+def read(activations: ActivationStore | ActivationStream) -> Read:
+    """What a node further down the pipeline does with activations."""
+    sites = list(activations.sites)
+    parts = list(activations.iter_shards(sites))
+    stored = {site: np.concatenate([part.activations[site] for part in parts]) for site in sites}
+    drawn = np.concatenate([batch[sites[0]] for batch in activations.batches(sites, 16, seed=1)])
+    return type(activations), activations.sequence_ids, stored, drawn[np.lexsort(drawn.T)]
+
+
+def run(root: Path, table: pd.DataFrame, handle: HelixHandle, parameters: dict) -> Read:
+    """The pipeline and a node that reads what it made, as in one `kedro run`."""
+    catalog = DataCatalog(
+        {
+            "mrna_table": MemoryDataset(table),
+            "helix_model": MemoryDataset(handle, copy_mode="assign"),
+            "params:extraction": MemoryDataset(ExtractionParameters.model_validate(parameters)),
+            "activations": ActivationsDataset(filepath=str(root), version=Version(None, "v")),
+            "read": MemoryDataset(copy_mode="assign"),
+        }
+    )
+    SequentialRunner().run(create_pipeline() + Pipeline([node(read, "activations", "read")]), catalog)
+    return catalog["read"].load()
+
+
+@pytest.mark.parametrize("limit", [None, 7])
+def test_a_stream_gives_what_a_store_does_and_leaves_nothing_behind(
+    tmp_path: Path, table: pd.DataFrame, handle: HelixHandle, limit: int | None
+) -> None:
+    options = {"shard_tokens": 100, "tokens_per_sequence": limit}
+    kind, ids, stored, drawn = run(tmp_path / "stored", table, handle, {**options, "mode": "store"})
+    assert kind is ActivationStore
+    assert list((tmp_path / "stored" / "shards").rglob("*.safetensors"))
+    kind, streamed_ids, streamed, streamed_drawn = run(
+        tmp_path / "streamed", table, handle, {**options, "mode": "stream"}
+    )
+    assert kind is ActivationStream
+    assert not (tmp_path / "streamed").exists()
+    assert streamed_ids == ids == table["sequence_id"].tolist()
+    assert list(stored) == ["layers.0.mixer", "layers.2.mixer"]
+    for site, values in stored.items():
+        np.testing.assert_array_equal(streamed[site], values)
+    # Rows are drawn from groups of other sequences, so they ran in other batches of the model.
+    np.testing.assert_allclose(streamed_drawn, drawn, rtol=1e-5, atol=1e-5)
+
+
+def test_sites_that_the_model_lacks_are_named_before_anything_is_computed(
+    table: pd.DataFrame, handle: HelixHandle
+) -> None:
+    for mode in ("store", "stream"):
+        with pytest.raises(UnknownSiteError, match=r"layers\.9"):
+            plan(table, handle, ExtractionParameters(mode=mode, sites=["layers.9"]))
+
+
+@pytest.mark.parametrize("wrong", [{"mode": "keep"}, {"dtype": "float8"}, {"sites": []}, {"shard_tokens": 0}])
+def test_parameters_out_of_bounds(wrong: dict) -> None:
+    with pytest.raises(ValidationError):
+        ExtractionParameters.model_validate(wrong)
