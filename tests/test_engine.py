@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
+from dataset_toys import files_of, save_version, toy_plan, toy_table
+from kedro.io import DatasetError
 from pydantic import ValidationError
 
 from helix_sae import engine
@@ -115,6 +122,76 @@ def test_a_cluster_gives_the_same_results_elsewhere(on_dask: EngineParameters) -
 def test_work_that_kills_its_worker_is_an_error_and_does_not_hang(on_dask: EngineParameters) -> None:
     with use_engine(on_dask), pytest.raises(EngineError, match="died more than once"):
         list(map_work(die, [0]))
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_costs_nothing_but_time(on_dask: EngineParameters, tmp_path: Path) -> None:
+    plan = toy_plan(toy_table(60), seconds=0.1)
+    save_version(str(tmp_path / "alone" / "a"), "v", toy_plan(toy_table(60)))
+    client = engine._dask_client(on_dask.model_dump_json())[0]
+    (victim, *_) = client.run(os.getpid).values()
+    shards = tmp_path / "spread" / "a" / "shards"
+
+    def kill_after_the_first_shard() -> None:
+        while not list(shards.rglob("*.safetensors")):
+            time.sleep(0.01)
+        os.kill(victim, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_after_the_first_shard, daemon=True)
+    killer.start()
+    with use_engine(on_dask):
+        save_version(str(tmp_path / "spread" / "a"), "v", plan)
+    killer.join()
+    written = files_of(tmp_path / "spread")
+    # What the victim had half-written is left to the next run, which knows that its process is gone.
+    assert {name: data for name, data in written.items() if ".tmp-" not in name} == files_of(
+        tmp_path / "alone"
+    )
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_is_killed_is_an_error_and_what_was_completed_stays(tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="Dask is not installed (extra cluster)")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    address = f"tcp://127.0.0.1:{free_port()}"
+    quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    dask = [sys.executable, "-m", "dask"]
+    place = ["--host", "127.0.0.1", "--port", address.rsplit(":", 1)[1]]
+    scheduler = subprocess.Popen([*dask, "scheduler", *place, "--no-dashboard"], **quiet)
+    worker = subprocess.Popen([*dask, "worker", address, "--nthreads", "1", "--no-dashboard"], **quiet)
+    parameters = EngineParameters(kind="dask", address=address, timeout_s=20)
+    root, plan = tmp_path / "a", toy_plan(toy_table(60), seconds=0.1)
+
+    def kill_after_the_first_shard() -> None:
+        while not list((root / "shards").rglob("*.safetensors")):
+            time.sleep(0.01)
+        scheduler.kill()
+
+    killer = threading.Thread(target=kill_after_the_first_shard, daemon=True)
+    try:
+        with use_engine(parameters):
+            killer.start()
+            with pytest.raises(
+                (EngineError, DatasetError), match=r"(?s)scheduler is gone.*What was completed stays"
+            ):
+                save_version(str(root), "v", plan)
+    finally:
+        for process in (worker, scheduler):
+            process.kill()
+            process.wait()
+        engine._dask_client.cache_clear()
+    assert not (root / "v").exists()
+    done = len(list((root / "shards").rglob("*.safetensors")))
+    assert 0 < done < len(plan.shards)
+    log = tmp_path / "log"
+    save_version(str(root), "v", toy_plan(toy_table(60), log=log))
+    assert len(log.read_text().splitlines()) == len(plan.shards) - done
+
+
+def free_port() -> int:
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return opened.getsockname()[1]
 
 
 def test_a_scheduler_that_is_not_there() -> None:

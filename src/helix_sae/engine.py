@@ -214,7 +214,8 @@ def _dask_client(parameters_json: str) -> tuple[Any, Any]:
         client = distributed.Client(address, timeout=parameters.timeout_s, set_as_default=False)
         client.wait_for_workers(parameters.workers, timeout=parameters.timeout_s)
         client.submit(_preflight, pure=False).result(timeout=parameters.timeout_s)
-    except (OSError, TimeoutError, ImportError) as error:
+    except (OSError, TimeoutError, ImportError, RuntimeError) as error:
+        # A scheduler that cannot import this package raises a RuntimeError when it unpacks the work.
         where = parameters.address or "SLURM"
         raise EngineError(
             f"The Dask cluster at {where} did not give {parameters.workers} worker(s) that can import helix_sae "

@@ -251,12 +251,14 @@ def plain_gated_unit(x, gate, up, down):
 def test_a_hook_on_one_part_of_a_gated_unit_is_called_and_heard(part: str):
     network, x = tiny_network("+"), torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
     unit = network.layers[0].feed_forward
+    gate, up, down = (getattr(unit, f"{name}_proj").weight for name in ("gate", "up", "down"))
+    activated = torch.nn.functional.silu(x @ (gate.T * (2 if part == "gate_proj" else 1)))
+    expected = (activated * (x @ up.T)) @ down.T * (1 if part == "gate_proj" else 2)
     (before,) = unit(x)
-    with torch.no_grad():
-        handle = getattr(unit, part).register_forward_hook(lambda _m, _i, out: 2 * out)
-        (doubled,) = unit(x)
-        handle.remove()
-    torch.testing.assert_close(doubled, 2 * before, rtol=1e-5, atol=1e-5)
+    handle = getattr(unit, part).register_forward_hook(lambda _m, _i, out: 2 * out)
+    (doubled,) = unit(x)
+    handle.remove()
+    torch.testing.assert_close(doubled, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(unit(x)[0], before, rtol=0, atol=0)
 
 
