@@ -100,6 +100,21 @@ def test_the_mended_network_equals_its_modules_chained_by_hand(layers: str, n_gr
     torch.testing.assert_close(found.double(), twin_hidden(network, ids), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("n_groups", [1, 2])
+def test_the_mended_network_equals_helical_s_own_modules_chained_by_hand(n_groups: int):
+    """Up to the length of its first chunk, 256 tokens, helical's modules are right; only their chain is cut."""
+    mended, ids = tiny_network("M+M*+", n_groups=n_groups), random_ids(2, 200)
+    stock = import_modeling().HelixmRNAPretrainedModel(mended.config).eval()
+    stock.load_state_dict(mended.state_dict())
+    with torch.no_grad():
+        hidden = stock.embeddings(ids)
+        for layer in stock.layers:
+            hidden = layer(hidden, attention_mask=None, use_cache=False)[0]
+        expected = stock.norm_f(hidden)
+        assert not torch.allclose(stock(input_ids=ids, use_cache=False)[0], expected, atol=1e-2)
+    torch.testing.assert_close(mended(input_ids=ids)[0], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_a_mixer_past_the_chunk_equals_the_plain_recurrence():
     mixer = tiny_network("M").layers[0].mixer
     x = torch.randn(1, 270, 16, generator=torch.Generator().manual_seed(0))

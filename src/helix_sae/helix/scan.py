@@ -33,8 +33,8 @@ DEFAULT_CHUNK = 128
 FACTORED_CHUNKS = (64, 32, 16)
 """Tokens a chunk where the decay is split in two: the longest of them in which it is not too strong for that."""
 
-_LARGEST_EXPONENT = 60.0
-"""Of either factor of a decay; float32 ends at 88, and what the factor multiplies needs room as well."""
+_LARGEST_EXPONENT = 40.0
+"""Of either factor of a decay; float32 ends at 87, and what the factors multiply needs room as well."""
 
 
 class ScanResult(NamedTuple):
@@ -215,15 +215,15 @@ def _scaled_states(
         split = factor.view(*factor.shape[:-1], heads // groups, groups).transpose(-1, -2)
         return split.repeat_interleave(head_dim, dim=-1).unsqueeze(-2)
 
-    # A state in units of the middle of its chunk becomes one in units of the next middle; so does what was added.
-    onward = columns(end[:, :-1] - middle[:, :-1] + middle[:, 1:])
+    # From the middle of a chunk to its end, and on to the middle of the next: their product might be too small for float32.
+    to_end, onward = columns(end[:, :-1] - middle[:, :-1]), columns(middle)
     states: list[Tensor] = []
     if initial is not None:
-        states.append(_by_group(initial.transpose(1, 2), groups) * columns(middle[:, 0]))
+        states.append(_by_group(initial.transpose(1, 2), groups) * onward[:, 0])
     elif added.shape[1]:
-        states.append(added[:, 0] * onward[:, 0])
+        states.append((added[:, 0] * to_end[:, 0]).mul_(onward[:, 1]))
     for k in range(len(states) - int(initial is not None), added.shape[1]):
-        states.append((states[-1] + added[:, k]).mul_(onward[:, k]))
+        states.append((states[-1] + added[:, k]).mul_(to_end[:, k]).mul_(onward[:, k + 1]))
     return torch.stack(states, dim=1)
 
 
