@@ -129,13 +129,14 @@ def test_the_first_nucleotide_changes_the_last_embedding():
     assert difference[0, -1].max() > 1e-4
 
 
-def test_nothing_before_a_change_moves():
+@pytest.mark.parametrize("at", [1, 7, 17, 29])
+def test_nothing_before_a_change_moves(at: int):
     network, ids = tiny_network(), random_ids(2, 30)
     changed = ids.clone()
-    changed[:, 17] = 7 + (ids[:, 17] - 6) % 4
+    changed[:, at] = 7 + (ids[:, at] - 6) % 4
     before, after = network(input_ids=ids)[0], network(input_ids=changed)[0]
-    assert torch.equal(before[:, :17], after[:, :17])
-    assert not torch.allclose(before[:, 17], after[:, 17])
+    assert torch.equal(before[:, :at], after[:, :at])
+    assert not torch.allclose(before[:, at], after[:, at])
 
 
 def test_noise_in_the_first_mixer_reaches_the_output():

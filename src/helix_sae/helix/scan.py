@@ -9,9 +9,10 @@ is computed in chunks: inside a chunk as a masked attention-like product, betwee
 borders. :func:`recurrence` is the plain form, which the tests use as the oracle.
 
 The decay between two tokens of a chunk is ``exp(c_i - c_j)``, with ``c`` the sum of the log decays so far. Where no
-gradient is wanted and the decay of a chunk is not too strong for float32 it is split into ``exp(c_i - m)`` and
-``exp(m - c_j)``, ``m`` being ``c`` in the middle of the chunk: then every head of a group shares one matrix of scores,
-and nothing of the size (chunk, chunk) has to be made for each head. Otherwise it is computed as it stands.
+gradient is wanted and the decay of a chunk is not too strong for float32 it is split into ``exp(c_i - c_0)`` and
+``exp(c_0 - c_j)``: then every head of a group shares one matrix of scores, and nothing of the size (chunk, chunk) has to
+be made for each head. (Splitting in the middle of the chunk would allow stronger decays, but the last bits of a token
+would then depend on tokens after it.) Otherwise the decay is computed as it stands.
 
 Heads share the B and C of their group, so the products with states are made once a group, over all its heads' columns
 together: heads are viewed as (heads of a group, groups), as head ``i`` belongs to group ``i mod groups``.
@@ -33,7 +34,7 @@ DEFAULT_CHUNK = 128
 FACTORED_CHUNKS = (64, 32, 16)
 """Tokens a chunk where the decay is split in two: the longest of them in which it is not too strong for that."""
 
-_LARGEST_EXPONENT = 40.0
+_LARGEST_EXPONENT = 60.0
 """Of either factor of a decay; float32 ends at 87, and what the factors multiply needs room as well."""
 
 
@@ -156,8 +157,7 @@ def _factored_chunk(x: Tensor, dt: Tensor, A: Tensor, longest: int) -> int | Non
         length = -(-time // n)
         padded = torch.nn.functional.pad(decay, (0, 0, 0, n * length - time))
         chunks = padded.view(x.shape[0], n, length, x.shape[2])
-        before, after = chunks[:, :, 1 : length // 2 + 1], chunks[:, :, length // 2 + 1 :]
-        if max(float(half.sum(2).max()) for half in (before, after)) <= _LARGEST_EXPONENT:
+        if float(chunks[:, :, 1:].sum(2).max()) <= _LARGEST_EXPONENT:
             return chunk
     return None
 
@@ -184,29 +184,29 @@ def _factored_outputs(
         dt = torch.nn.functional.pad(dt, (0, 0, 0, pad))
     dt = dt.reshape(batch, n, chunk, heads)
     log_decay = (dt.double() * A.double()).cumsum(2)
-    middle, end = log_decay[:, :, chunk // 2], log_decay[:, :, -1]
-    weight = torch.exp(middle.unsqueeze(2) - log_decay).to(x.dtype).mul_(dt)
+    start, end = log_decay[:, :, 0], log_decay[:, :, -1]
+    weight = torch.exp(start.unsqueeze(2) - log_decay).to(x.dtype).mul_(dt)
     values = _by_group(x_all.reshape(batch, n, chunk, heads, head_dim) * weight.unsqueeze(-1), groups)
     B, C = (t.reshape(batch, n, chunk, *t.shape[2:]).transpose(2, 3) for t in (B, C))
     y = torch.matmul(torch.matmul(C, B.transpose(-1, -2)).tril_(), values)
     first = 0 if initial is not None else 1
     if first < n:
         added = torch.matmul(B[:, :-1].transpose(-1, -2), values[:, :-1])
-        before = _scaled_states(added, middle, end, initial, (heads, head_dim))
+        before = _scaled_states(added, start, end, initial, (heads, head_dim))
         y[:, first:] += torch.matmul(C[:, first:], before)
     y = _by_head(y, heads, head_dim)
-    y *= torch.exp(log_decay - middle.unsqueeze(2)).to(x.dtype).unsqueeze(-1)
+    y *= torch.exp(log_decay - start.unsqueeze(2)).to(x.dtype).unsqueeze(-1)
     return y.view(batch, n * chunk, heads, head_dim)[:, :time].addcmul_(x, D[:, None])
 
 
 def _scaled_states(
     added: Float[Tensor, "batch n_1 groups state columns"],
-    middle: Float[Tensor, "batch n heads"],
+    start: Float[Tensor, "batch n heads"],
     end: Float[Tensor, "batch n heads"],
     initial: Float[Tensor, "batch heads state head_dim"] | None,
     heads_and_dim: tuple[int, int],
 ) -> Float[Tensor, "batch m groups state columns"]:
-    """The state before each chunk, decayed to the middle of that chunk; without an initial one, not before the first."""
+    """The state before each chunk, decayed to the first token of that chunk; without an initial one, not before the first."""
     groups, (heads, head_dim) = added.shape[2], heads_and_dim
 
     def columns(log_decay: Tensor) -> Tensor:
@@ -215,8 +215,9 @@ def _scaled_states(
         split = factor.view(*factor.shape[:-1], heads // groups, groups).transpose(-1, -2)
         return split.repeat_interleave(head_dim, dim=-1).unsqueeze(-2)
 
-    # From the middle of a chunk to its end, and on to the middle of the next: their product might be too small for float32.
-    to_end, onward = columns(end[:, :-1] - middle[:, :-1]), columns(middle)
+    # From the first token of a chunk to its last, and on to the first of the next: by turns, as their product might be too
+    # small for float32.
+    to_end, onward = columns(end[:, :-1] - start[:, :-1]), columns(start)
     states: list[Tensor] = []
     if initial is not None:
         states.append(_by_group(initial.transpose(1, 2), groups) * onward[:, 0])
