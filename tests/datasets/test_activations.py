@@ -130,7 +130,10 @@ def test_one_line_at_the_end_says_what_was_done(tmp_path: Path, monkeypatch: pyt
         )
 
 
-@pytest.mark.parametrize("change", [{"model": "other"}, {"dtype": "float16"}, {"tokens_per_sequence": 3}])
+@pytest.mark.parametrize(
+    "change",
+    [{"model": "other"}, {"dtype": "float16"}, {"tokens_per_sequence": 3}, {"precision": "bfloat16"}],
+)
 def test_what_changes_the_content_is_never_mixed_in(tmp_path: Path, change: dict[str, Any]) -> None:
     root, log = str(tmp_path / "a"), tmp_path / "log"
     save_version(root, "v1", toy_plan(toy_table(), log=log))

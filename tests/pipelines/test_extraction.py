@@ -93,6 +93,15 @@ def test_a_stream_gives_what_a_store_does_and_leaves_nothing_behind(
     np.testing.assert_allclose(streamed_drawn, drawn, rtol=1e-5, atol=1e-5)
 
 
+def test_passes_in_another_precision_share_no_shard(table: pd.DataFrame, handle: HelixHandle) -> None:
+    plans = [
+        plan(table, handle.model_copy(update={"dtype": dtype}), ExtractionParameters())
+        for dtype in ("float32", "bfloat16")
+    ]
+    assert [made.described()["precision"] for made in plans] == ["float32", "bfloat16"]
+    assert not {s.key for s in plans[0].shards} & {s.key for s in plans[1].shards}
+
+
 def test_sites_that_the_model_lacks_are_named_before_anything_is_computed(
     table: pd.DataFrame, handle: HelixHandle
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import get_args
 
@@ -71,6 +71,8 @@ class ExtractionPlan:
     sites : tuple of str
     dtype : {"float32", "float16", "bfloat16"}
         How activations are stored.
+    precision : {"float32", "float64", "bfloat16"}
+        In which the model computes them.
     tokens_per_sequence : int, optional
         Tokens kept of each sequence, drawn by the hash of its id.
     shards : tuple of ShardSpec
@@ -82,6 +84,7 @@ class ExtractionPlan:
     fingerprint: str
     sites: tuple[str, ...]
     dtype: StorageDtype
+    precision: str
     codon_markers: CodonMarkers
     tokens_per_sequence: int | None
     shards: tuple[ShardSpec, ...]
@@ -94,6 +97,7 @@ class ExtractionPlan:
             "fingerprint": self.fingerprint,
             "sites": list(self.sites),
             "dtype": self.dtype,
+            "precision": self.precision,
             "codon_markers": self.codon_markers,
             "tokens_per_sequence": self.tokens_per_sequence,
         }
@@ -107,6 +111,7 @@ def plan_extraction(
     compute: Compute,
     codon_markers: CodonMarkers = "cds",
     dtype: StorageDtype = "float32",
+    precision: str = "float32",
     shard_tokens: int = DEFAULT_SHARD_TOKENS,
     tokens_per_sequence: int | None = None,
 ) -> ExtractionPlan:
@@ -123,6 +128,8 @@ def plan_extraction(
         Picklable, if a cluster is to do the work.
     dtype : {"float32", "float16", "bfloat16"}
         Storage precision; the manifest states its error.
+    precision : {"float32", "float64", "bfloat16"}
+        In which ``compute`` runs the model: its shards are not mixed with those of another precision.
     shard_tokens : int
         Largest shard, in tokens; a longer sequence is a shard by itself. Memory of one piece of work is about
         ``shard_tokens x sites x width x 4`` bytes.
@@ -147,11 +154,10 @@ def plan_extraction(
     if table["sequence_id"].duplicated().any():
         repeated = table.loc[table["sequence_id"].duplicated(), "sequence_id"].tolist()[0]
         raise DataError(f"sequence_id {repeated!r} is in the mRNA table more than once.")
-    plan = ExtractionPlan(fingerprint, tuple(sites), dtype, codon_markers, tokens_per_sequence, (), compute)
-    shards = tuple(_shards(table, shard_tokens, plan.described()))
-    return ExtractionPlan(
-        fingerprint, tuple(sites), dtype, codon_markers, tokens_per_sequence, shards, compute
+    plan = ExtractionPlan(
+        fingerprint, tuple(sites), dtype, precision, codon_markers, tokens_per_sequence, (), compute
     )
+    return replace(plan, shards=tuple(_shards(table, shard_tokens, plan.described())))
 
 
 def count_tokens(length: int, start: int | None, end: int | None, codon_markers: CodonMarkers) -> int:

@@ -42,6 +42,7 @@ def plan(
         ),
         codon_markers=handle.codon_markers,
         dtype=parameters.dtype,
+        precision=handle.dtype,
         shard_tokens=parameters.shard_tokens,
         tokens_per_sequence=parameters.tokens_per_sequence,
     )
