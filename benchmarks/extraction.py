@@ -243,8 +243,10 @@ def store_case(directory: Path, budget: int, n_sequences: int, device: str) -> d
     compute = partial(extract_activations, handle=handle, sites=model.default_sites, token_budget=budget)
     plan = plan_extraction(table, fingerprint=handle.fingerprint, sites=model.default_sites, compute=compute)
     tokens = tokenize_table(table)
+    batches = model.batches(tokens, budget)
+    padded = sum(len(index) * max(tokens[i].ids.size for i in index) for index in batches)
     began = time.perf_counter()
-    for index in model.batches(tokens, budget):
+    for index in batches:
         model.capture(model.tensors([tokens[i] for i in index])[0], model.default_sites)
     bare = time.perf_counter() - began
     with tempfile.TemporaryDirectory(prefix="helix-sae-") as folder:
@@ -263,6 +265,7 @@ def store_case(directory: Path, budget: int, n_sequences: int, device: str) -> d
         "activations_per_second": values / seconds,
         "megabytes_per_second": n_bytes / seconds / 1e6,
         "share_of_bare_passes": bare / seconds,
+        "padding_share": 1 - n_tokens / padded,
     }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,13 @@ def test_listing(store: Path) -> None:
     assert code == 0
     assert "20 sequences" in output
     assert f"{len(list((store / 'shards').rglob('*.safetensors')))} shards" in output
+
+
+def test_it_is_a_command_of_kedro_too(store: Path, project_path: Path) -> None:
+    command = [Path(sys.executable).with_name("kedro"), "store", "ls", str(store)]
+    done = subprocess.run(command, cwd=project_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "20 sequences" in done.stdout
 
 
 def test_verification(store: Path) -> None:
