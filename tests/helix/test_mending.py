@@ -278,7 +278,7 @@ def test_a_hook_on_one_part_of_a_gated_unit_is_called_and_heard(part: str):
     torch.testing.assert_close(unit(x)[0], before, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("time", [1, 2, 3, 4, 50])
+@pytest.mark.parametrize("time", [0, 1, 2, 3, 4, 50])
 @pytest.mark.parametrize("has_tail", [True, False])
 def test_the_convolution_with_and_without_a_gradient(time: int, has_tail: bool):
     generator = torch.Generator().manual_seed(0)

@@ -177,7 +177,8 @@ def causal_convolution(
     ``tail`` holds the inputs just before ``x``; zeros when absent.
     """
     kernel, time = weight.shape[-1], x.shape[1]
-    if x.device.type == "cpu" and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)):
+    wants_gradient = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    if x.device.type == "cpu" and time > 0 and not wants_gradient:
         return _convolution_channels_last(x, weight, bias, tail)
     if tail is None:
         padded = nn.functional.pad(x, (0, 0, kernel - 1, 0))
