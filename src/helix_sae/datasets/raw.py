@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, cast
 
+import pandas as pd
 from kedro.io.core import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
 from helix_sae.datasets.storage import open_filesystem, storage_errors, write_file
+from helix_sae.mrna.intervals import interval_table, read_intervals
 from helix_sae.mrna.readers import CHUNK_NAME, RawFormat, read_sequences
 from helix_sae.mrna.records import RawRecords
 
@@ -30,7 +32,7 @@ class SequenceFilesDataset(AbstractDataset[Sequence[Mapping[str, Any]], RawRecor
     format : {"json", "fasta", "csv", "tsv", "parquet", "genbank"}, optional
         By the file's suffix when not given.
     gff3 : str, optional
-        Coding regions of the transcripts of a FASTA file: the name of a file beside it, or a full path or URL.
+        Coding regions of the transcripts of a FASTA file: the name of a file beside it, or a path or URL.
     credentials, fs_args : mapping, optional
         Of the fsspec file system.
     metadata : mapping, optional
@@ -100,7 +102,60 @@ class SequenceFilesDataset(AbstractDataset[Sequence[Mapping[str, Any]], RawRecor
         return TablePreview({"index": list(range(len(data))), "columns": columns, "data": data})
 
 
+class IntervalsDataset(AbstractDataset[None, pd.DataFrame]):
+    """BED-like table of intervals that become concepts; read only, and empty where no file is named.
+
+    Parameters
+    ----------
+    filepath : str, optional
+        A local path or any fsspec URL, plain or compressed.
+    credentials, fs_args : mapping, optional
+        Of the fsspec file system.
+    metadata : mapping, optional
+        Ignored by Kedro; plugins read it.
+
+    Examples
+    --------
+    ::
+
+        concept_intervals:
+          type: helix_sae.datasets.raw.IntervalsDataset
+          filepath: data/01_raw/clip_sites.bed.gz
+    """
+
+    def __init__(
+        self,
+        *,
+        filepath: str | None = None,
+        credentials: dict[str, Any] | None = None,
+        fs_args: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self._filepath = filepath
+        self._storage_options = {**(credentials or {}), **(fs_args or {})}
+        self.metadata = metadata
+
+    def load(self) -> pd.DataFrame:
+        """Read the intervals: ``sequence_id``, ``start``, ``end``, ``name``."""
+        if self._filepath is None:
+            return interval_table()
+        return read_intervals(self._filepath, self._storage_options)
+
+    def save(self, data: None) -> None:
+        """Refuse: intervals are the user's."""
+        raise DatasetError(f"{self._filepath}: intervals are read and never written.")
+
+    def _exists(self) -> bool:
+        if self._filepath is None:
+            return True
+        fs, path = open_filesystem(self._filepath, self._storage_options)
+        return bool(fs.exists(path))
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath}
+
+
 def _beside(filepath: str, name: str) -> str:
-    """Full path of a file that is named relative to the folder of another."""
+    """Full path of a file: a bare name lies beside the other file, anything with a folder is a path of its own."""
     folder = filepath.rpartition("/")[0]
-    return name if not folder or name.startswith("/") or "://" in name else f"{folder}/{name}"
+    return name if not folder or "/" in name else f"{folder}/{name}"

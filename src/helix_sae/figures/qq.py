@@ -19,9 +19,14 @@ from helix_sae.figures.style import (
     VERMILLION,
     heading,
     new_figure,
+    nothing_to_draw,
+    nothing_to_draw_interactive,
     plotly_layout,
     tidy,
 )
+
+_TITLE = "Calibration under permuted labels"
+_NOTHING = "No permutations were asked for (correlation.n_permutations: 0)."
 
 
 def qq(quantiles: Mapping[str, pd.DataFrame], summaries: Mapping[str, pd.DataFrame]) -> Figure:
@@ -39,6 +44,8 @@ def qq(quantiles: Mapping[str, pd.DataFrame], summaries: Mapping[str, pd.DataFra
     -------
     Figure
     """
+    if not quantiles:
+        return nothing_to_draw(_TITLE, _NOTHING)
     figure = new_figure(3.5 * len(quantiles) + 0.3, 3.7)
     for axes, (family, table) in zip(
         np.atleast_1d(figure.subplots(1, len(quantiles))), quantiles.items(), strict=True
@@ -101,12 +108,14 @@ def qq(quantiles: Mapping[str, pd.DataFrame], summaries: Mapping[str, pd.DataFra
         labelcolor=INK,
         handlelength=1.4,
     )
-    heading(figure, "Calibration under permuted labels")
+    heading(figure, _TITLE)
     return figure
 
 
 def qq_interactive(quantiles: Mapping[str, pd.DataFrame]) -> go.Figure:
     """The permuted and observed curves for the browser."""
+    if not quantiles:
+        return nothing_to_draw_interactive(_TITLE, _NOTHING)
     figure = go.Figure()
     dashes = ["solid", "dot", "dash"]
     reach = 0.0
@@ -129,7 +138,7 @@ def qq_interactive(quantiles: Mapping[str, pd.DataFrame]) -> go.Figure:
     )
     figure.update_layout(
         **plotly_layout(
-            title="Calibration under permuted labels",
+            title=_TITLE,
             xaxis_title="expected −log<sub>10</sub> p",
             yaxis_title="−log<sub>10</sub> p",
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.colors import to_hex
@@ -176,6 +177,26 @@ def spread(positions: Sequence[float], gap: float, low: float, high: float) -> l
     result = np.empty(n)
     result[order] = placed
     return [float(v) for v in result]
+
+
+def nothing_to_draw(title: str, reason: str) -> Figure:
+    """A figure that says why it is empty: a catalog entry always has its picture."""
+    figure = new_figure(5.2, 1.5)
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    axes.text(0.0, 0.5, reason, transform=axes.transAxes, va="center", fontsize=TEXT, color=MUTED)
+    heading(figure, title)
+    return figure
+
+
+def nothing_to_draw_interactive(title: str, reason: str) -> go.Figure:
+    """The same for the browser."""
+    figure = go.Figure()
+    figure.add_annotation(text=reason, showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5)
+    figure.update_layout(**plotly_layout(title=title, height=240))
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    return figure
 
 
 def plotly_layout(**more: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from helix_sae.helix.batching import DEFAULT_TOKEN_BUDGET
 from helix_sae.helix.loading import HelixHandle, open_model
+from helix_sae.helix.model import HelixModel
 from helix_sae.mrna.tokens import TokenizedSequence
 
 
@@ -40,7 +41,17 @@ def extract_activations(
     UnknownSiteError
         If a site does not exist.
     """
-    model = open_model(handle)
+    return activations_of(open_model(handle), tokens, sites=sites, token_budget=token_budget)
+
+
+def activations_of(
+    model: HelixModel,
+    tokens: Sequence[TokenizedSequence],
+    *,
+    sites: Sequence[str],
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+) -> dict[str, Float[np.ndarray, "n_tokens hidden"]]:
+    """The same, of a model that is open already; see :func:`extract_activations`."""
     lengths = np.array([t.ids.size for t in tokens], dtype=np.int64)
     first = np.concatenate([[0], np.cumsum(lengths)])
     out = {site: np.empty((int(first[-1]), model.hidden_size), dtype=np.float32) for site in sites}

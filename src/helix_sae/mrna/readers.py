@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import IO, Any, Literal, cast
+from urllib.parse import unquote
 
 import fsspec
 import pyarrow as pa
@@ -46,6 +47,14 @@ SUFFIXES: Mapping[RawFormat, tuple[str, ...]] = {
 }
 _COMPRESSED = (".gz", ".bz2", ".xz")
 _LONGEST_FIELD = 2**31 - 1
+_LONGEST_NUMBER = 15  # digits of a position; Python refuses to convert thousands of them
+_GFF3_TYPES: Mapping[str, str] = {
+    "CDS": "cds",
+    "UTR5": "utr5",
+    "five_prime_UTR": "utr5",
+    "UTR3": "utr3",
+    "three_prime_UTR": "utr3",
+}
 
 
 def read_sequences(
@@ -75,7 +84,7 @@ def read_sequences(
         If the format cannot be told from the name, or ``gff3`` goes with another format than FASTA.
     """
     options = dict(storage_options or {})
-    with _file_errors(path):
+    with file_errors(path):
         fs, root = cast("tuple[Any, str]", fsspec.core.url_to_fs(path, **options))
         is_folder = fs.isdir(root)
         if not is_folder and not fs.exists(root):
@@ -88,7 +97,7 @@ def read_sequences(
     records, rejected = RawRecords([], [])
     for file in files:
         name = path if not is_folder else f"{path.rstrip('/')}/{file.rsplit('/', 1)[-1]}"
-        with _file_errors(name), _open(fs, file) as stream:
+        with file_errors(name), open_file(fs, file) as stream:
             part = read(stream, name)
         if not part.records and not part.rejected:
             raise DataError(f"{name}: the file holds no record.")
@@ -102,7 +111,7 @@ def read_sequences(
 def read_json(stream: IO[bytes], name: str) -> RawRecords:
     """Read one JSON chunk: a list of records (see :func:`~helix_sae.mrna.records.flatten_record`)."""
     try:
-        entries = json.loads(_text(stream, name))
+        entries = json.loads(read_text(stream, name))
     except json.JSONDecodeError as error:
         raise DataError(
             f"{name}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})."
@@ -131,7 +140,7 @@ def read_json(stream: IO[bytes], name: str) -> RawRecords:
 
 def read_fasta(stream: IO[bytes], name: str) -> RawRecords:
     """Read FASTA; the first word of a title is the ``sequence_id``."""
-    text = _text(stream, name)
+    text = read_text(stream, name)
     start = text.lstrip()
     if start and not start.startswith(">"):
         raise DataError(f"{name}: not FASTA: the first record does not start with '>'.")
@@ -153,7 +162,7 @@ def read_csv(stream: IO[bytes], name: str, delimiter: str = ",") -> RawRecords:
     """Read a table of text with a header line; cells stay text until they are checked."""
     result = RawRecords([], [])
     with _long_fields():
-        rows = csv.reader(io.StringIO(_text(stream, name), newline=""), delimiter=delimiter, strict=True)
+        rows = csv.reader(io.StringIO(read_text(stream, name), newline=""), delimiter=delimiter, strict=True)
         try:
             header = _header(next(rows, []), name)
             for row in rows:
@@ -191,7 +200,7 @@ def read_genbank(stream: IO[bytes], name: str) -> RawRecords:
     ``cds_end`` missing. A record without one has no coding region. The ``gene`` becomes ``metadata_gene_id``.
     """
     result = RawRecords([], [])
-    entries = cast("Iterator[SeqRecord]", parse_sequences(io.StringIO(_text(stream, name)), "genbank"))
+    entries = cast("Iterator[SeqRecord]", parse_sequences(io.StringIO(read_text(stream, name)), "genbank"))
     index = 0
     while True:
         place = f"record {index}"
@@ -249,66 +258,91 @@ def _genbank_bounds(region: Any) -> dict[str, object]:
 def read_gff3_coding_regions(stream: IO[bytes], name: str) -> dict[str, tuple[int, int]]:
     """Coding region of each sequence of a GFF3 file whose coordinates are those of the transcripts themselves.
 
+    Features of the types ``CDS``, ``UTR5`` or ``five_prime_UTR``, ``UTR3`` or ``three_prime_UTR`` are read; a sequence
+    with both UTRs and no ``CDS`` codes in between. Other features are left out.
+
     Returns
     -------
     dict
-        Sequence id -> (start, end), 0-based half-open, from its ``CDS`` features, which have to be adjacent.
+        Sequence id -> (start, end), 0-based half-open.
 
     Raises
     ------
     DataError
-        If a line is malformed, or the coding features of a sequence are on the reverse strand or not adjacent (a
-        genome's annotation, not the transcripts').
+        If a line is malformed, the features of a sequence are on the reverse strand or the coding ones not adjacent (a
+        genome's annotation, not the transcripts'), or a UTR does not end where the coding region begins.
     """
-    parts: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for number, line in enumerate(_text(stream, name).splitlines(), start=1):
+    parts: dict[str, dict[str, list[tuple[int, int]]]] = {}
+    for number, line in enumerate(read_text(stream, name).splitlines(), start=1):
         if line.startswith("##FASTA"):
             break
         if not line.strip() or line.startswith("#"):
             continue
         fields = line.split("\t")
+        place = f"{name}, line {number}"
         if len(fields) != 9:
-            raise DataError(
-                f"{name}, line {number}: {len(fields)} fields where GFF3 has 9, separated by tabs."
-            )
-        if fields[2] != "CDS":
+            raise DataError(f"{place}: {len(fields)} fields where GFF3 has 9, separated by tabs.")
+        kind = _GFF3_TYPES.get(fields[2])
+        if kind is None:
             continue
-        start, end = fields[3], fields[4]
-        if not (
-            start.isascii()
-            and start.isdigit()
-            and end.isascii()
-            and end.isdigit()
-            and 1 <= int(start) <= int(end)
-        ):
-            raise DataError(
-                f"{name}, line {number}: {start!r} to {end!r} is no range of positions counted from 1."
-            )
         if fields[6] == "-":
             raise DataError(
-                f"{name}, line {number}: a coding region on the reverse strand; coordinates must be those of the "
-                "transcripts in the FASTA file, not of a genome."
+                f"{place}: a {fields[2]} on the reverse strand; coordinates must be those of the transcripts in the "
+                "FASTA file, not of a genome."
             )
-        parts[fields[0]].append((int(start) - 1, int(end)))
-    return {sequence_id: _adjacent(ranges, sequence_id, name) for sequence_id, ranges in parts.items()}
+        # GFF3 writes reserved letters of a name in percent notation.
+        of_sequence = parts.setdefault(unquote(fields[0]), defaultdict(list))
+        of_sequence[kind].append(_gff3_range(fields[3], fields[4], place))
+    regions = {sequence_id: _coding_region(found, sequence_id, name) for sequence_id, found in parts.items()}
+    return {sequence_id: region for sequence_id, region in regions.items() if region is not None}
 
 
-def _adjacent(ranges: list[tuple[int, int]], sequence_id: str, name: str) -> tuple[int, int]:
+def _gff3_range(start: str, end: str, place: str) -> tuple[int, int]:
+    """Both bounds of a feature, 0-based half-open."""
+    digits = all(
+        bound.isascii() and bound.isdigit() and len(bound) <= _LONGEST_NUMBER for bound in (start, end)
+    )
+    if not digits or not 1 <= int(start) <= int(end):
+        raise DataError(f"{place}: {start[:40]!r} to {end[:40]!r} is no range of positions counted from 1.")
+    return int(start) - 1, int(end)
+
+
+def _coding_region(
+    found: Mapping[str, list[tuple[int, int]]], sequence_id: str, name: str
+) -> tuple[int, int] | None:
+    """Coding region of a sequence from its features; None where they do not say."""
+    spans = {kind: _adjacent(ranges, sequence_id, kind, name) for kind, ranges in found.items()}
+    before, coding, after = (spans.get(kind) for kind in ("utr5", "cds", "utr3"))
+    if coding is None and before is not None and after is not None and before[1] < after[0]:
+        return before[1], after[0]
+    if coding is None:
+        return None
+    for utr, bound, edge in ((before, 1, coding[0]), (after, 0, coding[1])):
+        if utr is not None and utr[bound] != edge:
+            raise DataError(
+                f"{name}, sequence {sequence_id}: the UTR [{utr[0]}, {utr[1]}) is not beside the coding region "
+                f"[{coding[0]}, {coding[1]}); correct the one or the other."
+            )
+    return coding
+
+
+def _adjacent(ranges: list[tuple[int, int]], sequence_id: str, kind: str, name: str) -> tuple[int, int]:
     ordered = sorted(ranges)
     for (_, end), (start, _) in pairwise(ordered):
         if start != end:
             raise DataError(
-                f"{name}, sequence {sequence_id}: its coding features are not adjacent (one ends at {end}, the next "
-                f"starts at {start + 1}); coordinates must be those of the spliced transcripts."
+                f"{name}, sequence {sequence_id}: its {'coding' if kind == 'cds' else 'UTR'} features are not adjacent "
+                f"(one ends at {end}, the next starts at {start + 1}); coordinates must be those of the spliced "
+                "transcripts."
             )
     return ordered[0][0], ordered[-1][1]
 
 
 def _with_coding_regions(raw: RawRecords, gff3: str, options: dict[str, Any]) -> RawRecords:
     """Add the coding regions of a GFF3 file to the records of a FASTA file."""
-    with _file_errors(gff3):
+    with file_errors(gff3):
         fs, path = cast("tuple[Any, str]", fsspec.core.url_to_fs(gff3, **options))
-        with _open(fs, path) as stream:
+        with open_file(fs, path) as stream:
             regions = read_gff3_coding_regions(stream, gff3)
     absent = sorted(set(regions) - {str(record.values["sequence_id"]) for record in raw.records})
     if absent:
@@ -369,12 +403,12 @@ def _without_compression(path: str) -> str:
     return next((name.removesuffix(suffix) for suffix in _COMPRESSED if name.endswith(suffix)), name)
 
 
-def _open(fs: Any, path: str) -> IO[bytes]:
+def open_file(fs: Any, path: str) -> IO[bytes]:
     return cast("IO[bytes]", fs.open(path, "rb", compression="infer"))
 
 
 @contextmanager
-def _file_errors(name: str) -> Iterator[None]:
+def file_errors(name: str) -> Iterator[None]:
     """Turn what the file system and the decompressors raise into an error that names the file."""
     try:
         yield
@@ -392,7 +426,7 @@ def _long_fields() -> Iterator[None]:
         csv.field_size_limit(limit)
 
 
-def _text(stream: IO[bytes], name: str) -> str:
+def read_text(stream: IO[bytes], name: str) -> str:
     """The stream as text, without a byte-order mark."""
     data = stream.read()
     try:

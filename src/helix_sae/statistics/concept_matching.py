@@ -28,8 +28,20 @@ from helix_sae.statistics.concept_counts import (
     tally_instances,
 )
 from helix_sae.statistics.concepts import Concepts, prepare_concepts
-from helix_sae.statistics.detectors import kmer_detectors, principal_components, signed_halves
+from helix_sae.statistics.detectors import (
+    kmer_detectors,
+    marker_detectors,
+    position_detectors,
+    principal_components,
+    signed_halves,
+)
+from helix_sae.statistics.multiple_testing import adjust
 from helix_sae.statistics.ranks import sort_columns
+
+MIN_F1 = 0.5
+"""F1 from which a feature stands for a concept (Simon and Zou 2024)."""
+MARGIN = 0.05
+"""So much better than what needs no trained model a detector has to be."""
 
 __all__ = [
     "BLOCK_NONZEROS",
@@ -37,8 +49,11 @@ __all__ = [
     "ConceptTables",
     "Concepts",
     "compare_with_baselines",
+    "judge_detectors",
     "kmer_detectors",
+    "marker_detectors",
     "match_concepts",
+    "position_detectors",
     "prepare_concepts",
     "principal_components",
     "signed_halves",
@@ -499,3 +514,45 @@ def compare_with_baselines(tables: Mapping[str, ConceptTables]) -> pd.DataFrame:
     order = {c: i for i, c in enumerate(dict.fromkeys(c for t in tables.values() for c in t.best["concept"]))}
     joined = pd.concat(parts, ignore_index=True)
     return joined.sort_values("concept", key=lambda s: s.map(order), kind="stable").reset_index(drop=True)
+
+
+def judge_detectors(
+    baselines: pd.DataFrame,
+    readers: Sequence[str],
+    *,
+    alpha: float = 0.05,
+    min_f1: float = MIN_F1,
+    margin: float = MARGIN,
+) -> pd.DataFrame:
+    """Say which detectors find a concept that cannot be read off the model's input.
+
+    A detector *passes* for a concept when its F1 on the validation clusters (1) is at least ``min_f1``, (2) is above
+    what circular shifts of the labels give, at a false discovery rate of ``alpha`` over the concepts of its kind, and
+    (3) exceeds by ``margin`` the F1 of every reader: detectors of the letters, markers and positions in the input,
+    which know no model. A model with random weights passes for what it mixes from several letters, such as the
+    composition of a window; it has not learnt anything.
+
+    Parameters
+    ----------
+    baselines : DataFrame
+        From :func:`compare_with_baselines`.
+    readers : sequence of str
+        Its kinds that need no model.
+    alpha, min_f1, margin : float
+
+    Returns
+    -------
+    DataFrame
+        ``baselines`` with ``q_value`` (Benjamini-Hochberg over the concepts of a kind; NaN without a null),
+        ``reader_f1`` (best of the readers; 0 without any) and ``passes`` (False for the readers themselves).
+    """
+    is_reader = baselines["kind"].isin(list(readers))
+    best = baselines[is_reader].groupby("concept")["f1"].max()
+    reader_f1 = baselines["concept"].map(best).fillna(0.0).to_numpy(dtype=np.float64)
+    q = np.full(len(baselines), np.nan)
+    for kind in baselines["kind"].unique():
+        rows = np.flatnonzero(baselines["kind"] == kind)
+        q[rows] = adjust(baselines["p_value"].to_numpy(dtype=np.float64)[rows])
+    f1 = baselines["f1"].to_numpy(dtype=np.float64)
+    passes = (f1 >= min_f1) & (q <= alpha) & (f1 > reader_f1 + margin) & ~is_reader.to_numpy()
+    return baselines.assign(q_value=q, reader_f1=reader_f1, passes=passes)

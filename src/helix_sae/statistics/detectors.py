@@ -6,6 +6,7 @@ Each gives a sparse matrix of activations >= 0, one column a detector, that goes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -94,3 +95,55 @@ def kmer_detectors(
     )
     names = ["".join(alphabet[(w // base**p) % base] for p in reversed(range(k))) for w in range(base**k)]
     return codes, names
+
+
+def marker_detectors(
+    since_marker: Int[np.ndarray, " n_nucleotides"], n_markers: Int[np.ndarray, " n_nucleotides"]
+) -> tuple[Any, list[str]]:
+    """What codon markers in the model's input give away: region and phase, without a look at the nucleotides.
+
+    Parameters
+    ----------
+    since_marker : int (n_nucleotides,)
+        Tokens since the last marker (1 for the nucleotide right after it); -1 before the first marker.
+    n_markers : int (n_nucleotides,)
+        Markers before the nucleotide in its sequence.
+
+    Returns
+    -------
+    codes : csr float32 (n_nucleotides, 7)
+    names : list of str
+        Before the first marker, in a codon, its first to third nucleotide, in the first codon, after the last codon.
+    """
+    since, count = np.asarray(since_marker), np.asarray(n_markers)
+    in_codon = (since >= 1) & (since <= 3)
+    fires = {
+        "before": since < 0,
+        "in_codon": in_codon,
+        **{f"codon_{position}": since == position for position in (1, 2, 3)},
+        "first_codon": in_codon & (count == 1),
+        "after": since > 3,
+    }
+    return sparse.csr_array(np.column_stack(list(fires.values())).astype(np.float32)), list(fires)
+
+
+def position_detectors(
+    nucleotide: Int[np.ndarray, " n_nucleotides"],
+    borders: Sequence[int] = (3, 6, 10, 15, 20, 30, 50, 100, 200),
+) -> tuple[Any, list[str]]:
+    """Detectors of the first nucleotides of a sequence: any recurrent model knows how far it has come.
+
+    Parameters
+    ----------
+    nucleotide : int (n_nucleotides,)
+        Position in the sequence, from 0.
+    borders : sequence of int
+        One detector each, which fires before it.
+
+    Returns
+    -------
+    codes : csr float32 (n_nucleotides, len(borders))
+    names : list of str
+    """
+    fires = np.asarray(nucleotide)[:, None] < np.asarray(borders)[None, :]
+    return sparse.csr_array(fires.astype(np.float32)), [f"first_{border}" for border in borders]

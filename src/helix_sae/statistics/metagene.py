@@ -107,6 +107,30 @@ def periodicity(profile: pd.DataFrame, period: int = 3) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def periodicity_by_side(profile: pd.DataFrame, period: int = 3) -> pd.DataFrame:
+    """:func:`periodicity` before and after the landmark: of a codon's period in the CDS, next to none in a UTR.
+
+    Parameters
+    ----------
+    profile : DataFrame
+        From :func:`metagene_profile`. Upstream, the whole periods nearest to the landmark are used.
+    period : int
+
+    Returns
+    -------
+    DataFrame
+        ``side`` (``upstream`` or ``downstream``) and the columns of :func:`periodicity`; ``phase`` counts from the
+        landmark on either side (upstream, -period has phase 0).
+    """
+    upstream = profile[profile["position"] < 0]
+    n = -int(upstream["position"].min()) // period * period if len(upstream) else 0
+    shifted = upstream[upstream["position"] >= -n].assign(position=lambda t: t["position"] + n)
+    sides = (("upstream", shifted), ("downstream", profile[profile["position"] >= 0]))
+    return pd.concat(
+        [periodicity(part, period).assign(side=side) for side, part in sides if len(part)], ignore_index=True
+    )
+
+
 def _period_share(values: Float[np.ndarray, " n"], period: int) -> dict[str, float | int]:
     n = len(values)
     empty: dict[str, float | int] = {"n_positions": n, "share": np.nan, "p_value": np.nan, "phase": -1}

@@ -76,7 +76,7 @@ def calibrate_associations(
     from helix_sae.statistics.associate import calibrate
 
     if parameters.n_permutations == 0:
-        return pd.DataFrame(), pd.DataFrame()
+        return pd.DataFrame(columns=list(_CALIBRATION)), pd.DataFrame(columns=list(_QUANTILES))
     rows = aligned_table(sequence_codes, table)
     found = calibrate(
         mean_pooled(sequence_codes),
@@ -94,6 +94,13 @@ def calibrate_associations(
     summary = pd.concat([c.summary.assign(test=name) for name, c in found.items()], ignore_index=True)
     quantiles = pd.concat([c.quantiles.assign(test=name) for name, c in found.items()], ignore_index=True)
     return summary, quantiles
+
+
+_CALIBRATION = (
+    *("n_permutations", "n_tests", "correction", "alpha", "inflation_factor", "share_with_discovery"),
+    *("standard_error", "share_p_below_alpha", "test"),
+)
+_QUANTILES = ("expected", "observed", "permuted", "permuted_low", "permuted_high", "test")
 
 
 def rank_hierarchy(
@@ -128,18 +135,22 @@ def validate_top(
 
 def profile_landmarks(
     sparse_codes: dict[str, TokenCodes], table: pd.DataFrame, concept_matches: pd.DataFrame
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Mean activation around start and stop codons, of the features that match coding concepts best.
 
     Returns
     -------
-    DataFrame
+    metagene_profiles : DataFrame
         ``landmark, site, feature, name, position, mean, standard_error, n_sequences``.
+    metagene_periodicity : DataFrame
+        Three-nucleotide periodicity on either side of each landmark: ``landmark, side, site, feature, name,
+        n_positions, share, p_value, phase``.
     """
-    from helix_sae.statistics.metagene import metagene_profile
+    from helix_sae.statistics.metagene import metagene_profile, periodicity_by_side
 
     rows = table.set_index("sequence_id")
-    parts: list[pd.DataFrame] = []
+    profiles: list[pd.DataFrame] = []
+    periods: list[pd.DataFrame] = []
     for site, concept, feature in _profiled(concept_matches):
         codes = sparse_codes[site]
         nucleotides = codes.codes[codes.is_nucleotide]
@@ -150,13 +161,33 @@ def profile_landmarks(
         for landmark, column, shift in (("start codon", "cds_start", 0), ("stop codon", "cds_end", -3)):
             anchors = (part[column] + shift).fillna(-1).to_numpy(dtype=np.int64)
             anchors = np.where(whole, anchors, -1)
-            if (anchors >= 0).any():
+            reached = (anchors >= 0) & (
+                anchors < per_sequence
+            )  # a bare 5'UTR ends where its start codon would be
+            if reached.any():
+                named = {"landmark": landmark, "site": site, "name": _profile_name(concept, site, feature)}
                 profile = metagene_profile(nucleotides, anchors, offsets, np.array([feature]))
-                parts.append(
-                    profile.assign(landmark=landmark, site=site, name=f"{concept}: {site} #{feature}")
-                )
-    columns = ["landmark", "site", "feature", "name", "position", "mean", "standard_error", "n_sequences"]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+                profiles.append(profile.assign(**named))
+                periods.append(periodicity_by_side(profile).assign(**named))
+    return _stacked(profiles, _PROFILE), _stacked(periods, _PERIODICITY)
+
+
+_PROFILE = ("landmark", "site", "feature", "name", "position", "mean", "standard_error", "n_sequences")
+_PERIODICITY = (
+    *("landmark", "side", "site", "feature", "name"),
+    *("n_positions", "share", "p_value", "phase"),
+)
+
+
+def _profile_name(concept: str, site: str, feature: int) -> str:
+    return f"{concept.replace('_', ' ')} · {site.replace('layers.', 'layer ').replace('.', ' ')} · {feature}"
+
+
+def _stacked(parts: list[pd.DataFrame], columns: tuple[str, ...]) -> pd.DataFrame:
+    """The parts as one table; the columns alone where there are none."""
+    if not parts:
+        return pd.DataFrame(columns=list(columns))
+    return pd.concat(parts, ignore_index=True)[list(columns)]
 
 
 def draw(
@@ -167,7 +198,7 @@ def draw(
     quantiles: pd.DataFrame,
     parameters: CorrelationParameters,
 ) -> tuple[Any, ...]:
-    """Volcano, heatmap, layer profile and QQ: each for paper (PNG) and, but for the QQ, for the browser."""
+    """Volcano, heatmap, layer profile and QQ: each for paper (PNG) and for the browser (plotly)."""
     from helix_sae.figures import heatmap, layer_profile, qq, volcano
 
     return (
@@ -178,17 +209,16 @@ def draw(
         layer_profile.layer_profile(hierarchy),
         layer_profile.layer_profile_interactive(hierarchy),
         qq.qq(_by_test(quantiles), _by_test(calibration)),
+        qq.qq_interactive(_by_test(quantiles)),
     )
 
 
-def draw_profiles(profiles: pd.DataFrame) -> Any:
-    """Activation around start and stop codons."""
-    from helix_sae.figures.metagene import metagene
+def draw_profiles(profiles: pd.DataFrame, periods: pd.DataFrame) -> tuple[Any, Any]:
+    """Activation around start and stop codons, for paper and for the browser."""
+    from helix_sae.figures.metagene import from_tables, metagene, metagene_interactive
 
-    numbers = {name: i for i, name in enumerate(profiles["name"].unique())}
-    numbered = profiles.assign(feature=profiles["name"].map(numbers))
-    by_landmark = {str(name): part for name, part in numbered.groupby("landmark", sort=True)}
-    return metagene(by_landmark, names={i: name for name, i in numbers.items()})
+    given = from_tables(profiles, periods)
+    return metagene(*given), metagene_interactive(*given)
 
 
 _PROFILED = ("codon_pos_1", "codon_pos_3", "start_codon", "cds", "utr3")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+MIN_PERMUTATIONS = 20
+"""With fewer, no share of runs can be told from the level."""
 
 
 class ConceptParameters(BaseModel):
@@ -19,7 +22,9 @@ class ConceptParameters(BaseModel):
     n_shifts : int
         Circular shifts of the null; 0 for none.
     kmer_sizes : list of int
-        Of the k-mer detectors among the baselines.
+        Of the k-mer detectors among the baselines; 1 to 6.
+    random_model : bool
+        Whether an SAE on the same architecture with random weights stands among the baselines.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -27,7 +32,8 @@ class ConceptParameters(BaseModel):
     max_nucleotides: int = Field(120_000, ge=100)
     min_positive: int = Field(20, ge=1)
     n_shifts: int = Field(100, ge=0)
-    kmer_sizes: list[int] = Field(default_factory=lambda: [1, 3])
+    kmer_sizes: list[Annotated[int, Field(ge=1, le=6)]] = Field(default_factory=lambda: [1, 3, 4])
+    random_model: bool = True
 
 
 class CorrelationParameters(BaseModel):
@@ -50,7 +56,7 @@ class CorrelationParameters(BaseModel):
     n_resamples : int
         Of the cluster bootstrap.
     n_permutations : int
-        Of the calibration; 0 for none.
+        Of the calibration; 0 for none, else at least 20.
     top_features : int
         Per property, in the high-against-low validation and the heatmap.
     concepts : ConceptParameters
@@ -73,3 +79,10 @@ class CorrelationParameters(BaseModel):
     top_features: int = Field(10, ge=1)
     concepts: ConceptParameters
     seed: int = Field(0, ge=0)
+
+    @field_validator("n_permutations")
+    @classmethod
+    def _enough(cls, value: int) -> int:
+        if 0 < value < MIN_PERMUTATIONS:
+            raise ValueError(f"a calibration needs at least {MIN_PERMUTATIONS} permutations; 0 leaves it out")
+        return value

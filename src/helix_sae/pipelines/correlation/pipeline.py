@@ -47,14 +47,22 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             node(
                 concepts.match_features,
-                ["sparse_codes", "activations", "nucleotide_annotations", "mrna_table", _PARAMETERS],
+                [
+                    "sparse_codes",
+                    "activations",
+                    "nucleotide_annotations",
+                    "mrna_table",
+                    "helix_model",
+                    _PARAMETERS,
+                    "params:sae_training",
+                ],
                 ["concept_matches", "concept_baselines", "concept_warnings"],
                 name="match_concepts",
             ),
             node(
                 nodes.profile_landmarks,
                 ["sparse_codes", "mrna_table", "concept_matches"],
-                "metagene_profiles",
+                ["metagene_profiles", "metagene_periodicity"],
                 name="profile_landmarks",
             ),
             node(
@@ -75,9 +83,15 @@ def create_pipeline(**_: object) -> Pipeline:
                     "layer_profile_figure",
                     "layer_profile_plotly",
                     "qq_figure",
+                    "qq_plotly",
                 ],
                 name="draw_associations",
             ),
-            node(nodes.draw_profiles, "metagene_profiles", "metagene_figure", name="draw_metagene"),
+            node(
+                nodes.draw_profiles,
+                ["metagene_profiles", "metagene_periodicity"],
+                ["metagene_figure", "metagene_plotly"],
+                name="draw_metagene",
+            ),
         ]
     )

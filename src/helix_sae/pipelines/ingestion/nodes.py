@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from helix_sae.errors import DataError
 from helix_sae.pipelines.ingestion.parameters import IngestionParameters
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def tabulate(raw: RawRecords, parameters: IngestionParameters) -> tuple[pd.DataF
     mrna_table, rejected_records : DataFrame
         The table with a column ``split`` (``discovery`` or ``validation``, by cluster), and the records set aside.
     """
+    from helix_sae.mrna.doubts import coding_region_doubts
     from helix_sae.mrna.records import build_table
     from helix_sae.statistics.splits import split_by_cluster
 
@@ -47,18 +49,35 @@ def tabulate(raw: RawRecords, parameters: IngestionParameters) -> tuple[pd.DataF
         "%d records in %d clusters (%d for discovery); %d set aside",
         len(table), table["cluster"].nunique(), int((table["split"] == "discovery").sum()), len(rejected),
     )  # fmt: skip
+    doubts = coding_region_doubts(table).groupby("doubt")["sequence_id"]
+    for doubt, ids in doubts:
+        LOGGER.warning("the coding region %s in %d records, %s the first", doubt, len(ids), ids.iloc[0])
     return table, rejected
 
 
-def annotate(table: pd.DataFrame, parameters: IngestionParameters) -> NucleotideAnnotations:
-    """Mark the concepts of every nucleotide."""
+def annotate(
+    table: pd.DataFrame, intervals: pd.DataFrame, parameters: IngestionParameters
+) -> NucleotideAnnotations:
+    """Mark the concepts of every nucleotide, the user's own motifs and intervals among them."""
     from helix_sae.mrna.annotations import annotate_table
     from helix_sae.mrna.tables import MIRNA_SEEDS
 
+    elsewhere = int((~intervals["sequence_id"].isin(table["sequence_id"])).sum())
+    if elsewhere and elsewhere == len(intervals):
+        raise DataError(
+            f"None of the {elsewhere} intervals is of a sequence of the mRNA table, the first of them of "
+            f"{intervals['sequence_id'].iloc[0]!r}; their first column has to hold its sequence_id."
+        )
+    if elsewhere:
+        LOGGER.warning(
+            "%d of %d intervals are of sequences that the mRNA table does not hold, and left out",
+            elsewhere, len(intervals),
+        )  # fmt: skip
     return annotate_table(
         table,
         mirna_seeds=parameters.mirna_seeds or MIRNA_SEEDS,
         motifs=parameters.motifs,
+        intervals=intervals if len(intervals) else None,
         with_structure=parameters.with_structure,
     )
 

@@ -19,7 +19,7 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             node(
                 nodes.annotate,
-                ["mrna_table", "params:ingestion"],
+                ["mrna_table", "concept_intervals", "params:ingestion"],
                 "nucleotide_annotations",
                 name="annotate_nucleotides",
             ),

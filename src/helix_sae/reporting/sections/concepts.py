@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
-from helix_sae.figures.metagene import metagene
+from helix_sae.figures.metagene import from_tables, metagene
 from helix_sae.figures.style import site_label
 from helix_sae.reporting.document import (
     Block,
@@ -188,7 +186,7 @@ def _blocks(best: pd.DataFrame, baselines: pd.DataFrame, profiles: pd.DataFrame 
                 "figure-metagene",
                 "Activation around start and stop codon",
                 "Mean activation by position; codons of the coding region are shaded by turns.",
-                _draw_profiles(profiles),
+                metagene(*from_tables(profiles)),
             )
         )
     return blocks
@@ -204,10 +202,3 @@ def _cell(f1: pd.DataFrame, concept: str, kind: str) -> str:
     if concept not in f1.index or kind not in f1.columns:
         return MISSING
     return fixed(float(np.asarray(f1.loc[concept, kind], dtype=float)))
-
-
-def _draw_profiles(profiles: pd.DataFrame) -> Any:
-    numbers = {str(name): i for i, name in enumerate(profiles["name"].unique())}
-    numbered = profiles.assign(feature=profiles["name"].map(numbers))
-    by_landmark = {str(name): part for name, part in numbered.groupby("landmark", sort=True)}
-    return metagene(by_landmark, names={i: name for name, i in numbers.items()})

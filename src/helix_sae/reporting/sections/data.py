@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from helix_sae.figures.style import property_label
+from helix_sae.mrna.doubts import coding_region_doubts
 from helix_sae.reporting.document import Block, Column, ReportTable, Section, Statement, Tile, is_empty
 from helix_sae.reporting.wording import MISSING, count, listing, number, percent
 
@@ -101,8 +102,26 @@ def data_section(table: pd.DataFrame, rejected: pd.DataFrame | None, model: Mode
         [
             Tile("Records", f"{len(table):,}", count(int(table["cluster"].nunique()), "family", "families")),
         ],
-        [f"{count(n_set_aside, 'record was', 'records were')} set aside as unusable."] if n_set_aside else [],
+        [
+            *(
+                [f"{count(n_set_aside, 'record was', 'records were')} set aside as unusable."]
+                if n_set_aside
+                else []
+            ),
+            *_doubts(table),
+        ],
     )
+
+
+def _doubts(table: pd.DataFrame) -> list[str]:
+    """Coding regions that do not look like one, by what is wrong with them."""
+    found = coding_region_doubts(table).groupby("doubt", sort=False)["sequence_id"]
+    return [
+        f"The coding region {doubt} in {count(len(ids), 'record')} ({', '.join(map(str, ids.iloc[:3]))}"
+        f"{', ...' if len(ids) > 3 else ''}); the concepts and codon properties of "
+        f"{'it' if len(ids) == 1 else 'these'} are as its coordinates say."
+        for doubt, ids in found
+    ]
 
 
 def _records(table: pd.DataFrame, sources: Mapping[str, int]) -> str:

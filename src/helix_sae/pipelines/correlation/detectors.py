@@ -1,0 +1,175 @@
+"""What an SAE feature has to beat as a detector of a concept; every kind goes through the same matching."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from helix_sae.mrna.tokens import CodonMarkers, TokenizedSequence
+from helix_sae.pipelines.correlation.nucleotides import Nucleotides
+from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
+
+if TYPE_CHECKING:
+    from helix_sae.datasets.activations import ActivationStore
+    from helix_sae.helix.loading import HelixHandle
+    from helix_sae.helix.model import HelixModel
+else:
+    # Too heavy to import for their names alone.
+    ActivationStore = HelixHandle = HelixModel = Any
+
+Codes = dict[str, Any]
+"""By site: a CSR matrix (n_nucleotides, n_detectors) of activations >= 0."""
+
+
+def unit_baselines(
+    activations: ActivationStore, chosen: Nucleotides, discovery: Bool[np.ndarray, " n_nucleotides"]
+) -> Iterator[tuple[str, Codes]]:
+    """Raw neurons and principal components of every site: the same activations without an autoencoder."""
+    from helix_sae.statistics.concept_matching import principal_components, signed_halves
+
+    values = {site: _dense_rows(activations, site, chosen.token_rows) for site in activations.sites}
+    yield "neurons", {site: signed_halves(x, discovery) for site, x in values.items()}
+    yield (
+        "pca",
+        {
+            site: signed_halves(principal_components(x, discovery, x.shape[1]), discovery)
+            for site, x in values.items()
+        },
+    )
+
+
+def reader_baselines(
+    table: pd.DataFrame, chosen: Nucleotides, kmer_sizes: list[int], codon_markers: CodonMarkers
+) -> Iterator[tuple[str, Codes]]:
+    """What can be read off the input without a model: k-mers, position, and the codon markers where there are any.
+
+    The k-mers are those of the tokens, markers included: the model is given ``EUGA`` for a stop codon in frame.
+    """
+    from helix_sae.mrna.tokens import VOCABULARY, tokenize_table
+    from helix_sae.statistics.concept_matching import (
+        kmer_detectors,
+        marker_detectors,
+        position_detectors,
+    )
+
+    tokens = tokenize_table(table.set_index("sequence_id").loc[chosen.sequence_id], codon_markers)
+    first = np.concatenate([[0], np.cumsum([t.ids.size for t in tokens])])
+    kept = _token_rows(tokens, first, chosen)
+    alphabet = "ACGUE" if any((~t.is_nucleotide).any() for t in tokens) else "ACGU"
+    number = np.full(max(VOCABULARY.values()) + 1, -1, dtype=np.int64)
+    number[[VOCABULARY[letter] for letter in alphabet]] = np.arange(len(alphabet))
+    letters = number[np.concatenate([t.ids for t in tokens])]
+    for k in kmer_sizes:
+        yield f"{k}-mers", {"tokens": kmer_detectors(letters, first, k, alphabet)[0][kept]}
+    yield "position", {"tokens": position_detectors(chosen.nucleotide)[0]}
+    if chosen.n_markers.any():
+        yield "markers", {"tokens": marker_detectors(chosen.since_marker, chosen.n_markers)[0]}
+
+
+def untrained_baseline(
+    handle: HelixHandle,
+    sites: list[str],
+    table: pd.DataFrame,
+    chosen: Nucleotides,
+    discovery: Bool[np.ndarray, " n_nucleotides"],
+    training: SaeTrainingParameters,
+    seed: int,
+) -> Codes:
+    """Features of an SAE of the same configuration on the same architecture with random weights.
+
+    It is trained on the chosen discovery nucleotides, for the same number of epochs.
+    """
+    from helix_sae.helix.loading import open_model, resolve_device
+    from helix_sae.helix.untrained import untrained_twin
+    from helix_sae.sae import encode_stream, train_saes
+
+    values = _untrained_activations(untrained_twin(open_model(handle), seed), handle, sites, table, chosen)
+    batches = _Batches(values, np.flatnonzero(discovery), training.batch_size, training.epochs, seed)
+    saes = train_saes(
+        batches,  # pyright: ignore[reportArgumentType]
+        {training.chosen: training.saes[training.chosen]},
+        n_steps=min(len(batches), training.max_steps or len(batches)),
+        seed=seed,
+        calibration_tokens=training.calibration_tokens,
+        device=resolve_device(training.device),
+    ).by_site()
+
+    def sequences(site: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        for i, name in enumerate(chosen.sequence_id):
+            rows = values[site][chosen.offsets[i] : chosen.offsets[i + 1]]
+            yield name, rows, np.ones(len(rows), dtype=bool)
+
+    return {site: encode_stream(sae, sequences(site), site=site).codes for site, sae in saes.items()}
+
+
+class _Batches:
+    """Shuffled rows of several sites, the same rows for all of them; some epochs long."""
+
+    def __init__(
+        self,
+        values: dict[str, Float[np.ndarray, "n width"]],
+        rows: Int[np.ndarray, " n_rows"],
+        batch_size: int,
+        epochs: int,
+        seed: int,
+    ) -> None:
+        self.values, self.rows, self.batch_size, self.epochs, self.seed = (
+            values,
+            rows,
+            batch_size,
+            epochs,
+            seed,
+        )
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.rows) * self.epochs / self.batch_size)
+
+    def __iter__(self) -> Iterator[dict[str, Float[np.ndarray, "batch width"]]]:
+        rng = np.random.default_rng(self.seed)
+        order = np.concatenate([rng.permutation(self.rows) for _ in range(self.epochs)])
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            yield {site: values[batch] for site, values in self.values.items()}
+
+
+def _untrained_activations(
+    model: HelixModel, handle: HelixHandle, sites: list[str], table: pd.DataFrame, chosen: Nucleotides
+) -> dict[str, Float[np.ndarray, "n_nucleotides width"]]:
+    """Activations of the chosen nucleotides."""
+    from helix_sae.helix.extraction import activations_of
+    from helix_sae.mrna.tokens import tokenize_table
+
+    tokens = tokenize_table(table.set_index("sequence_id").loc[chosen.sequence_id], handle.codon_markers)
+    first = np.concatenate([[0], np.cumsum([t.ids.size for t in tokens])])
+    kept = _token_rows(tokens, first, chosen)
+    return {site: x[kept] for site, x in activations_of(model, tokens, sites=sites).items()}
+
+
+def _token_rows(
+    tokens: list[TokenizedSequence], first: Int[np.ndarray, " n_sequences_plus_1"], chosen: Nucleotides
+) -> Int[np.ndarray, " n_nucleotides"]:
+    """Rows of the chosen nucleotides where the tokens of the chosen sequences are laid end to end."""
+    rows = [
+        start + np.flatnonzero(t.is_nucleotide)[chosen.nucleotide[begin:end]]
+        for t, start, begin, end in zip(tokens, first, chosen.offsets[:-1], chosen.offsets[1:], strict=False)
+    ]
+    return np.concatenate(rows)
+
+
+def _dense_rows(
+    activations: ActivationStore, site: str, token_rows: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, "n width"]:
+    """Activations at some rows of the store, shard by shard."""
+    out: list[np.ndarray] = []
+    start = 0
+    for shard in activations.iter_shards([site]):
+        values = shard.activations[site]
+        at = token_rows[(token_rows >= start) & (token_rows < start + len(values))]
+        out.append(np.asarray(values[at - start]))
+        start += len(values)
+    return np.concatenate(out)
