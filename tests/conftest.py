@@ -69,17 +69,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-# Known gaps, each open in the tracker: the test says what has to hold, and is expected to fail until it does.
-_KNOWN_GAPS = {
-    "test_yeast_transcripts": "one transcript of the file does not end in a stop codon",
-}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Expect the known gaps to fail, and say so."""
-    for item in items:
-        reason = _KNOWN_GAPS.get(getattr(item, "originalname", item.name))
-        if reason is not None:
-            item.add_marker(pytest.mark.xfail(reason=reason, strict=False))

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helix_sae.errors import ConfigurationError, DataError, HelixSaeError
+from helix_sae.mrna.doubts import NO_START, NO_STOP, STOP_INSIDE, coding_region_doubts
 from helix_sae.mrna.readers import (
     read_csv,
     read_fasta,
@@ -189,10 +190,67 @@ def test_fasta_with_coding_regions(tmp_path: Path) -> None:
         ) else None
 
 
+def gff3(*features: tuple[str, str, int, int]) -> bytes:
+    return "".join(f"{a}\tx\t{kind}\t{b}\t{c}\t.\t+\t.\t.\n" for a, kind, b, c in features).encode()
+
+
+def test_gff3_with_utrs() -> None:
+    """UTRs alone say where the coding region lies; names are in percent notation; other features say nothing."""
+    content = gff3(
+        *[("a", "UTR5", 1, 4), ("a", "CDS", 5, 10), ("a", "UTR3", 11, 12)],
+        *[
+            ("b%3B1", "five_prime_UTR", 1, 2),
+            ("b%3B1", "five_prime_UTR", 3, 6),
+            ("b%3B1", "three_prime_UTR", 10, 12),
+        ],
+        *[("c", "UTR5", 1, 4), ("d", "exon", 1, 9)],
+    )
+    assert read_gff3_coding_regions(io.BytesIO(content), "file") == {"a": (4, 10), "b;1": (6, 9)}
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (
+            [("a", "UTR5", 1, 3), ("a", "CDS", 5, 10)],
+            r"sequence a: the UTR \[0, 3\) is not beside the coding region",
+        ),
+        ([("a", "CDS", 5, 10), ("a", "UTR3", 10, 12)], r"sequence a: the UTR \[9, 12\) is not beside"),
+        ([("a", "UTR3", 5, 10), ("a", "UTR3", 12, 14)], "sequence a: its UTR features are not adjacent"),
+        ([("a", "CDS", 1, 10**20)], "no range of positions"),
+    ],
+)
+def test_gff3_features_that_do_not_fit(features: list[tuple[str, str, int, int]], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_gff3_coding_regions(io.BytesIO(gff3(*features)), "file")
+
+
+def test_a_gff3_number_of_thousands_of_digits() -> None:
+    content = b"a\tx\tCDS\t1\t" + b"9" * 6_000 + b"\t.\t+\t.\t.\n"
+    with pytest.raises(DataError, match=r"line 1: '1' to '9{40}' is no range"):
+        read_gff3_coding_regions(io.BytesIO(content), "file")
+
+
+def test_annotation_that_does_not_fit_the_sequence_is_named(tmp_path: Path) -> None:
+    """A coding region out of range, or not of whole codons, is an error that names the record; or is set aside."""
+    (tmp_path / "x.fa").write_text(">a\nACATGAAAAAATAAC\n>b\nACATGAAAAAATAAC\n")
+    for end, reason in (
+        (30, r"cds_end: 30 is not in \(2, 15\]"),
+        (12, r"\[2, 12\) is not a multiple of three"),
+    ):
+        (tmp_path / "x.gff3").write_bytes(gff3(("b", "CDS", 3, end)))
+        raw = read_sequences(str(tmp_path / "x.fa"), gff3=str(tmp_path / "x.gff3"))
+        with pytest.raises(DataError, match=r"x\.fa.*record 1.*" + reason):
+            build_table(raw)
+        table, rejected = build_table(raw, on_bad_record="set_aside")
+        assert table["sequence_id"].tolist() == ["a"]
+        assert rejected["field"].tolist() == ["cds_end"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("\t+\t", "\t-\t"), "line 2: a coding region on the reverse strand"),
+        (("\t+\t", "\t-\t"), "line 2: a CDS on the reverse strand"),
         (("\t9\t11\t", "\t10\t12\t"), "sequence a: its coding features are not adjacent"),
         (("\t3\t8\t", "\t0\t8\t"), "line 2: '0' to '8'"),
         (("\t3\t8\t", "\tx\t8\t"), "line 2: 'x' to '8'"),
@@ -234,6 +292,17 @@ def test_genbank() -> None:
     ]
     table, _ = build_table(raw)
     assert table["cluster"].tolist() == ["ABC", "ABC"]
+
+
+@pytest.mark.parametrize("name", ["x.gb", "x.gbff", "x.gbff.gz", "x.gbk.gz"])
+def test_genbank_files(tmp_path: Path, name: str) -> None:
+    content = (genbank() + genbank("3..>15").replace("NM_1.2", "NM_2.1")).encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    table, rejected = build_table(read_sequences(str(tmp_path / name)))
+    assert rejected.empty
+    assert table["sequence_id"].tolist() == ["NM_1.2", "NM_2.1"]
+    assert table["cds_start"].tolist() == [2, 2]
+    assert table["cds_end"].tolist() == [11, pd.NA]
 
 
 @pytest.mark.parametrize(
@@ -316,6 +385,84 @@ def test_any_damage_to_a_good_file(suffix: str, position: int, damage: bytes) ->
     read_all(suffix, good[:position])
 
 
+cells = st.sampled_from(
+    [
+        "",
+        "ACGU",
+        "acgt",
+        "ACGN",
+        "AXC",
+        "NA",
+        "nan",
+        "inf",
+        "-1",
+        "1e400",
+        "2",
+        "3.5",
+        "5",
+        '"',
+        "\u00e9",
+        "1_0",
+        "True",
+    ]
+) | st.text(max_size=4)
+headers = st.sampled_from(
+    [
+        "sequence",
+        "sequence_id",
+        "cds_start",
+        "cds_end",
+        "source",
+        "cluster",
+        "mother",
+        "reads",
+        "functional_mrl",
+        "x",
+    ]
+)
+
+
+@settings(max_examples=120)
+@given(
+    st.lists(headers, min_size=1, max_size=5),
+    st.lists(st.lists(cells, max_size=5), max_size=4),
+    st.sampled_from("\t,;"),
+)
+def test_any_table_of_plausible_cells(names: list[str], rows: list[list[str]], delimiter: str) -> None:
+    content = "\n".join(delimiter.join(row) for row in [names, *rows]).encode("utf-8", errors="surrogatepass")
+    for suffix in ("csv", "tsv"):
+        read_all(suffix, content)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.fixed_dictionaries({"sequence": cells, "functional_x": json_values, "cds_start": json_values}),
+        max_size=3,
+    )
+)
+def test_any_records_through_parquet(rows: list[dict[str, Any]]) -> None:
+    try:
+        frame = pd.DataFrame(rows, columns=["sequence", "functional_x", "cds_start"])
+        content = frame.to_parquet()
+    except Exception:  # what Arrow cannot store is no file of a user's
+        return
+    read_all("parquet", content)
+    read_all("parquet", content[: len(content) // 2])
+
+
+@settings(max_examples=100)
+@given(st.text(alphabet="ab\tCDSUTR5+-.0189%#\n>x", max_size=80), st.integers(0, 200))
+def test_any_gff3(content: str, cut: int) -> None:
+    good = gff3(("a", "UTR5", 1, 2), ("a", "CDS", 3, 8), ("a", "UTR3", 9, 10)).decode()
+    for text_ in (content, good[:cut] + content, content + good):
+        try:
+            regions = read_gff3_coding_regions(io.BytesIO(text_.encode()), "file")
+        except HelixSaeError:
+            continue
+        assert all(0 <= start < end for start, end in regions.values())
+
+
 def test_measured_variants(shared_data: Path) -> None:
     raw = read_sequences(str(shared_data / "snv_5utr_mrl.csv"))
     columns = {"sequence": "utr", "functional_mrl": "mrl"}
@@ -340,15 +487,25 @@ def test_measured_random_utrs(shared_data: Path) -> None:
     assert (len(table), len(rejected)) == (20_000, 0)
 
 
-def test_yeast_transcripts(shared_data: Path) -> None:
-    raw = read_sequences(
-        str(shared_data / "yeast_transcripts.fa"), gff3=str(shared_data / "yeast_transcripts.gff3")
-    )
-    table, _ = build_table(raw)
-    assert len(table) == 68
+def test_yeast_transcripts(shared_data: Path, tmp_path: Path) -> None:
+    """Whole transcripts with their regions; gzipped, both files give the same."""
+    fasta, gff3 = shared_data / "yeast_transcripts.fa", shared_data / "yeast_transcripts.gff3"
+    table, rejected = build_table(read_sequences(str(fasta), gff3=str(gff3)))
+    assert (len(table), len(rejected)) == (68, 0)
     assert set(table["cds_start"]) == {250}
+    assert set(table["sequence"].str.len() - table["cds_end"]) == {250}
     starts = [s[i : i + 3] for s, i in zip(table["sequence"], table["cds_start"], strict=True)]
     stops = [s[i - 3 : i] for s, i in zip(table["sequence"], table["cds_end"], strict=True)]
-    # One of the 68 has no AUG where its annotation says.
-    assert starts.count("AUG") == 67
-    assert set(stops) <= {"UAA", "UAG", "UGA"}
+    # The annotation of YAL001C, whose gene has an intron, is no reading frame: all others start and stop as they should.
+    odd = table["sequence_id"] == "YAL001C"
+    assert {c for c, wrong in zip(starts, odd, strict=True) if not wrong} == {"AUG"}
+    assert {c for c, wrong in zip(stops, odd, strict=True) if not wrong} == {"UAA", "UAG", "UGA"}
+    doubts = coding_region_doubts(table)
+    assert set(doubts["sequence_id"]) == {"YAL001C"}
+    assert set(doubts["doubt"]) == {NO_START, NO_STOP, STOP_INSIDE}
+    for file in (fasta, gff3):
+        (tmp_path / f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+    zipped = read_sequences(
+        str(tmp_path / "yeast_transcripts.fa.gz"), gff3=str(tmp_path / "yeast_transcripts.gff3.gz")
+    )
+    pd.testing.assert_frame_equal(build_table(zipped)[0], table)

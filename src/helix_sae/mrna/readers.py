@@ -404,6 +404,7 @@ def _without_compression(path: str) -> str:
 
 
 def open_file(fs: Any, path: str) -> IO[bytes]:
+    """Open a file for reading; a compressed one, by its name, is decompressed on the way."""
     return cast("IO[bytes]", fs.open(path, "rb", compression="infer"))
 
 

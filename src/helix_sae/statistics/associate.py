@@ -42,6 +42,10 @@ class AssociationTables(NamedTuple):
         ``validation_effect``, ``validation_low``, ``validation_high``, ``interval_method``,
         ``validation_p_value`` (one-sided, in the direction found), ``validation_q_value``,
         ``validation_partial_effect``, ``validation_partial_p_value``, ``replicated``, ``partial_replicated``.
+    masked : DataFrame
+        The same columns, for associations that show only when the confounders are held fixed (partial q <= alpha, q
+        above it), by falling |partial effect|: a confounder hides them. ``partial_replicated`` is their replication;
+        ``replicated`` is False, ``validation_q_value`` missing.
     best_matches : DataFrame
         For every (site, feature) with a significant association the property of the largest discovery effect
         (partial where there is one), with ``rank_within_property`` (1 = strongest feature of that property
@@ -61,6 +65,7 @@ class AssociationTables(NamedTuple):
 
     associations: pd.DataFrame
     significant: pd.DataFrame
+    masked: pd.DataFrame
     best_matches: pd.DataFrame
     validation: pd.DataFrame
     by_source: pd.DataFrame
@@ -141,15 +146,15 @@ def associate(
     family["partial_q_value"] = adjust(family["partial_p_value"], correction)
     family["significant"] = family["q_value"] <= alpha
     family["partial_significant"] = family["partial_q_value"] <= alpha
-    significant = family[family["significant"]].copy()
-    order = np.lexsort((significant.index, -significant["effect"].abs()))
-    significant = significant.iloc[order].reset_index(drop=True)
-    significant = validate(
-        significant, study, alpha, correction, n_resamples, max_bootstrapped, confidence, seed
+    carried = validate(
+        _carried(family), study, alpha, correction, n_resamples, max_bootstrapped, confidence, seed
     )
+    significant = carried[carried["significant"]].reset_index(drop=True)
+    masked = carried[~carried["significant"]].reset_index(drop=True)
     return AssociationTables(
         associations=family,
         significant=significant,
+        masked=masked,
         best_matches=_best_matches(significant),
         validation=replication_table(significant, confidence),
         by_source=combine_sources(
@@ -158,6 +163,15 @@ def associate(
         warnings=study.warnings,
         summary=_summary(study, family, significant),
     )
+
+
+def _carried(family: pd.DataFrame) -> pd.DataFrame:
+    """What goes on to the validation clusters: the significant by falling |effect|, then what shows only in the partial test."""
+    carried = family[family["significant"] | family["partial_significant"]]
+    found = carried["significant"].to_numpy(dtype=bool)
+    strength = np.where(found, carried["effect"].abs(), carried["partial_effect"].abs())
+    order = np.lexsort((carried.index, -strength, ~found))
+    return carried.iloc[order].reset_index(drop=True)
 
 
 def _discover(study: Study, site: str) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from scipy import sparse
 
 from helix_sae.errors import AnalysisError, DataError
@@ -61,6 +61,8 @@ __all__ = [
 
 FEATURES_AT_ONCE = 4096  # bounds the counters: features x thresholds x concepts
 THRESHOLDS = (0.0, 0.15, 0.5, 0.6, 0.8)
+EQUAL = 0.02
+"""Discovery F1 this close count as equal; what covers more of the labelled nucleotides then goes first."""
 BLOCK_NONZEROS = 16_000_000  # codes sorted at once; about 0.4 GB of work space
 
 FloatArray = npt.NDArray[np.float64]
@@ -75,7 +77,8 @@ class ConceptTables(NamedTuple):
     ----------
     matches : DataFrame
         The ``top`` features of every concept and the best concept of every feature, chosen on the discovery
-        clusters. ``site``, ``feature``, ``concept``, ``recall_mode`` (nucleotide or instance),
+        clusters by F1; of those within 0.02 of the best, the one whose firing covers most of the labelled
+        nucleotides comes first. ``site``, ``feature``, ``concept``, ``recall_mode`` (nucleotide or instance),
         ``threshold`` (share of the discovery maximum), ``scale`` (that maximum), ``rank_for_concept``,
         ``best_concept_of_feature``, ``discovery_f1``; on the validation clusters ``precision``, ``recall``,
         ``f1``, ``average_precision``, ``base_rate`` (share of nucleotides inside the concept), ``lift``
@@ -114,12 +117,13 @@ def _side(concepts: Concepts, inside: BoolArray) -> _Side:
 
 
 class _Found(NamedTuple):
-    """Per feature and concept, threshold chosen on the discovery set."""
+    """Per feature and concept, threshold chosen on the discovery set; ``coverage`` is the F1 with recall by nucleotide."""
 
     feature: IntArray
     scale: FloatArray
     threshold: IntArray
     discovery_f1: FloatArray
+    discovery_coverage: FloatArray
     precision: FloatArray
     recall: FloatArray
     f1: FloatArray
@@ -261,6 +265,7 @@ def _match_block(
     fired, true = tally(*codes, labels.indptr, labels.indices, n_concepts)
     hit = tally_instances(*codes, *concepts.instances, n_concepts)
     scores: list[tuple[FloatArray, FloatArray, FloatArray]] = []
+    covering = _scores(fired[0][alive][:, :, None], true[0][alive], true[0][alive], sides[0].positives)[2]
     for part, side in enumerate(sides):
         found = np.where(concepts.per_instance, hit[part][alive], true[part][alive])
         scores.append(_scores(fired[part][alive][:, :, None], true[part][alive], found, side.targets))
@@ -271,7 +276,7 @@ def _match_block(
 
     precision, recall, f1 = (at(score) for score in scores[1])
     n_fired = np.take_along_axis(fired[1][alive], chosen, axis=1)
-    return _Found(alive, scale[alive], chosen, at(scores[0][2]), precision, recall, f1, n_fired)
+    return _Found(alive, scale[alive], chosen, at(scores[0][2]), at(covering), precision, recall, f1, n_fired)
 
 
 def _select(
@@ -283,11 +288,14 @@ def _select(
     always = [2 * rate / (1 + rate) for rate in base_rates]
     # a frequent concept is easy to score on: compare concepts by the gain over a detector that always fires
     gain = (found.discovery_f1 - always[0]) / (1 - always[0] + 1e-12)
-    order = np.argsort(-found.discovery_f1, axis=0, kind="stable")
+    first = _first_of_equals(found.discovery_f1, found.discovery_coverage)
+    leading = found.discovery_f1.copy()
+    leading[first, np.arange(n_concepts)] = np.inf
+    order = np.argsort(-leading, axis=0, kind="stable")
     rank = np.empty_like(order)
     np.put_along_axis(rank, order, np.arange(n_features)[:, None] + np.zeros((1, n_concepts), int), axis=0)
     best = np.zeros((n_features, n_concepts), dtype=bool)
-    best[np.arange(n_features), gain.argmax(axis=1)] = True
+    best[np.arange(n_features), _first_of_equals(gain.T, found.discovery_coverage.T)] = True
     f, c = np.nonzero((rank < top) | best)
     frame = pd.DataFrame(
         {
@@ -314,6 +322,17 @@ def _select(
     )
     frame = frame.sort_values(["_order", "rank_for_concept"], kind="stable")
     return frame.drop(columns="_order").reset_index(drop=True)
+
+
+def _first_of_equals(
+    score: Float[np.ndarray, "n_candidates n"], coverage: Float[np.ndarray, "n_candidates n"]
+) -> Int[np.ndarray, " n"]:
+    """Best candidate of each column; of those nearly as good as the best, the one that covers most nucleotides.
+
+    Recall by instance alone cannot tell the reader of a start codon from that of the Kozak window around it.
+    """
+    equal = score >= score.max(axis=0) - EQUAL
+    return np.where(equal, coverage, -1.0).argmax(axis=0)
 
 
 def _precisions(

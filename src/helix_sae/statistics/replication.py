@@ -36,13 +36,14 @@ def validate(
 ) -> pd.DataFrame:
     """Add estimates, intervals and replication on the validation clusters.
 
-    An association replicates when its validation q-value (over all that were carried here, one-sided in the
-    direction found) is at most alpha and its cluster interval excludes zero.
+    An association replicates when its validation q-value (over all significant ones, one-sided in the direction
+    found) is at most alpha and its cluster interval excludes zero. What was carried here for its partial correlation
+    alone can only replicate in that.
 
     Parameters
     ----------
     significant : DataFrame
-        Associations that passed on the discovery clusters, by falling size of effect.
+        Associations that passed on the discovery clusters, raw (by falling size of effect) or, after these, partial.
     study : Study
     alpha, correction, n_resamples, max_bootstrapped, confidence, seed
         As in :func:`~helix_sae.statistics.associate.associate`.
@@ -64,7 +65,7 @@ def validate(
         same_sign = np.sign(new[f"{prefix}effect"]) == np.sign(significant[f"{prefix}effect"].to_numpy())
         one_sided = np.where(same_sign, new[f"{prefix}p_value"] / 2, 1 - new[f"{prefix}p_value"] / 2)
         new[f"{prefix}p_value"] = np.where(signed, one_sided, new[f"{prefix}p_value"])
-    new["q_value"] = adjust(new["p_value"], correction)
+    new["q_value"] = adjust(np.where(significant["significant"], new["p_value"], np.nan), correction)
     excludes_zero = np.where(signed, (new["low"] > 0) | (new["high"] < 0), True)
     carried = np.where(significant["partial_significant"], new["partial_p_value"], np.nan)
     order = ("n", "effect", "low", "high", "p_value", "q_value", "partial_effect", "partial_p_value")

@@ -30,7 +30,8 @@ def associate_features(
 
     Returns
     -------
-    associations, significant_associations, best_matches, validation, by_source, warnings, summary : DataFrame
+    associations, significant_associations, masked_associations, best_matches, validation, by_source, warnings,
+    summary : DataFrame
     """
     from helix_sae.statistics.associate import associate
 
@@ -55,6 +56,7 @@ def associate_features(
     return (
         tables.associations,
         tables.significant,
+        tables.masked,
         tables.best_matches,
         tables.validation,
         tables.by_source,

@@ -19,6 +19,7 @@ def create_pipeline(**_: object) -> Pipeline:
                 [
                     "associations",
                     "significant_associations",
+                    "masked_associations",
                     "best_matches",
                     "validation",
                     "associations_by_source",

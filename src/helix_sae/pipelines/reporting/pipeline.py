@@ -46,6 +46,7 @@ def _sections() -> list[Node]:
                 "alpha": "params:correlation.alpha",
                 "associations": "associations",
                 "significant": "significant_associations",
+                "masked": "masked_associations",
                 "best_matches": "best_matches",
                 "validation": "validation",
                 "summary": "association_summary",

@@ -52,7 +52,7 @@ class AssociationInputs(NamedTuple):
 
     Attributes
     ----------
-    associations, significant, best_matches, validation, warnings, summary : DataFrame or None
+    associations, significant, masked, best_matches, validation, warnings, summary : DataFrame or None
         The fields of that function's result.
     hierarchy : DataFrame or None
         Of :func:`helix_sae.statistics.hierarchy.feature_hierarchy`.
@@ -68,6 +68,7 @@ class AssociationInputs(NamedTuple):
     validation: pd.DataFrame | None
     summary: pd.DataFrame | None
     warnings: pd.DataFrame | None = None
+    masked: pd.DataFrame | None = None
     hierarchy: pd.DataFrame | None = None
     high_low: pd.DataFrame | None = None
     calibration: pd.DataFrame | None = None
@@ -94,6 +95,7 @@ def association_section(given: AssociationInputs, *, alpha: float = 0.05) -> Sec
         *_replicated(totals, rate, significant),
         *_strongest(top),
         *_partial(significant),
+        *_masked(given.masked),
         *_high_low(given.high_low),
         *_calibrated(given.calibration),
     ]
@@ -216,6 +218,19 @@ def _partial(significant: pd.DataFrame) -> list[Statement]:
         f"adjusted ({percent(share)}) remain significant with the same sign."
     )
     return [Statement(text, "weak" if share < POOR_REPLICATION else "finding")]
+
+
+def _masked(masked: pd.DataFrame | None) -> list[Statement]:
+    """What shows only when the confounders are held fixed."""
+    if masked is None or masked.empty:
+        return []
+    kept = int(truth(masked["partial_replicated"]).sum())
+    return [
+        Statement(
+            f"{count(len(masked), 'further association shows', 'further associations show')} only with these held fixed; "
+            f"{kept:,} of them ({percent(kept / len(masked))}) replicated on held-out families."
+        )
+    ]
 
 
 def _high_low(table: pd.DataFrame | None) -> list[Statement]:
