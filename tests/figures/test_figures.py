@@ -33,6 +33,13 @@ def calibrations():
     return {"raw": first[0], "partial": second[0]}, {"raw": first[1], "partial": second[1]}
 
 
+def small_calibrations():
+    """Few tests, none of which lies above the page."""
+    quantiles, summary = figure_data.calibration()
+    few = quantiles.tail(20).assign(observed=lambda t: t["expected"] * 0.8)
+    return {"raw": few, "partial": few}, {"raw": summary, "partial": summary}
+
+
 FIGURES = {
     "volcano": lambda: volcano(TABLE),
     "volcano_capped": lambda: volcano(TABLE.assign(cluster_p_value=TABLE["cluster_p_value"] ** 9)),
@@ -43,6 +50,13 @@ FIGURES = {
     "layer_profile": lambda: layer_profile(figure_data.hierarchy()),
     "metagene": lambda: metagene(figure_data.profiles(), names={100: "layer 0 mixer · 100"}),
     "qq": lambda: qq(*calibrations()),
+    "qq_small": lambda: qq(*small_calibrations()),
+    "qq_nothing": lambda: qq({}, {}),
+    "metagene_one_landmark": lambda: metagene({"start codon": figure_data.profiles()["start codon"]}),
+    "metagene_shares": lambda: metagene(
+        figure_data.profiles(), shares={("stop codon", "upstream", 101): 0.93}
+    ),
+    "metagene_nothing": lambda: metagene({}),
     "training_history": lambda: training_history(figure_data.history(), figure_data.metrics()),
     "training_one_config": lambda: training_history(figure_data.history(("topk",))),
     "feature_density": lambda: feature_density(figure_data.densities()),
@@ -156,6 +170,8 @@ def test_the_volcano_labels_the_strongest_of_each_property():
         (lambda: layer_profile_interactive(figure_data.hierarchy()), 4),
         (lambda: metagene_interactive(figure_data.profiles()), 8),
         (lambda: qq_interactive(calibrations()[0]), 5),
+        (lambda: qq_interactive({}), 0),
+        (lambda: metagene_interactive({}), 0),
         (lambda: training_history_interactive(figure_data.history()), 32),
     ],
 )
@@ -164,6 +180,24 @@ def test_interactive_figures_are_plain_json(figure, n_traces):
     content = json.loads(made.to_json())
     assert len(content["data"]) == n_traces
     assert content["layout"]["title"]["text"]
+
+
+def test_small_pages_use_their_width():
+    """What is not there must not take room: the axes of a QQ page keep most of its width."""
+    figure = qq(*small_calibrations())
+    figure.savefig(io.BytesIO(), format="png")
+    assert sum(axes.get_position().width for axes in figure.axes) > 0.7
+
+
+def test_metagene_rows_have_room_for_every_landmark():
+    """The highest landmark sets a row's axis, whichever comes first."""
+    profiles = figure_data.profiles()
+    higher = profiles["stop codon"].assign(mean=lambda t: t["mean"] * 10)
+    figure = metagene({"start codon": profiles["start codon"], "stop codon": higher})
+    for row in range(4):
+        left, right = figure.axes[2 * row : 2 * row + 2]
+        assert left.get_ylim() == right.get_ylim()
+        assert left.get_ylim()[1] > higher.loc[higher["feature"] == 100 + row, "mean"].max()
 
 
 def test_the_interactive_volcano_draws_every_point_that_passes():

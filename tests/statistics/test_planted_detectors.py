@@ -31,7 +31,14 @@ def transcripts(rng: np.random.Generator) -> pd.DataFrame:
     rows = []
     for _ in range(N_TRANSCRIPTS):
         top = "CUCUUUCC" if rng.random() < 0.5 else "A"
-        utr5 = top + "A" + bases(30) + some("GGGAGGGAGGGUGGG", "AUGGCCUAG", "CCCCCCC") + bases(40, gc=0.85) + bases(21)
+        utr5 = (
+            top
+            + "A"
+            + bases(30)
+            + some("GGGAGGGAGGGUGGG", "AUGGCCUAG", "CCCCCCC")
+            + bases(40, gc=0.85)
+            + bases(21)
+        )
         cds = "AUG" + "".join(rng.choice(sense, rng.integers(30, 60))) + str(rng.choice(STOPS))
         site = reverse_complement(str(rng.choice(list(MIRNA_SEEDS.values())))) + "A"
         elements = ("UUAUUUAUA", "AUUUA", "UGUAGAUA", "UUUUUUUUC", "CAAAAAAAAAG", site)

@@ -47,6 +47,7 @@ def qq(quantiles: Mapping[str, pd.DataFrame], summaries: Mapping[str, pd.DataFra
     if not quantiles:
         return nothing_to_draw(_TITLE, _NOTHING)
     figure = new_figure(3.5 * len(quantiles) + 0.3, 3.7)
+    any_beyond = False
     for axes, (family, table) in zip(
         np.atleast_1d(figure.subplots(1, len(quantiles))), quantiles.items(), strict=True
     ):
@@ -76,9 +77,11 @@ def qq(quantiles: Mapping[str, pd.DataFrame], summaries: Mapping[str, pd.DataFra
             markersize=4,
             label="real labels",
         )
-        axes.plot(
-            table["expected"][beyond], shown[beyond], "^", color=VERMILLION, markersize=4, clip_on=False
-        )
+        any_beyond |= bool(beyond.any())
+        if beyond.any():  # an empty line that is not clipped would upset the layout
+            axes.plot(
+                table["expected"][beyond], shown[beyond], "^", color=VERMILLION, markersize=4, clip_on=False
+            )
         axes.plot([0, reach], [0, reach], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), label="expected")
         axes.set_xlim(0, reach)
         axes.set_ylim(0, top)
@@ -96,8 +99,9 @@ def qq(quantiles: Mapping[str, pd.DataFrame], summaries: Mapping[str, pd.DataFra
             color=MUTED,
         )
     handles, names = figure.axes[0].get_legend_handles_labels()
-    handles.append(Line2D([], [], marker="^", markersize=4, linestyle="", color=VERMILLION))
-    names.append("beyond the page")
+    if any_beyond:
+        handles.append(Line2D([], [], marker="^", markersize=4, linestyle="", color=VERMILLION))
+        names.append("beyond the page")
     figure.legend(
         handles,
         names,

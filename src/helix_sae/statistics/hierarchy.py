@@ -42,8 +42,9 @@ def feature_hierarchy(
         the best matches on the discovery clusters; ``top_property``: the most frequent best match.
     """
     if replicated_only:
-        significant = significant[significant["replicated"]]
-        best_matches = best_matches[best_matches["replicated"]]
+        # A column without rows has lost its type where the table was kept as CSV.
+        significant = significant[significant["replicated"].astype(bool)]
+        best_matches = best_matches[best_matches["replicated"].astype(bool)]
     found = [str(c) for c in pd.unique(significant["category"])] if len(significant) else []
     categories = [*CATEGORIES, *(c for c in sorted(found) if c not in CATEGORIES)]
     rows: list[dict[str, Any]] = []

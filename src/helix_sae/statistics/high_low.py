@@ -101,12 +101,22 @@ def high_low_validation(
         high = known & (activation > high_above)
         low = known & (activation <= low_at_most) & ~high
         rows.append(row | _compare(property_, high, low, family, min_each, n_resamples, confidence, seed))
-    table_out = pd.DataFrame(rows)
+    table_out = pd.DataFrame(rows, columns=None if rows else list(_COLUMNS))
     if len(table_out):
         sign = np.sign(table_out["discovery_effect"])
         low_bound, high_bound = table_out["difference_low"] * sign, table_out["difference_high"] * sign
         table_out["agrees"] = np.minimum(low_bound, high_bound) > 0
     return table_out
+
+
+_ESTIMATES = (
+    *("mean_high", "mean_low", "difference", "difference_low", "difference_high"),
+    *("hedges_g", "hedges_g_low", "hedges_g_high", "cliffs_delta"),
+)
+_COLUMNS = (
+    *("site", "feature", "property", "category", "discovery_effect", "high_above", "low_at_most"),
+    *("n_high", "n_low", *_ESTIMATES, "agrees"),
+)
 
 
 def _bounds(activation: FloatArray, quantile: float) -> tuple[float, float]:
@@ -129,10 +139,8 @@ def _compare(
     seed: int,
 ) -> dict[str, Any]:
     counts = {"n_high": int(high.sum()), "n_low": int(low.sum())}
-    names = ("mean_high", "mean_low", "difference", "difference_low", "difference_high")
-    names += ("hedges_g", "hedges_g_low", "hedges_g_high", "cliffs_delta")
     if min(counts.values()) < min_each:
-        return counts | dict.fromkeys(names, np.nan)
+        return counts | dict.fromkeys(_ESTIMATES, np.nan)
     either = high | low
     codes = pd.factorize(family[either])[0]
     values, is_high = property_.values[either], high[either]
@@ -153,7 +161,7 @@ def _compare(
     u = stats.rankdata(values)[is_high].sum() - counts["n_high"] * (counts["n_high"] + 1) / 2
     delta = 2 * u / (counts["n_high"] * counts["n_low"]) - 1
     numbers = (mean_high, mean_low, mean_high - mean_low, *difference, g, *standardised, delta)
-    return counts | dict(zip(names, map(float, numbers), strict=True))
+    return counts | dict(zip(_ESTIMATES, map(float, numbers), strict=True))
 
 
 def _moments(sums: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
