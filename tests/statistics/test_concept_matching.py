@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 from sklearn.metrics import average_precision_score
@@ -13,8 +14,11 @@ from helix_sae.statistics import concept_matching
 from helix_sae.statistics.concept_matching import (
     THRESHOLDS,
     compare_with_baselines,
+    judge_detectors,
     kmer_detectors,
+    marker_detectors,
     match_concepts,
+    position_detectors,
     prepare_concepts,
     principal_components,
     signed_halves,
@@ -283,5 +287,62 @@ def test_baselines_stand_beside_the_features(world, tables):
     )
     table = compare_with_baselines({"sae": tables, "neurons": neurons})
     assert table["concept"].tolist() == [name for name in NAMES for _ in range(2)]
-    pivot = table.pivot(index="concept", columns="kind", values="f1")
+    pivot = table.pivot_table(index="concept", columns="kind", values="f1")
     assert (pivot["sae"] > pivot["neurons"]).all()
+
+
+def judged(**changes):
+    rows = [
+        {"concept": "uorf", "kind": "sae", "f1": 0.8, "p_value": 0.01},
+        {"concept": "uorf", "kind": "3-mers", "f1": 0.3, "p_value": 0.01},
+        {"concept": "uorf", "kind": "markers", "f1": 0.6, "p_value": 0.01},
+        {"concept": "cds", "kind": "sae", "f1": 0.9, "p_value": 0.01},
+        {"concept": "cds", "kind": "markers", "f1": 1.0, "p_value": 0.01},
+    ]
+    rows[0] |= changes
+    return judge_detectors(pd.DataFrame(rows), ["3-mers", "markers"]).set_index(["concept", "kind"])
+
+
+def test_what_the_input_gives_away_does_not_pass():
+    table = judged()
+    assert table["passes"].to_dict() == {
+        ("uorf", "sae"): True,
+        ("uorf", "3-mers"): False,
+        ("uorf", "markers"): False,
+        ("cds", "sae"): False,
+        ("cds", "markers"): False,
+    }
+    assert table.loc[("uorf", "sae"), "reader_f1"] == 0.6
+
+
+@pytest.mark.parametrize("change", [{"f1": 0.64}, {"p_value": 0.2}, {"p_value": np.nan}])
+def test_margin_and_null_decide(change):
+    assert not judged(**change)["passes"].any()
+
+
+def test_a_low_f1_does_not_pass_whatever_it_beats():
+    table = judged(f1=0.49)
+    assert not table.loc[("uorf", "sae"), "passes"]
+    alone = judge_detectors(pd.DataFrame([{"concept": "x", "kind": "sae", "f1": 0.5, "p_value": 0.01}]), [])
+    assert alone["passes"].tolist() == [True]
+    assert alone["reader_f1"].tolist() == [0.0]
+
+
+def test_false_discoveries_are_counted_over_the_concepts_of_a_kind():
+    rows = [
+        {"concept": f"c{i}", "kind": "sae", "f1": 0.9, "p_value": 0.04 if i < 3 else 0.9} for i in range(30)
+    ]
+    assert not judge_detectors(pd.DataFrame(rows), [])["passes"].any()
+
+
+def test_position_and_marker_detectors():
+    codes, names = position_detectors(np.array([0, 4, 250]), (3, 6))
+    assert names == ["first_3", "first_6"]
+    assert codes.toarray().tolist() == [[1, 1], [0, 1], [0, 0]]
+    since, count = np.array([-1, 1, 2, 3, 1, 3, 4, 9]), np.array([0, 1, 1, 1, 2, 2, 2, 2])
+    fires, names = marker_detectors(since, count)
+    made = dict(zip(names, fires.toarray().astype(bool).T.tolist(), strict=True))
+    assert made["before"] == [True] + [False] * 7
+    assert made["codon_2"] == [False, False, True, False, False, False, False, False]
+    assert made["first_codon"] == [False, True, True, True, False, False, False, False]
+    assert made["after"] == [False] * 6 + [True] * 2

@@ -18,6 +18,7 @@ from helix_sae.reporting.document import (
     is_empty,
     not_run,
     picture,
+    truth,
 )
 from helix_sae.reporting.wording import MISSING, count, feature_name, fixed, listing, probability
 
@@ -26,12 +27,9 @@ KEY, TITLE = "concepts", "Concepts, nucleotide by nucleotide"
 SAE = "sae"
 MARGIN = 0.02
 """Differences of F1 below this are called equal."""
-_KINDS = {
-    "neurons": "neurons",
-    "pca": "principal components",
-    "random_model": "a model with random weights",
-    "1-mers": "single nucleotides",
-}
+UNITS = ("neurons", "pca")
+"""Kinds that read the same activations as the features."""
+RANDOM = "random_model"
 
 
 def concept_section(
@@ -60,7 +58,7 @@ def concept_section(
     best = compare_kinds(matches, baselines)
     ahead = best[best["f1"] > best["rival_f1"] + MARGIN]
     behind = best[best["rival_f1"] > best["f1"] + MARGIN]
-    statements = [_best(best), _against_rivals(best, ahead, behind)]
+    statements = [_best(best), _against_rivals(best, ahead, behind), *_beyond_the_input(baselines)]
     left_out = _left_out(warnings)
     return Section(
         KEY,
@@ -71,6 +69,8 @@ def concept_section(
             "n_concepts": len(best),
             "n_ahead_of_baselines": len(ahead),
             "n_behind_baselines": len(behind),
+            "passing": _passing(baselines, SAE),
+            "passing_with_random_weights": _passing(baselines, RANDOM),
             "best": best,
             "not_matched": [] if warnings is None else warnings,
         },
@@ -85,7 +85,7 @@ def concept_section(
 
 
 def compare_kinds(matches: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
-    """One row a concept: the best SAE feature (chosen on discovery) and the best detector of another kind.
+    """One row a concept: the best SAE feature (chosen on discovery) and the best neuron or component.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def compare_kinds(matches: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFram
         on=["concept", "site", "feature"],
         how="left",
     )
-    others = baselines[baselines["kind"] != SAE].sort_values("f1", ascending=False, kind="stable")
+    others = baselines[baselines["kind"].isin(UNITS)].sort_values("f1", ascending=False, kind="stable")
     rivals = others.drop_duplicates("concept")[["concept", "kind", "f1"]]
     table = table.merge(rivals.rename(columns={"kind": "rival", "f1": "rival_f1"}), on="concept", how="left")
     return table.sort_values("f1", ascending=False, kind="stable", ignore_index=True)
@@ -125,12 +125,46 @@ def _against_rivals(best: pd.DataFrame, ahead: pd.DataFrame, behind: pd.DataFram
         return Statement("No other detectors were compared.", "absent")
     equal = len(compared) - len(ahead) - len(behind)
     text = (
-        f"Of {count(len(compared), 'concept')}, a single SAE feature detects {len(ahead)} better than the best neuron, "
-        f"component or k-mer, {equal} about as well (within {fixed(MARGIN)}), and {len(behind)} worse."
+        f"Of {count(len(compared), 'concept')}, a single SAE feature detects {len(ahead)} better than the best neuron "
+        f"or principal component, {equal} about as well (within {fixed(MARGIN)}), and {len(behind)} worse."
     )
     if len(ahead) <= len(behind):
-        text += " For reading concepts off single units, the features are no better than the baselines."
+        text += " For reading concepts off single units, the features are no better than these."
     return Statement(text, "finding" if len(ahead) > len(behind) else "weak", headline=True)
+
+
+def _passing(baselines: pd.DataFrame, kind: str) -> list[str]:
+    """Concepts for which the best detector of a kind passes; none where that was not judged."""
+    if "passes" not in baselines:
+        return []
+    return [
+        str(c) for c in baselines.loc[(baselines["kind"] == kind) & truth(baselines["passes"]), "concept"]
+    ]
+
+
+def _beyond_the_input(baselines: pd.DataFrame) -> list[Statement]:
+    """What is detected that cannot be read off letters, position and markers; and by how much of it training is needed."""
+    if "passes" not in baselines:
+        return []
+    own = _passing(baselines, SAE)
+    said = listing([_words(c) for c in own]) if own else "none"
+    statements = [
+        Statement(
+            f"Beyond what k-mers, the position and codon markers in the input give away (F1 of at least 0.5, and 0.05 more "
+            f"than any of these), features detect {count(len(own), 'concept')}: {said}.",
+            "finding" if own else "weak",
+            headline=True,
+        )
+    ]
+    if (baselines["kind"] == RANDOM).any():
+        untrained = _passing(baselines, RANDOM)
+        what = listing([_words(c) for c in untrained]) if untrained else "none"
+        statements.append(
+            Statement(
+                f"With random weights, the same architecture and procedure detect in this sense: {what}."
+            )
+        )
+    return statements
 
 
 def _left_out(warnings: pd.DataFrame | None) -> list[Statement]:
@@ -142,6 +176,7 @@ def _left_out(warnings: pd.DataFrame | None) -> list[Statement]:
 
 
 def _blocks(best: pd.DataFrame, baselines: pd.DataFrame, profiles: pd.DataFrame | None) -> list[Block]:
+    passing = set(_passing(baselines, SAE))
     kinds = [str(k) for k in dict.fromkeys(baselines["kind"]) if k != SAE]
     f1 = baselines.drop_duplicates(["concept", "kind"]).pivot_table(
         index="concept", columns="kind", values="f1"
@@ -154,6 +189,7 @@ def _blocks(best: pd.DataFrame, baselines: pd.DataFrame, profiles: pd.DataFrame 
             fixed(row["precision"]),
             fixed(row["recall"]),
             *(_cell(f1, str(row["concept"]), kind) for kind in kinds),
+            "yes" if str(row["concept"]) in passing else "",
             fixed(row["null_f1_95"]),
             probability(row["p_value"]),
         ]
@@ -163,7 +199,8 @@ def _blocks(best: pd.DataFrame, baselines: pd.DataFrame, profiles: pd.DataFrame 
         Prose(
             "Precision is counted per nucleotide; recall per nucleotide for regions and codons, per instance for elements. "
             "Threshold and detector were chosen on the discovery families. Shifted: the F1 that 95 % of circular shifts of the "
-            "labels within their region stay below."
+            "labels within their region stay below. Passes: above these, and beyond what the k-mers of the input, the position "
+            "and the codon markers give away."
         ),
         ReportTable(
             "The best SAE feature for each concept, and the F1 of the best detector of every other kind.",
@@ -174,6 +211,7 @@ def _blocks(best: pd.DataFrame, baselines: pd.DataFrame, profiles: pd.DataFrame 
                 Column("Precision", "number"),
                 Column("Recall", "number"),
                 *(Column(_heading(kind), "number") for kind in kinds),
+                Column("Passes"),
                 Column("Shifted", "number"),
                 Column("p", "number"),
             ],
