@@ -131,6 +131,20 @@ def test_each_pipeline_loads_by_its_name_alone(project: Path, name: str) -> None
         registry.set_requested(None)
 
 
+def test_files_of_the_user_s_own_are_named_on_the_command_line(project: Path, tmp_path: Path) -> None:
+    """``kedro run --params "sequences=x.fa,gff3=x.gff3,intervals=x.bed"``: transcripts, their coding regions, concepts."""
+    (tmp_path / "x.fa").write_text(">a\nACATGAAATAAC\n>b\nACGT\n")
+    (tmp_path / "x.gff3").write_text("a\tx\tCDS\t3\t11\t.\t+\t0\t.\n")
+    (tmp_path / "x.bed").write_text("a\t1\t4\tclip\n")
+    named = {"sequences": str(tmp_path / "x.fa"), "gff3": str(tmp_path / "x.gff3")}
+    catalog, _, _ = open_project(project, parameters={**named, "intervals": str(tmp_path / "x.bed")})
+    records = catalog.load("raw_sequences").records
+    assert [record.values.get("cds_start") for record in records] == [2, None]
+    assert catalog.load("concept_intervals")["name"].tolist() == ["clip"]
+    catalog, _, _ = open_project(project)
+    assert catalog.load("concept_intervals").empty
+
+
 def test_every_default_input_is_shipped_or_made(project: Path) -> None:
     """``kedro run`` needs nothing beyond what the repository holds."""
     _, configuration, _ = open_project(project)
