@@ -309,6 +309,16 @@ class TestAssociations:
         )
         assert "and 4 more" in associations(warnings=many).warnings[0]
 
+    def test_what_a_confounder_hides(self):
+        masked = tables.association_inputs(n=4, replicated=2).significant
+        assert masked is not None
+        text = said(associations(masked=masked.assign(partial_replicated=[True, False, False, False])))
+        assert (
+            "4 further associations show only with these held fixed; 1 of them (25 %) replicated on held-out families."
+            in text
+        )
+        assert "held fixed; " not in said(associations(masked=masked.head(0)))
+
     def test_the_strongest_of_each_property(self):
         significant = tables.association_inputs(n=6, replicated=5).significant
         assert significant is not None
@@ -325,7 +335,7 @@ class TestConcepts:
         text = said(section)
         assert "concept 0 0.90 (layer 0 mixer · 0)" in text
         assert (
-            "Of 3 concepts, a single SAE feature detects 2 better than the best neuron, component or k-mer, 1 about as well"
+            "Of 3 concepts, a single SAE feature detects 2 better than the best neuron or principal component, 1 about as well"
             in text
         )
         assert "and 0 worse" in text
@@ -337,10 +347,34 @@ class TestConcepts:
         assert "detects 0 better" in weak
         assert "1 about as well" in weak
         assert "and 2 worse" in weak
-        assert "the features are no better than the baselines" in weak
+        assert "the features are no better than these" in weak
 
     def test_as_many_ahead_as_behind_is_no_lead(self):
-        assert "no better than the baselines" in said(concepts((0.9, 0.5), (0.6, 0.9)), tone="weak")
+        assert "no better than these" in said(concepts((0.9, 0.5), (0.6, 0.9)), tone="weak")
+
+    def test_what_the_input_gives_away_is_no_rival_of_a_neuron_but_keeps_a_concept_from_passing(self):
+        matches, baselines = tables.concepts((0.9, 0.6), (0.5, 0.5))
+        judged = pd.concat(
+            [
+                baselines.assign(passes=[True, False, False, False]),
+                baselines.head(2).assign(kind="markers", f1=[0.2, 1.0], passes=False),
+                baselines.head(2).assign(kind="random_model", f1=[0.7, 0.3], passes=[True, False]),
+            ],
+            ignore_index=True,
+        )
+        section = concept_section(matches, judged)
+        text = said(section)
+        assert "detects 2 better than the best neuron" in text
+        assert "features detect 1 concept: concept 0." in text
+        assert (
+            "With random weights, the same architecture and procedure detect in this sense: concept 0."
+            in text
+        )
+        assert section.numbers["passing"] == ["concept_0"]
+        table = table_with(section, "best SAE feature")
+        assert {row[0]: row[-3] for row in table.rows} == {"concept 0": "yes", "concept 1": ""}
+        nothing = concept_section(matches, judged.assign(passes=False))
+        assert "features detect 0 concepts: none." in said(nothing, tone="weak", headline=True)
 
     def test_concepts_that_are_too_rare(self):
         warnings = pd.DataFrame({"concept": ["are_nonamer"], "warning": "too rare", "detail": "2 instances"})
