@@ -178,7 +178,7 @@ def untrained_handle(folder: Path) -> HelixHandle:
 @pytest.mark.slow
 def test_a_model_with_random_weights_passes_for_letters_alone(tmp_path: Path) -> None:
     """The whole road, on a model that has learnt nothing: what passes can be read off a window of nucleotides."""
-    table, handle = transcripts(90), untrained_handle(tmp_path / "model")
+    table, handle = transcripts(60), untrained_handle(tmp_path / "model")
     settings = ExtractionParameters(sites=["layers.0.mixer", "layers.6.mixer"])  # pyright: ignore[reportCallIssue]
     store = ActivationsDataset(
         filepath=str(tmp_path / "activations"), version=Version(None, "2026-01-01T00.00.00.000Z")
