@@ -5,8 +5,9 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 VOID = {"meta", "img", "line", "rect", "br", "hr"}
-HOSTILE = "<script>alert('x')</script>\"'&<img src=http://example.org/x onerror=alert(1)>"
-"""A name that breaks out of text, of an attribute in either quotes, and calls out, where it is not escaped."""
+HOSTILE = "<script>alert('x')</script>\"'&<img src=http://example.org/x onerror=alert(1)>$\\frac{$"
+"""A name that breaks out of text, of an attribute in either quotes, and calls out, where it is not escaped; with a formula
+that matplotlib would try to set, and fail."""
 
 _TAGS = {
     *(
