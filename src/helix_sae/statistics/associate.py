@@ -6,7 +6,7 @@ best match) sees the discovery set alone; the validation set is touched once, fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,11 +16,11 @@ import pandas as pd
 from helix_sae.errors import ConfigurationError
 from helix_sae.statistics.association import Tests, associations
 from helix_sae.statistics.multiple_testing import Calibration, Correction, adjust, permutation_calibration
-from helix_sae.statistics.partial import DEFAULT_EXCLUSIONS, partial_associations
+from helix_sae.statistics.partial import DEFAULT_EXCLUSIONS
 from helix_sae.statistics.properties import Kind, Property
 from helix_sae.statistics.replication import replication_table, validate
 from helix_sae.statistics.sources import combine_sources
-from helix_sae.statistics.study import Study, discounted_tests, prepare_study
+from helix_sae.statistics.study import Study, discounted_tests, partial_tests, prepare_study, raw_tests
 
 DEFAULT_CONFOUNDERS = ("structural_gc_content", "structural_length", "source")
 
@@ -34,7 +34,8 @@ class AssociationTables(NamedTuple):
         The whole declared family: one row a (site, alive feature, property) on the discovery set. ``site``,
         ``feature``, ``property``, ``category``, ``kind``, ``estimator``, ``n``, ``statistic``, ``effect``,
         ``p_value`` (sequences taken as independent, equal to scipy's), ``design_effect``,
-        ``cluster_p_value`` (discounted for relatives; the same where each cluster is one sequence),
+        ``cluster_p_value`` (discounted for relatives, and with the tail of a skewed null where feature and property
+        are both sparse, :mod:`helix_sae.statistics.skewness`; otherwise the same),
         ``q_value`` (of ``cluster_p_value``), ``partial_n``, ``partial_effect``, ``partial_p_value``, ``partial_q_value``,
         ``significant``, ``partial_significant``.
     significant : DataFrame
@@ -282,7 +283,8 @@ def calibrate(
     know nothing of the source: where sources differ in features and in labels they rightly find that even
     within-source permutation leaves an association. So two families are calibrated: ``raw`` with labels
     permuted over all sequences, and ``partial`` (source held fixed) with labels permuted within source. With
-    one source both permutations are the same.
+    one source both permutations are the same. The p-values are those of ``cluster_p_value`` and ``partial_p_value``
+    but for the discount for relatives, of which permuted labels know nothing.
 
     Returns
     -------
@@ -304,29 +306,15 @@ def calibrate(
             )
         return moved
 
-    def raw(order: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        labels = permuted(order)
-        return np.concatenate(
-            [
-                associations(study.columns[s], labels, study.discovery).p_value[study.alive[s]].ravel()
-                for s in study.columns
-            ]
-        )
+    def family(make: Callable[..., Tests]) -> Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float64]]:
+        def p_values(order: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+            labels = permuted(order)
+            sites = {s: make(study, s, labels, study.discovery).p_value for s in study.columns}
+            return np.concatenate([p[study.alive[s]].ravel() for s, p in sites.items()])
 
-    def partial(order: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        labels = permuted(order)
-        return np.concatenate(
-            [
-                partial_associations(
-                    study.columns[s], labels, study.covariates, study.exclusions, study.discovery
-                )
-                .p_value[study.alive[s]]
-                .ravel()
-                for s in study.columns
-            ]
-        )
+        return p_values
 
-    families = {"raw": (raw, np.zeros(len(rows))), "partial": (partial, sources)}
+    families = {"raw": (family(raw_tests), np.zeros(len(rows))), "partial": (family(partial_tests), sources)}
     return {
         name: permutation_calibration(
             tests, strata, n_permutations=n_permutations, alpha=alpha, method=correction, seed=seed

@@ -15,6 +15,7 @@ from helix_sae.statistics.design_effect import design_effects
 from helix_sae.statistics.partial import Covariate, partial_associations, prepare_covariates
 from helix_sae.statistics.properties import WARNING_COLUMNS, Kind, Property, prepare_properties
 from helix_sae.statistics.ranks import SortedColumns, rank_products, sort_columns
+from helix_sae.statistics.skewness import corrected_tails, permutation_skewness
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -107,10 +108,41 @@ def alive_features(columns: SortedColumns, rows: BoolArray, min_active: int) -> 
 def discounted_tests(
     study: Study, site: str, rows: BoolArray
 ) -> tuple[Tests, npt.NDArray[np.float64], Tests]:
-    """Raw tests, their design effect, and partial tests, all discounted for relatives."""
+    """Raw tests, their design effect, and partial tests: discounted for relatives, with the tails of a skewed null."""
     columns, properties, clusters = study.columns[site], study.properties, study.clusters
-    design = design_effects(columns, properties, clusters, rows)
-    raw = associations(columns, properties, rows, design)
     held = (study.covariates, study.exclusions)
+    design = design_effects(columns, properties, clusters, rows)
     partial_design = design_effects(columns, properties, clusters, rows, *held)
-    return raw, design, partial_associations(columns, properties, *held, rows, partial_design)
+    return (
+        raw_tests(study, site, properties, rows, design),
+        design,
+        partial_tests(study, site, properties, rows, partial_design),
+    )
+
+
+def raw_tests(
+    study: Study,
+    site: str,
+    properties: Sequence[Property],
+    rows: BoolArray,
+    design: npt.NDArray[np.float64] | None = None,
+) -> Tests:
+    """Raw tests of a site; the p-values have the tails of a skewed null where both sides are sparse."""
+    columns = study.columns[site]
+    made = associations(columns, properties, rows, design)
+    skewness = permutation_skewness(columns, properties, rows)
+    return made._replace(p_value=corrected_tails(made.p_value, made.effect, skewness))
+
+
+def partial_tests(
+    study: Study,
+    site: str,
+    properties: Sequence[Property],
+    rows: BoolArray,
+    design: npt.NDArray[np.float64] | None = None,
+) -> Tests:
+    """The same with the confounders held fixed."""
+    columns, held = study.columns[site], (study.covariates, study.exclusions)
+    made = partial_associations(columns, properties, *held, rows, design)
+    skewness = permutation_skewness(columns, properties, rows, *held)
+    return made._replace(p_value=corrected_tails(made.p_value, made.effect, skewness))
