@@ -127,6 +127,29 @@ def test_dollar_signs_are_words(name):
     assert len(figure.findobj(Text)) == len(plain.findobj(Text))
 
 
+def test_held_out_values_beyond_the_axes_are_shown_at_their_edge():
+    metrics = figure_data.metrics(("topk",)).head(3)
+    metrics = metrics.assign(explained_variance=[-2.5, 0.8, np.nan], l0=[30.0, 900.0, 31.0])
+    figure = training_history(figure_data.history(("topk",)), metrics)
+    assert legible(figure) == []
+    shown = [
+        {
+            line.get_marker(): line.get_ydata()[0]
+            for line in axes.lines
+            if line.get_marker() in ("D", "v", "^")
+        }
+        for axes in figure.axes[:2]
+    ]
+    (low, _), (_, high) = (axes.get_ylim() for axes in figure.axes[:2])
+    assert shown[0]["v"] == low > -2.5
+    assert shown[1]["^"] == high < 900
+    assert all(
+        line.get_ydata()[0] <= 1
+        for line in figure.axes[0].lines
+        if line.get_marker() == "D" and np.isfinite(line.get_ydata()[0])
+    )
+
+
 def test_powers_of_logarithmic_axes_are_formulas():
     figure = training_history(figure_data.history(("a$_{", "$b")))
     figure.savefig(io.BytesIO(), format="png")

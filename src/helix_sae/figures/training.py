@@ -70,8 +70,6 @@ def training_history(history: pd.DataFrame, metrics: pd.DataFrame | None = None)
                 linewidth=1.4,
                 label=name,
             )
-        if metrics is not None and column in metrics.columns and column != "mse":
-            _held_out(axes, metrics, column, history, colours)
         axes.set_title(label, loc="left", fontsize=TEXT)
         axes.set_xlabel("tokens seen (million)")
         if column == "mse" and (history[column] > 0).all():
@@ -81,6 +79,8 @@ def training_history(history: pd.DataFrame, metrics: pd.DataFrame | None = None)
             axes.set_ylim(low, high)
         elif low is not None:
             axes.set_ylim(low, max(1e-3, float(history[column].max()) * 1.08))
+        if metrics is not None and column in metrics.columns and column != "mse":
+            _held_out(axes, metrics, column, history, colours)
     handles, names = figure.axes[0].get_legend_handles_labels()
     if metrics is not None:
         handles.append(Line2D([], [], marker="D", markersize=4, linestyle="", color=MUTED))
@@ -101,10 +101,17 @@ def training_history(history: pd.DataFrame, metrics: pd.DataFrame | None = None)
 def _held_out(
     axes: Axes, metrics: pd.DataFrame, column: str, history: pd.DataFrame, colours: Mapping[str, str]
 ) -> None:
-    """Held-out values as diamonds; the error is left out, for it is on the scale of the raw activations."""
+    """Held-out values as diamonds; the error is left out, for it is on the scale of the raw activations.
+
+    A value beyond the axes is a triangle at their edge that points to it.
+    """
+    low, high = axes.get_ylim()
     for site, value in zip(metrics["site"], metrics[column], strict=True):
         end = history.loc[history["site"] == site, "tokens"].max() / 1e6
-        axes.plot([end], [value], "D", color=colours[str(site)], markersize=4, clip_on=False, zorder=3)
+        marker = "v" if value < low else "^" if value > high else "D"
+        place = min(max(value, low), high)
+        axes.plot([end], [place], marker, color=colours[str(site)], markersize=4, clip_on=False, zorder=3)
+    axes.set_ylim(low, high)
 
 
 def training_history_interactive(history: pd.DataFrame) -> go.Figure:
