@@ -139,6 +139,11 @@ class Steps:
         scale = x.shape[1] ** 0.5 / float(x.norm(dim=1).mean())
         self.x, self.batch, self.turn = x * scale, batch, 0
         self.trainer = trainer_for(case, x.shape[1], d_sae, batch, 10_000, None, 32, l1, 1e-3)
+        if case == "l1_sparse":  # its steps are dense all the same
+            with torch.no_grad():
+                pre = self.x[:512] @ self.trainer.sae.W_enc
+                edge = torch.quantile(pre.flatten()[: 10**6], 1 - 32 / d_sae)
+                self.trainer.sae.b_enc.fill_(-float(edge))
         for _ in range(settle):
             self.step()
 

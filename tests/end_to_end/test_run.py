@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 FIGURES = (
     "training_history",
     "feature_density",
+    "sae_pareto",
     "volcano",
     "heatmap",
     "layer_profile",

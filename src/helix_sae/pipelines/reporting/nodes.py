@@ -45,13 +45,27 @@ def describe_data(
 
 
 def describe_autoencoders(
-    metrics: pd.DataFrame, history: pd.DataFrame, sequence_codes: dict[str, AnnData], chosen: str
+    metrics: pd.DataFrame,
+    history: pd.DataFrame,
+    sequence_codes: dict[str, AnnData],
+    chosen: str,
+    downstream: pd.DataFrame | None = None,
+    probing: pd.DataFrame | None = None,
+    stability: pd.DataFrame | None = None,
 ) -> Section:
     """The autoencoders on held-out tokens."""
     from helix_sae.reporting.sections import autoencoder_section
 
     densities = {site: codes.var["density"].to_numpy(dtype=float) for site, codes in sequence_codes.items()}
-    return autoencoder_section(metrics, history, densities, chosen=chosen)
+    return autoencoder_section(
+        metrics,
+        history,
+        densities,
+        chosen=chosen,
+        downstream=downstream,
+        probing=probing,
+        stability=stability,
+    )
 
 
 def describe_associations(alpha: float, **tables: pd.DataFrame) -> Section:

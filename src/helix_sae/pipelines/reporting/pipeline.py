@@ -36,7 +36,15 @@ def _sections() -> list[Node]:
         ),
         node(
             nodes.describe_autoencoders,
-            ["sae_metrics", "training_history", "sequence_codes", "params:sae_training.chosen"],
+            [
+                "sae_metrics",
+                "training_history",
+                "sequence_codes",
+                "params:sae_training.chosen",
+                "sae_downstream",
+                "sparse_probing",
+                "sae_stability",
+            ],
             "autoencoder_section",
             name="describe_autoencoders",
         ),

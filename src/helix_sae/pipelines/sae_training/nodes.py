@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterator
 from itertools import islice
@@ -10,23 +12,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from helix_sae.errors import DataError
 from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from helix_sae.datasets.activations import ActivationStore
-    from helix_sae.sae import SparseAutoencoder, TokenCodes
+    from helix_sae.sae import SparseAutoencoder, TokenCodes, TrainingResult
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    AnnData = ActivationStore = SparseAutoencoder = TokenCodes = Any
+    AnnData = ActivationStore = SparseAutoencoder = TokenCodes = TrainingResult = Any
 
 LOGGER = logging.getLogger(__name__)
 
 
 def train(
     activations: ActivationStore, table: pd.DataFrame, parameters: SaeTrainingParameters
-) -> tuple[dict[str, SparseAutoencoder], pd.DataFrame, pd.DataFrame]:
+) -> tuple[dict[str, SparseAutoencoder], pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Train every configuration at every site on the discovery part; measure on the validation part.
 
     Returns
@@ -35,20 +38,21 @@ def train(
         Of the chosen configuration.
     training_history, sae_metrics : DataFrame
         Of all configurations.
+    sae_stability : DataFrame
+        Of configurations that differ in their seed only.
     """
     from helix_sae.helix.loading import resolve_device
     from helix_sae.progress import progress_bar
-    from helix_sae.sae import train_saes
+    from helix_sae.sae import EarlyStopping, train_saes
 
+    check_finite(activations)
     sites = list(activations.sites)
+    discovery = _members(table, activations, "discovery")
     batches = activations.batches(
-        sites,
-        parameters.batch_size,
-        parameters.seed,
-        epochs=parameters.epochs,
-        sequence_ids=_members(table, activations, "discovery"),
+        sites, parameters.batch_size, parameters.seed, epochs=parameters.epochs, sequence_ids=discovery
     )
     n_steps = min(len(batches), parameters.max_steps or len(batches))
+    rule = parameters.early_stopping
     with progress_bar("training autoencoders", n_steps, "steps") as advance:
         result = train_saes(
             batches,  # pyright: ignore[reportArgumentType]
@@ -60,10 +64,13 @@ def train(
             calibration_tokens=parameters.calibration_tokens,
             log_every=parameters.log_every,
             device=resolve_device(parameters.device),
+            precision=parameters.precision,
             progress=lambda step, _total, _explained: advance(step),
+            scratch=_scratch(activations, table, parameters),
+            early_stopping=None if rule is None else EarlyStopping(**rule.model_dump()),
         )
     LOGGER.info("held-out metrics:\n%s", _summary(result.metrics))
-    return result.by_site(parameters.chosen), result.history, result.metrics
+    return result.by_site(parameters.chosen), result.history, result.metrics, _stability(result, parameters)
 
 
 def encode(
@@ -84,12 +91,65 @@ def encode(
 
 def draw_training(
     history: pd.DataFrame, metrics: pd.DataFrame, sequence_codes: dict[str, AnnData]
-) -> tuple[Any, Any]:
-    """The training curves, and how often the features fire."""
-    from helix_sae.figures.training import feature_density, training_history
+) -> tuple[Any, Any, Any]:
+    """The training curves, how often the features fire, and explained variance against L0."""
+    from helix_sae.figures.training import feature_density, pareto, training_history
 
     densities = {site: codes.var["density"].to_numpy(dtype=float) for site, codes in sequence_codes.items()}
-    return training_history(history, metrics), feature_density(densities)
+    return training_history(history, metrics), feature_density(densities), pareto(metrics)
+
+
+def check_finite(activations: ActivationStore) -> None:
+    """Look at every stored activation once, before time is spent on training.
+
+    Raises
+    ------
+    DataError
+        Naming the site, the sequence and the token of the first one that is not finite.
+    """
+    if not hasattr(activations, "manifest"):
+        return  # computed while they are read: training looks at them then
+    for shard in activations.iter_shards(list(activations.sites)):
+        for site, values in shard.activations.items():
+            # A sum is finite only if all its terms are, and costs a fraction of looking at each.
+            if np.isfinite(np.sum(values, dtype=np.float64)):
+                continue
+            row = int(np.argmin(np.isfinite(values).all(axis=1)))
+            place = int(np.searchsorted(shard.offsets, row, side="right")) - 1
+            raise DataError(
+                f"The activations of site {site} are not finite: sequence {shard.sequence_ids[place]!r}, token "
+                f"{row - int(shard.offsets[place])} holds {values[row][~np.isfinite(values[row])][0]}. Extract them "
+                "again, in float32 if they overflowed a smaller type (extraction.dtype)."
+            )
+
+
+def _scratch(activations: ActivationStore, table: pd.DataFrame, parameters: SaeTrainingParameters) -> Any:
+    """Where the state of the training is kept, named by everything that the activations and their order depend on."""
+    from helix_sae.sae import Scratch
+
+    if parameters.scratch is None:
+        return None
+    columns = [c for c in ("sequence_id", "sequence", "cds_start", "cds_end", "split") if c in table]
+    stored = getattr(activations, "manifest", {})
+    described = {
+        "model": activations.fingerprint,
+        "sites": list(activations.sites),
+        "stored": [stored.get(key) for key in ("dtype", "codon_markers", "tokens_per_sequence")],
+        "sequences": table[columns].to_json(orient="values"),
+        "batches": [parameters.batch_size, parameters.epochs, parameters.seed],
+    }
+    key = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+    return Scratch(parameters.scratch.directory, key, parameters.scratch.every_steps)
+
+
+def _stability(result: TrainingResult, parameters: SaeTrainingParameters) -> pd.DataFrame:
+    from helix_sae.sae import seed_stability
+
+    decoders: dict[tuple[str, str], np.ndarray] = {}
+    for key, sae in result.saes.items():
+        alive = result.evaluations[key].features["alive"].to_numpy(dtype=bool)
+        decoders[key.site, key.config] = sae.W_dec.detach().numpy()[alive]
+    return seed_stability(decoders, parameters.saes)
 
 
 def _members(table: pd.DataFrame, activations: ActivationStore, split: str) -> list[str]:

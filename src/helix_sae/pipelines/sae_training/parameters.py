@@ -2,9 +2,100 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from helix_sae.sae import AnySaeConfig
+
+
+class ScratchParameters(BaseModel):
+    """Where the state of an unfinished training is kept, so that one that was killed goes on from there.
+
+    Attributes
+    ----------
+    directory : str
+        A local folder; runs of other inputs or parameters never take up each other's state.
+    every_steps : int
+        Steps between saves.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    directory: str
+    every_steps: int = Field(200, ge=1)
+
+    @field_validator("directory")
+    @classmethod
+    def _is_local(cls, directory: str) -> str:
+        if "://" in directory:
+            raise ValueError(
+                f"{directory} is not a local folder; name one of this machine, or set scratch to null"
+            )
+        return directory
+
+
+class EarlyStoppingParameters(BaseModel):
+    """When an autoencoder stops before the end: its held-out explained variance no longer rises.
+
+    Attributes
+    ----------
+    every_steps : int
+        Steps between measurements.
+    patience : int
+        Measurements without a gain after which it stops.
+    min_gain : float
+        What counts as a gain.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    every_steps: int = Field(100, ge=1)
+    patience: int = Field(3, ge=1)
+    min_gain: float = Field(1e-3, ge=0)
+
+
+class DownstreamParameters(BaseModel):
+    """How the reconstructions are tried on the model itself.
+
+    Attributes
+    ----------
+    n_sequences : int
+        Held-out sequences that are run with each site replaced.
+    n_fitted : int
+        Discovery sequences that the read-outs of the embedding are fitted on.
+    targets : list of str, optional
+        Properties to read out; all numeric ``functional_`` ones when not given.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    n_sequences: int = Field(160, ge=1)
+    n_fitted: int = Field(600, ge=10)
+    targets: list[str] | None = None
+
+
+class ProbingParameters(BaseModel):
+    """How concepts are probed with few features, and how absorption is counted.
+
+    Attributes
+    ----------
+    max_nucleotides : int
+        Nucleotides of each part of the clusters that are used, whole sequences.
+    sizes : list of int
+        Numbers of features of the probes.
+    max_tokens : int
+        At most so many tokens of a part for one concept.
+    longest_kmer : int
+        Absorption of k-mers by those with one letter more, up to this length.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_nucleotides: int = Field(40_000, ge=100)
+    sizes: list[int] = Field(default_factory=lambda: [1, 2, 5, 16], min_length=1)
+    max_tokens: int = Field(3000, ge=20)
+    longest_kmer: int = Field(3, ge=2, le=5)
 
 
 class SaeTrainingParameters(BaseModel):
@@ -31,6 +122,14 @@ class SaeTrainingParameters(BaseModel):
     seed : int
     device : str
         ``cpu``, ``cuda`` or ``auto``.
+    precision : {"float32", "bfloat16"}
+        Of the matrix products while training; ``bfloat16`` is for GPUs.
+    scratch : ScratchParameters, optional
+        Keep the state of an unfinished training; not kept when null.
+    early_stopping : EarlyStoppingParameters, optional
+        Off when null.
+    downstream : DownstreamParameters
+    probing : ProbingParameters
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,6 +144,11 @@ class SaeTrainingParameters(BaseModel):
     log_every: int = Field(20, ge=1)
     seed: int = Field(0, ge=0)
     device: str = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    scratch: ScratchParameters | None = None
+    early_stopping: EarlyStoppingParameters | None = None
+    downstream: DownstreamParameters = DownstreamParameters()  # pyright: ignore[reportCallIssue]
+    probing: ProbingParameters = ProbingParameters()  # pyright: ignore[reportCallIssue]
 
     @model_validator(mode="after")
     def _chosen_is_trained(self) -> SaeTrainingParameters:

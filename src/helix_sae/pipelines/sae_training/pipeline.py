@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline, node
 
-from helix_sae.pipelines.sae_training import nodes
+from helix_sae.pipelines.sae_training import judge, nodes
 
 
 def create_pipeline(**_: object) -> Pipeline:
@@ -14,7 +14,7 @@ def create_pipeline(**_: object) -> Pipeline:
             node(
                 nodes.train,
                 ["activations", "mrna_table", "params:sae_training"],
-                ["sae_checkpoints", "training_history", "sae_metrics"],
+                ["sae_checkpoints", "training_history", "sae_metrics", "sae_stability"],
                 name="train_autoencoders",
             ),
             node(
@@ -26,8 +26,27 @@ def create_pipeline(**_: object) -> Pipeline:
             node(
                 nodes.draw_training,
                 ["training_history", "sae_metrics", "sequence_codes"],
-                ["training_history_figure", "feature_density_figure"],
+                ["training_history_figure", "feature_density_figure", "sae_pareto_figure"],
                 name="draw_training",
+            ),
+            node(
+                judge.run_on,
+                ["helix_model", "activations", "sae_checkpoints", "mrna_table", "params:sae_training"],
+                ["sae_downstream", "sae_probe_kept"],
+                name="run_on_from_reconstructions",
+            ),
+            node(
+                judge.probe_concepts,
+                [
+                    "activations",
+                    "sae_checkpoints",
+                    "sparse_codes",
+                    "nucleotide_annotations",
+                    "mrna_table",
+                    "params:sae_training",
+                ],
+                ["sparse_probing", "feature_absorption"],
+                name="probe_concepts",
             ),
         ]
     )

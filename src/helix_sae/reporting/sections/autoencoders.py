@@ -37,6 +37,9 @@ def autoencoder_section(
     densities: Mapping[str, np.ndarray] | None = None,
     *,
     chosen: str | None = None,
+    downstream: pd.DataFrame | None = None,
+    probing: pd.DataFrame | None = None,
+    stability: pd.DataFrame | None = None,
 ) -> Section:
     """Quality on held-out tokens, site by site.
 
@@ -50,6 +53,12 @@ def autoencoder_section(
         Share of tokens at which each feature is active, of the chosen configuration.
     chosen : str, optional
         The configuration that the analyses use; when absent, all are spoken of.
+    downstream : DataFrame, optional
+        What the model computes from the reconstructions: ``site, embedding_cosine, ce_clean, ce_recovered, ...``.
+    probing : DataFrame, optional
+        Concepts told by few features: ``site, concept, probe, k, auc``.
+    stability : DataFrame, optional
+        Of configurations that differ in their seed only: ``site, matched_cosine, share_stable, random_cosine``.
     """
     if metrics is None or metrics.empty:
         return not_run(KEY, TITLE, "No autoencoder was trained.")
@@ -70,6 +79,7 @@ def autoencoder_section(
             headline=True,
         ),
     )
+    statements += _downstream_statements(downstream)
     warnings = [
         f"The autoencoder of {site_label(site)} does not explain {percent(LOW_VARIANCE)} of the variance: much of what the "
         "model computes there is in the reconstruction error, not in the features."
@@ -80,7 +90,12 @@ def autoencoder_section(
         KEY,
         TITLE,
         statements,
-        _blocks(metrics, history, densities, chosen),
+        [
+            *_blocks(metrics, history, densities, chosen),
+            *_downstream_blocks(downstream),
+            *_probing_blocks(probing),
+            *_stability_blocks(stability),
+        ],
         {"sites": metrics, "chosen": chosen},
         [Tile("Variance explained", _span(worst, best), "held-out tokens", weak=bool(low))],
         warnings,
@@ -162,3 +177,92 @@ def _blocks(
             ),
         ]
     return blocks
+
+
+LOW_RECOVERY = 0.9
+"""Share of cross-entropy recovered below which the model is said to lose by the reconstruction."""
+
+
+def _downstream_statements(downstream: pd.DataFrame | None) -> list[Statement]:
+    if downstream is None or is_empty(downstream):
+        return []
+    low = float(downstream["embedding_cosine"].min())
+    text = (
+        "Run on from the reconstruction of one site, the model gives embeddings whose cosine with the undisturbed ones, "
+        f"counted from their mean, is at least {number(low, 2)} on average"
+    )
+    recovered = downstream["ce_recovered"].dropna()
+    if len(recovered):
+        text += (
+            f"; {_span(float(recovered.min()), float(recovered.max()))} of the next-token cross-entropy that the site is "
+            "worth comes back"
+        )
+    weak = bool(len(recovered)) and float(recovered.min()) < LOW_RECOVERY
+    return [Statement(f"{text}.", "weak" if weak else "finding")]
+
+
+def _downstream_blocks(downstream: pd.DataFrame | None) -> list[Block]:
+    if downstream is None or is_empty(downstream):
+        return []
+    columns = {
+        "embedding_cosine": ("Embedding cosine", 3),
+        "embedding_cosine_mean_ablated": ("of the mean", 3),
+        "ce_clean": ("Cross-entropy", 4),
+        "ce_reconstructed": ("reconstructed", 4),
+        "ce_mean_ablated": ("mean", 4),
+        "ce_zero_ablated": ("zero", 4),
+        "ce_recovered": ("Recovered", 3),
+    }
+    return [
+        _table(
+            "The model run on with one site replaced, on held-out sequences: by its reconstruction, by its mean, by zeros. "
+            "Cross-entropy in nats a token; recovered is the share of the loss by the mean that the reconstruction undoes.",
+            downstream,
+            columns,
+        )
+    ]
+
+
+def _probing_blocks(probing: pd.DataFrame | None) -> list[Block]:
+    if probing is None or is_empty(probing):
+        return []
+    wide = probing.pivot_table(index="site", columns="probe", values="auc", aggfunc="mean", sort=False)
+    columns = {str(name): (str(name).capitalize(), 3) for name in wide.columns}
+    n = probing["concept"].nunique()
+    return [
+        _table(
+            f"Telling {count(n, 'concept')} by the best few features: mean AUC of a logistic regression on held-out clusters. "
+            "The raw activations are what a linear read-out of the site can tell at all.",
+            wide.reset_index(),
+            columns,
+        )
+    ]
+
+
+def _stability_blocks(stability: pd.DataFrame | None) -> list[Block]:
+    if stability is None or is_empty(stability):
+        return []
+    columns = {
+        "matched_cosine": ("Matched cosine", 3),
+        "share_stable": ("Found again", 3),
+        "random_cosine": ("By chance", 3),
+    }
+    return [
+        _table(
+            "Two seeds of one configuration, living features matched one to one. Found again: cosine of at least 0.7.",
+            stability,
+            columns,
+        )
+    ]
+
+
+def _table(caption: str, data: pd.DataFrame, columns: Mapping[str, tuple[str, int]]) -> ReportTable:
+    """A row a site, numbers in the columns that are there."""
+    present = {name: shown for name, shown in columns.items() if name in data}
+    rows = [
+        [str(row["site"]), *(fixed(float(row[name]), decimals) for name, (_, decimals) in present.items())]
+        for row in data.to_dict("records")
+    ]
+    return ReportTable(
+        caption, [Column("Site", "code"), *(Column(t, "number") for t, _ in present.values())], rows
+    )

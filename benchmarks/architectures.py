@@ -1,0 +1,197 @@
+"""All architectures on helix_mini's demo activations at matched L0, and what the model makes of their reconstructions.
+
+The demo records are tabulated as in a run, and activations taken from the mixers and from the residual stream after them.
+Discovery clusters are trained on, validation clusters measured on. Where sparsity is bought with a coefficient
+(L1, Gated, JumpReLU), the coefficient is found first, site by site, by interpolation on a grid of short trainings; each SAE
+is then trained like the others. One JSON line an SAE, and at the end the table in Markdown::
+
+    python benchmarks/architectures.py                       # the four mixers, all architectures
+    python benchmarks/architectures.py --sites residual --architectures default
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+
+from helix_sae.helix.loading import load_helix
+from helix_sae.helix.model import HelixModel
+from helix_sae.mrna.readers import read_sequences
+from helix_sae.mrna.tokens import tokenize_table
+from helix_sae.pipelines.ingestion.nodes import tabulate
+from helix_sae.pipelines.ingestion.parameters import IngestionParameters
+from helix_sae.pipelines.sae_training.judge import by_hash
+from helix_sae.sae import (
+    ArrayBatches,
+    SaeKey,
+    downstream_measures,
+    estimate_scaling,
+    parse_sae_config,
+    run_spliced,
+    train_saes,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+COEFFICIENTS: dict[str, tuple[str, tuple[float, float, float]]] = {
+    "relu": ("l1_coefficient", (1e-3, 4e-3, 1.6e-2)),
+    "relu_tied": ("l1_coefficient", (1e-3, 4e-3, 1.6e-2)),
+    "gated": ("l1_coefficient", (1e-3, 4e-3, 1.6e-2)),
+    "jumprelu": ("l0_coefficient", (2e-4, 1e-3, 5e-3)),
+}
+CHOOSING = ("topk", "batchtopk", "matryoshka")
+SHOWN = (
+    "explained_variance",
+    "l0",
+    "dead_share",
+    "dense_share",
+    "cosine",
+    "ce_recovered",
+    "embedding_cosine",
+)
+
+
+class Data:
+    """Activations of the demo, by site, of the two parts."""
+
+    def __init__(self, model: HelixModel, table: pd.DataFrame, sites: list[str]) -> None:
+        self.model, self.table, self.sites = model, table, sites
+        tokens = tokenize_table(table)
+        discovery = (table["split"] == "discovery").to_numpy()
+        parts: dict[bool, dict[str, list[np.ndarray]]] = {
+            side: {site: [] for site in sites} for side in (True, False)
+        }
+        for index in model.batches(tokens):
+            ids, _ = model.tensors([tokens[i] for i in index])
+            captured = model.capture(ids, sites)
+            for row, i in enumerate(index):
+                for site in sites:
+                    kept = captured[site][row, : tokens[i].ids.size].numpy().copy()
+                    parts[bool(discovery[i])][site].append(kept)
+        self.train = {site: np.concatenate(parts[True][site]) for site in sites}
+        self.held = {site: np.concatenate(parts[False][site]) for site in sites}
+
+    def batches(self, site: str, size: int, epochs: int) -> ArrayBatches:
+        return ArrayBatches({site: self.train[site]}, size, seed=0, epochs=epochs)
+
+    def held_out(self, site: str) -> list[dict[str, torch.Tensor]]:
+        return list(ArrayBatches({site: self.held[site]}, 8192))
+
+
+def demo_table() -> pd.DataFrame:
+    values = parameters_of("ingestion")
+    return tabulate(read_sequences(str(ROOT / "data/01_raw/demo")), IngestionParameters(**values))[0]
+
+
+def parameters_of(pipeline: str) -> dict[str, Any]:
+    """As a run would see them."""
+    seed = yaml.safe_load((ROOT / "conf/base/globals.yml").read_text())["seed"]
+    text = (ROOT / f"conf/base/{pipeline}/parameters.yml").read_text().replace('"${globals:seed}"', str(seed))
+    return yaml.safe_load(text)[pipeline]
+
+
+def matched(data: Data, site: str, names: list[str], common: dict[str, Any], options: Any) -> dict[str, Any]:
+    """Settings of each architecture that give about ``options.l0`` active features."""
+    chosen: dict[str, dict[str, Any]] = {
+        name: {"architecture": name, "k": options.l0, **common} for name in names if name in CHOOSING
+    }
+    priced = [name for name in names if name in COEFFICIENTS]
+    grid = {
+        f"{name} {value}": {"architecture": name, COEFFICIENTS[name][0]: value, **common}
+        for name in priced
+        for value in COEFFICIENTS[name][1]
+    }
+    if grid:
+        configs = {key: parse_sae_config(values) for key, values in grid.items()}
+        batches = data.batches(site, options.batch, max(1, options.epochs // 2))
+        found = train_saes(batches, configs, holdout=data.held_out(site), log_every=10**9).evaluations
+        for name in priced:
+            key, values = COEFFICIENTS[name]
+            l0 = [found[SaeKey(site, f"{name} {value}")].summary["l0"] for value in values]
+            logs = np.log(np.maximum(l0, 0.1))[::-1]  # rising
+            at = np.interp(np.log(options.l0), logs, np.log(values)[::-1])
+            chosen[name] = {"architecture": name, key: float(np.exp(at)), **common}
+    return chosen
+
+
+def measure(data: Data, site: str, configs: dict[str, dict[str, Any]], options: Any) -> list[dict[str, Any]]:
+    parsed = {name: parse_sae_config(values) for name, values in configs.items()}
+    start = time.perf_counter()
+    batches = data.batches(site, options.batch, options.epochs)
+    result = train_saes(batches, parsed, holdout=data.held_out(site), log_every=10**9)
+    seconds = time.perf_counter() - start
+    held = data.table[data.table["split"] == "validation"].set_index("sequence_id", drop=False)
+    tokens = tokenize_table(held.loc[by_hash(held["sequence_id"].tolist())[: options.sequences]])
+    mean = {site: estimate_scaling(torch.from_numpy(data.train[site]), site).mean}
+    rows: list[dict[str, Any]] = []
+    for name, values in configs.items():
+        sae = result.saes[SaeKey(site, name)]
+        downstream = downstream_measures(run_spliced(data.model, tokens, {site: sae}, mean)).iloc[0]
+        row = {
+            "benchmark": "architectures",
+            "site": site,
+            "config": values,
+            **result.evaluations[SaeKey(site, name)].summary,
+            **downstream.drop("site").to_dict(),
+            "seconds_of_all": seconds,
+        }
+        print(json.dumps(row, default=float), flush=True)
+        rows.append({"architecture": name, **row})
+    return rows
+
+
+def markdown(rows: list[dict[str, Any]], columns: tuple[str, ...] = SHOWN) -> str:
+    """Means over the sites."""
+    table = pd.DataFrame(rows).groupby("architecture", sort=False)[list(columns)].mean()
+    lines = [f"| architecture | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
+    for name, values in table.iterrows():
+        lines.append(
+            f"| {name} | "
+            + " | ".join(f"{v:.1f}" if c == "l0" else f"{v:.3f}" for c, v in values.items())
+            + " |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--architectures", nargs="+", default=[*CHOOSING, *COEFFICIENTS])
+    parser.add_argument("--sites", nargs="+", default=["mixers"], help="mixers, residual, or names of sites")
+    parser.add_argument("--l0", type=int, default=32)
+    parser.add_argument("--expansion", type=float, help="default: that of the default configuration")
+    parser.add_argument("--epochs", type=int, help="default: those of the default configuration")
+    parser.add_argument("--batch", type=int, help="default: that of the default configuration")
+    parser.add_argument("--sequences", type=int, default=60, help="held-out sequences to run the model on")
+    options = parser.parse_args()
+    defaults = parameters_of("sae_training")
+    default = defaults["saes"][defaults["chosen"]]
+    options.epochs = options.epochs or defaults["epochs"]
+    options.batch = options.batch or defaults["batch_size"]
+    common = {"expansion_factor": options.expansion or default["expansion_factor"]}
+    model = load_helix(ROOT / "data/06_models/helix_mini")
+    mixers = list(model.default_sites)
+    named = {"mixers": mixers, "residual": [site.removesuffix(".mixer") for site in mixers]}
+    sites = [site for name in options.sites for site in named.get(name, [name])]
+    data = Data(model, demo_table(), sites)
+    rows: list[dict[str, Any]] = []
+    for site in sites:
+        names = [name for name in options.architectures if name != "default"]
+        configs = matched(data, site, names, common, options)
+        if "default" in options.architectures:
+            configs["default"] = dict(default)
+        rows += measure(data, site, configs, options)
+    print(markdown(rows), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""Nodes that ask what the autoencoders are good for: to the model, and for telling concepts."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from helix_sae.errors import AnalysisError
+from helix_sae.pipelines.sae_training.parameters import ProbingParameters, SaeTrainingParameters
+
+if TYPE_CHECKING:
+    from helix_sae.datasets.activations import ActivationStore
+    from helix_sae.helix.loading import HelixHandle
+    from helix_sae.mrna.annotations import NucleotideAnnotations
+    from helix_sae.sae import Sample, SparseAutoencoder, TokenCodes
+else:
+    # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
+    ActivationStore = HelixHandle = NucleotideAnnotations = Sample = SparseAutoencoder = TokenCodes = Any
+
+LOGGER = logging.getLogger(__name__)
+
+PROBE_COLUMNS = (
+    "site",
+    "target",
+    "n_sequences",
+    "r2_clean",
+    "r2_reconstructed",
+    "r2_mean_ablated",
+    "r2_kept",
+)
+
+
+def run_on(
+    handle: HelixHandle,
+    activations: ActivationStore,
+    saes: dict[str, SparseAutoencoder],
+    table: pd.DataFrame,
+    parameters: SaeTrainingParameters,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Run the model on from the reconstructions of held-out sequences.
+
+    Returns
+    -------
+    sae_downstream : DataFrame
+        Embedding cosine and next-token cross-entropy of each site (``downstream_measures``).
+    sae_probe_kept : DataFrame
+        Held-out R2 of read-outs of the embedding, undisturbed and from the reconstruction.
+    """
+    from helix_sae.helix.loading import open_model
+    from helix_sae.mrna.tokens import tokenize_table
+    from helix_sae.sae import downstream_measures, run_spliced
+
+    activations.check_model(handle.fingerprint)
+    model = open_model(handle)
+    held = _draw(table, "validation", parameters.downstream.n_sequences)
+    fitted = _draw(table, "discovery", parameters.downstream.n_fitted)
+    tokens = tokenize_table(held, handle.codon_markers)
+    outcomes = run_spliced(model, tokens, saes, _means(activations, table, list(saes)))
+    measures = downstream_measures(outcomes)
+    LOGGER.info("the model run on from reconstructions:\n%s", measures.round(3).to_string(index=False))
+    embedding = model.embed(tokenize_table(fitted, handle.codon_markers))
+    return measures, _probes(outcomes, embedding, fitted, held, parameters)
+
+
+def probe_concepts(
+    activations: ActivationStore,
+    saes: dict[str, SparseAutoencoder],
+    sparse_codes: dict[str, TokenCodes],
+    annotations: NucleotideAnnotations,
+    table: pd.DataFrame,
+    parameters: SaeTrainingParameters,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Tell concepts by few features, and count where k-mer features absorb more general ones.
+
+    Returns
+    -------
+    sparse_probing, feature_absorption : DataFrame
+        By site; see ``sparse_probes`` and ``absorption``.
+    """
+    from helix_sae.sae import absorption, sparse_probes
+    from helix_sae.sae.absorption import ABSORPTION_COLUMNS
+
+    settings = parameters.probing
+    parts = [_nucleotides(activations, annotations, table, s, settings) for s in ("discovery", "validation")]
+    concepts = {
+        name: (parts[0].labels[:, c], parts[1].labels[:, c]) for c, name in enumerate(annotations.concepts)
+    }
+    probing: list[pd.DataFrame] = []
+    absorbed: list[pd.DataFrame] = []
+    for site, sae in saes.items():
+        fitted, judged = (_sample(activations, sparse_codes[site], site, part) for part in parts)
+        probes = sparse_probes(
+            fitted,
+            judged,
+            concepts,
+            sizes=settings.sizes,
+            max_tokens=settings.max_tokens,
+            seed=parameters.seed,
+        )
+        probing.append(probes.assign(site=site))
+        counted = absorption(
+            fitted,
+            judged,
+            (parts[0].kmers, parts[1].kmers),
+            sae.W_dec.detach().numpy().astype(np.float64),
+            sae.b_dec.detach().numpy().astype(np.float64),
+            max_tokens=settings.max_tokens,
+            seed=parameters.seed,
+        )
+        absorbed.append(counted.assign(site=site))
+    probes, rates = pd.concat(probing, ignore_index=True), pd.concat(absorbed, ignore_index=True)
+    LOGGER.info("concepts told by few features:\n%s", _auc(probes))
+    order = ["site", *ABSORPTION_COLUMNS]
+    return probes[["site", *(c for c in probes if c != "site")]], rates[order]
+
+
+class _Nucleotides(NamedTuple):
+    """Nucleotides of one part of the clusters, and what is known of each."""
+
+    token_rows: Int[np.ndarray, " n"]
+    labels: Bool[np.ndarray, "n n_concepts"]
+    kmers: list[Int[np.ndarray, " n"]]
+
+
+def _nucleotides(
+    activations: ActivationStore,
+    annotations: NucleotideAnnotations,
+    table: pd.DataFrame,
+    split: str,
+    settings: ProbingParameters,
+) -> _Nucleotides:
+    """Whole sequences of one part, in the order of a hash of their ids, up to the limit."""
+    from helix_sae.sae import kmers_ending
+
+    rows = activations.all_rows()
+    stored = np.asarray(activations.offsets)
+    place = {name: i for i, name in enumerate(activations.sequence_ids)}
+    number = {name: i for i, name in enumerate(annotations.sequence_id)}
+    first = np.asarray(annotations.offsets)
+    sequences = table.set_index("sequence_id")["sequence"]
+    token_rows: list[np.ndarray] = []
+    annotation_rows: list[np.ndarray] = []
+    kmers: list[list[np.ndarray]] = [[] for _ in range(settings.longest_kmer)]
+    taken = 0
+    for name in by_hash([n for n in table.loc[table["split"] == split, "sequence_id"] if n in place]):
+        if taken >= settings.max_nucleotides:
+            break
+        i = place[name]
+        here = stored[i] + np.flatnonzero(rows.is_nucleotide[stored[i] : stored[i + 1]])
+        at = rows.nucleotide[here].astype(np.int64)
+        token_rows.append(here)
+        annotation_rows.append(first[number[name]] + at)
+        letters = np.array(["ACGU".find(c) for c in sequences[name]])
+        for k, part in enumerate(kmers):
+            part.append(kmers_ending(letters, np.array([0, len(letters)]), k + 1)[at])
+        taken += len(here)
+    if not token_rows:
+        raise AnalysisError(f"No sequence of the {split} clusters has activations; extract them again.")
+    labels = annotations.labels[np.concatenate(annotation_rows)].toarray().astype(bool)
+    return _Nucleotides(np.concatenate(token_rows), labels, [np.concatenate(part) for part in kmers])
+
+
+def _sample(activations: ActivationStore, codes: TokenCodes, site: str, part: _Nucleotides) -> Sample:
+    """Codes and activations of some nucleotides of a site."""
+    from helix_sae.sae import Sample
+
+    order = np.argsort(part.token_rows)
+    ascending = part.token_rows[order]
+    found: list[np.ndarray] = []
+    start = 0
+    for shard in activations.iter_shards([site]):
+        values = shard.activations[site]
+        inside = ascending[(ascending >= start) & (ascending < start + len(values))]
+        found.append(np.asarray(values[inside - start], dtype=np.float32))
+        start += len(values)
+    return Sample(codes.codes[part.token_rows], np.concatenate(found)[np.argsort(order)])
+
+
+def _probes(
+    outcomes: Any,
+    embedding: Float[np.ndarray, "n hidden"],
+    fitted: pd.DataFrame,
+    held: pd.DataFrame,
+    parameters: SaeTrainingParameters,
+) -> pd.DataFrame:
+    """Fit a ridge read-out of each target on discovery clusters; see what it keeps of its R2 on the others."""
+    from helix_sae.causal.probe import fit_probe
+    from helix_sae.sae import probe_kept
+
+    both = pd.concat([fitted, held], ignore_index=True)
+    stacked = np.concatenate([embedding, outcomes["", "clean"].embedding])
+    side = ["discovery"] * len(fitted) + ["heldout"] * len(held)
+    clusters = both["cluster"].astype(str).tolist()
+    kept: list[pd.DataFrame] = []
+    for target in parameters.downstream.targets or _numeric_targets(table=both):
+        y = both[target].to_numpy(dtype=float, na_value=np.nan)
+        try:
+            probe = fit_probe(stacked, y, clusters, side, name=target).probe
+        except AnalysisError as error:
+            LOGGER.warning("no read-out of %s: %s", target, error)
+            continue
+        kept.append(probe_kept(outcomes, target, y[len(fitted) :], probe.predict))
+    return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=pd.Index(PROBE_COLUMNS))
+
+
+def _numeric_targets(table: pd.DataFrame) -> list[str]:
+    named = [c for c in table.columns if str(c).startswith("functional_")]
+    return [c for c in named if pd.api.types.is_numeric_dtype(table[c]) and table[c].nunique() > 2]
+
+
+def _means(activations: ActivationStore, table: pd.DataFrame, sites: Sequence[str]) -> dict[str, Any]:
+    """Mean activation of each site over the discovery clusters."""
+    import torch
+
+    inside = set(table.loc[table["split"] == "discovery", "sequence_id"])
+    sums: dict[str, Any] = dict.fromkeys(sites, 0.0)
+    n = 0
+    for shard in activations.iter_shards(list(sites)):
+        kept = np.repeat([name in inside for name in shard.sequence_ids], np.diff(shard.offsets))
+        n += int(kept.sum())
+        for site in sites:
+            sums[site] = sums[site] + kept.astype(np.float64) @ shard.activations[site]
+    return {
+        site: torch.from_numpy(np.asarray(total / max(1, n), dtype=np.float32))
+        for site, total in sums.items()
+    }
+
+
+def _draw(table: pd.DataFrame, split: str, n: int) -> pd.DataFrame:
+    """At most ``n`` sequences of one part, by a hash of their ids."""
+    part = table[table["split"] == split]
+    chosen = by_hash(part["sequence_id"].tolist())[:n]
+    return part.set_index("sequence_id", drop=False).loc[chosen].reset_index(drop=True)
+
+
+def by_hash(names: Sequence[str]) -> list[str]:
+    """Names in an order that depends on each name alone, not on what else there is."""
+    return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+
+
+def _auc(probes: pd.DataFrame) -> str:
+    by_site = probes.pivot_table(index="site", columns="probe", values="auc", aggfunc="mean", sort=False)
+    return by_site.round(3).to_string()

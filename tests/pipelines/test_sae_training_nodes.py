@@ -1,0 +1,154 @@
+"""The nodes around the training: what they refuse, what they key the scratch area by, and which rows they take."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+from pydantic import ValidationError
+
+from helix_sae.errors import AnalysisError, DataError
+from helix_sae.pipelines.sae_training import judge, nodes
+from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
+
+SAES = {"saes": {"a": {"architecture": "topk", "k": 2}}, "chosen": "a"}
+SITE = "layers.0.mixer"
+
+
+def parameters(**more: Any) -> SaeTrainingParameters:
+    return SaeTrainingParameters(**{**SAES, **more})
+
+
+class Store:
+    """Three sequences in two shards; the second sequence has a codon marker."""
+
+    def __init__(self) -> None:
+        self.fingerprint, self.sites = "model", (SITE,)
+        self.sequence_ids = ["s0", "s1", "s2"]
+        self.offsets = np.array([0, 3, 7, 9])
+        self.manifest: dict[str, Any] = {"dtype": "float32"}
+        self.values = np.arange(18, dtype=np.float32).reshape(9, 2)
+        self.nucleotide = np.array([0, 1, 2, 0, 0, 1, 2, 0, 1])
+        self.is_nucleotide = np.array([1, 1, 1, 0, 1, 1, 1, 1, 1], dtype=bool)
+
+    def all_rows(self) -> SimpleNamespace:
+        return SimpleNamespace(nucleotide=self.nucleotide, is_nucleotide=self.is_nucleotide)
+
+    def iter_shards(self, sites: list[str]) -> Any:
+        for a, b in ((0, 2), (2, 3)):
+            rows = slice(self.offsets[a], self.offsets[b])
+            yield SimpleNamespace(
+                sequence_ids=self.sequence_ids[a:b],
+                offsets=self.offsets[a : b + 1] - self.offsets[a],
+                activations=dict.fromkeys(sites, self.values[rows]),
+            )
+
+
+TABLE = pd.DataFrame(
+    {
+        "sequence_id": ["s2", "s0", "s1"],
+        "sequence": ["GC", "ACG", "UUA"],
+        "split": ["validation", "discovery", "discovery"],
+    }
+)
+
+
+def annotations() -> SimpleNamespace:
+    """Concept ``g`` is a G, on the table's own order of sequences."""
+    letters = np.array(list("GCACGUUA"))
+    labels = scipy.sparse.csr_array((letters == "G")[:, None])
+    return SimpleNamespace(
+        sequence_id=np.array(["s2", "s0", "s1"]),
+        offsets=np.array([0, 2, 5, 8]),
+        concepts=("g",),
+        labels=labels,
+    )
+
+
+def test_activations_that_are_not_finite_are_named() -> None:
+    store = Store()
+    nodes.check_finite(store)
+    store.values[5, 1] = np.inf
+    with pytest.raises(DataError, match=r"site layers.0.mixer .* sequence 's1', token 2 holds inf"):
+        nodes.check_finite(store)
+
+
+def test_the_scratch_area_is_keyed_by_what_the_result_depends_on() -> None:
+    scratch = {"directory": "somewhere", "every_steps": 7}
+
+    def key(store: Store, table: pd.DataFrame = TABLE, **more: Any) -> str:
+        return nodes._scratch(store, table, parameters(scratch=scratch, **more)).data_key
+
+    kept = nodes._scratch(Store(), TABLE, parameters(scratch=scratch))
+    assert (kept.directory, kept.every_steps) == ("somewhere", 7)
+    assert key(Store()) == kept.data_key
+    other_model, other_type = Store(), Store()
+    other_model.fingerprint = "another"
+    other_type.manifest = {"dtype": "float16"}
+    changed = [
+        key(other_model),
+        key(other_type),
+        key(Store(), TABLE.assign(sequence=["GC", "ACG", "UUG"])),
+        key(Store(), TABLE.assign(split="discovery")),
+        key(Store(), seed=1),
+        key(Store(), epochs=9),
+        key(Store(), batch_size=64),
+    ]
+    assert len({kept.data_key, *changed}) == len(changed) + 1
+    assert nodes._scratch(Store(), TABLE, parameters()) is None
+
+
+def test_nucleotides_labels_and_kmers_belong_together() -> None:
+    settings = parameters(probing={"max_nucleotides": 100, "longest_kmer": 2}).probing
+    part = judge._nucleotides(Store(), annotations(), TABLE, "discovery", settings)
+    codes = SimpleNamespace(codes=scipy.sparse.csr_array(np.arange(9)[:, None]))
+    sample = judge._sample(Store(), codes, SITE, part)
+    by_row = {
+        int(row): (bool(label[0]), int(one), int(two))
+        for row, label, one, two in zip(part.token_rows, part.labels, *part.kmers, strict=True)
+    }
+    a, c, g, u = range(4)
+    assert by_row == {
+        0: (False, a, -1),
+        1: (False, c, 4 * a + c),
+        2: (True, g, 4 * c + g),
+        4: (False, u, -1),
+        5: (False, u, 4 * u + u),
+        6: (False, a, 4 * u + a),
+    }
+    np.testing.assert_array_equal(sample.codes.toarray()[:, 0], part.token_rows)
+    np.testing.assert_array_equal(sample.activations, Store().values[part.token_rows])
+    with pytest.raises(AnalysisError, match="test clusters"):
+        judge._nucleotides(Store(), annotations(), TABLE, "test", settings)
+
+
+def test_means_are_those_of_the_discovery_clusters() -> None:
+    means = judge._means(Store(), TABLE, [SITE])
+    np.testing.assert_allclose(means[SITE].numpy(), Store().values[:7].mean(axis=0))
+
+
+def test_sequences_are_drawn_by_their_names_alone() -> None:
+    names = [f"s{i}" for i in range(50)]
+    first = judge.by_hash(names)[:10]
+    kept = [name for name in judge.by_hash(names[:40]) if name in first]
+    assert kept == [name for name in first if name in names[:40]]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"scratch": {"directory": "s3://bucket/state"}},
+        {"early_stopping": {"patience": 0}},
+        {"precision": "float16"},
+        {"probing": {"longest_kmer": 9}},
+        {"chosen": "b"},
+    ],
+    ids=str,
+)
+def test_mistaken_parameters(more: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        parameters(**more)
