@@ -37,6 +37,7 @@ from helix_sae.sae import (
     estimate_scaling,
     parse_sae_config,
     run_spliced,
+    seed_stability,
     train_saes,
 )
 
@@ -131,6 +132,14 @@ def measure(data: Data, site: str, configs: dict[str, dict[str, Any]], options: 
     held = data.table[data.table["split"] == "validation"].set_index("sequence_id", drop=False)
     tokens = tokenize_table(held.loc[by_hash(held["sequence_id"].tolist())[: options.sequences]])
     mean = {site: estimate_scaling(torch.from_numpy(data.train[site]), site).mean}
+    decoders = {
+        (key.site, key.config): sae.W_dec.detach().numpy()[
+            result.evaluations[key].features["alive"].to_numpy()
+        ]
+        for key, sae in result.saes.items()
+    }
+    for pair in seed_stability(decoders, parsed).to_dict("records"):
+        print(json.dumps({"benchmark": "stability", **pair}), flush=True)
     rows: list[dict[str, Any]] = []
     for name, values in configs.items():
         sae = result.saes[SaeKey(site, name)]
@@ -189,6 +198,7 @@ def main() -> None:
         configs = matched(data, site, names, common, options)
         if "default" in options.architectures:
             configs["default"] = dict(default)
+            configs["default, another seed"] = {**default, "seed": 1}
         rows += measure(data, site, configs, options)
     print(markdown(rows), file=sys.stderr)
 

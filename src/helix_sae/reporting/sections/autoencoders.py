@@ -96,7 +96,7 @@ def autoencoder_section(
             *_probing_blocks(probing),
             *_stability_blocks(stability),
         ],
-        {"sites": metrics, "chosen": chosen},
+        {"sites": metrics, "chosen": chosen, **({} if downstream is None else {"downstream": downstream})},
         [Tile("Variance explained", _span(worst, best), "held-out tokens", weak=bool(low))],
         warnings,
     )
