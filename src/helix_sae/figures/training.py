@@ -159,7 +159,7 @@ def pareto(metrics: pd.DataFrame) -> Figure:
     colours = dict(zip(families, ordered_colours(len(families)), strict=True))
     columns = min(2, len(sites))
     rows = -(-len(sites) // columns)
-    figure = new_figure(3.7 * columns, 0.9 + 2.4 * rows)
+    figure = new_figure(max(5.4, 3.7 * columns), 0.9 + 2.4 * rows)
     panels = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)).ravel()
     for axes, site in zip(panels, sites, strict=False):
         tidy(axes)
@@ -197,7 +197,7 @@ def pareto(metrics: pd.DataFrame) -> Figure:
         fontsize=SMALL,
         labelcolor=INK,
     )
-    heading(figure, "Explained variance against sparsity, on held-out tokens")
+    heading(figure, "Explained variance against sparsity")
     return figure
 
 
