@@ -13,6 +13,7 @@ from helix_sae.errors import DataError
 
 def test_no_file_is_an_empty_table_that_is_there() -> None:
     dataset = IntervalsDataset()
+    assert dataset.preview() == {"index": [], "columns": list(dataset.load().columns), "data": []}
     assert dataset.exists()
     assert list(dataset.load().columns) == ["sequence_id", "start", "end", "name"]
     assert dataset.load().empty
@@ -24,7 +25,7 @@ def test_a_file(tmp_path: Path) -> None:
     assert not dataset.exists()
     path.write_text("a\t1\t4\tclip\n")
     assert dataset.exists()
-    assert dataset.load().to_numpy().tolist() == [["a", 1, 4, "clip"]]
+    assert dataset.load().to_numpy().tolist() == dataset.preview()["data"] == [["a", 1, 4, "clip"]]
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:

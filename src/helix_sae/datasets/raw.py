@@ -12,6 +12,7 @@ from kedro.io.core import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
 from helix_sae.datasets.storage import open_filesystem, storage_errors, write_file
+from helix_sae.datasets.tables import table_preview
 from helix_sae.mrna.intervals import interval_table, read_intervals
 from helix_sae.mrna.readers import CHUNK_NAME, RawFormat, read_sequences
 from helix_sae.mrna.records import RawRecords
@@ -153,6 +154,10 @@ class IntervalsDataset(AbstractDataset[None, pd.DataFrame]):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self._filepath}
+
+    def preview(self, nrows: int = 5) -> TablePreview:
+        """Return the first intervals."""
+        return table_preview(self.load(), nrows)
 
 
 def _beside(filepath: str, name: str) -> str:

@@ -28,15 +28,20 @@ class ParquetTableDataset(ParquetDataset):  # pyright: ignore[reportUntypedBaseC
 
     def preview(self, nrows: int = 5) -> TablePreview:
         """Return the first rows: numbers and texts as they are, lists as text, what is missing as nothing."""
-        head = cast("pd.DataFrame", self.load()).head(nrows)
-        columns = [[_shown(value) for value in head[name].tolist()] for name in head]
-        return TablePreview(
-            {
-                "index": [_shown(label) for label in head.index.tolist()],
-                "columns": [str(name) for name in head],
-                "data": [list(row) for row in zip(*columns, strict=True)],
-            }
-        )
+        return table_preview(cast("pd.DataFrame", self.load()), nrows)
+
+
+def table_preview(table: pd.DataFrame, nrows: int) -> TablePreview:
+    """First rows of a table as JSON values, in the form that Kedro-Viz shows."""
+    head = table.head(nrows)
+    columns = [[_shown(value) for value in head[name].tolist()] for name in head]
+    return TablePreview(
+        {
+            "index": [_shown(label) for label in head.index.tolist()],
+            "columns": [str(name) for name in head],
+            "data": [list(row) for row in zip(*columns, strict=True)],
+        }
+    )
 
 
 def _shown(value: Any) -> str | float | bool | None:
