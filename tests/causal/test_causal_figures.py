@@ -9,11 +9,17 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from helix_sae.figures.causal_curves import acdc_curves, baseline_curves, intervention_curves
+from helix_sae.figures.causal_curves import (
+    acdc_curves,
+    baseline_curves,
+    circuit_quality,
+    intervention_curves,
+)
 from helix_sae.figures.causal_effects import (
     block_comparison,
     designed_effects,
     feature_effects,
+    position_effects,
     predicted_difference,
 )
 from helix_sae.figures.causal_graph import circuit_graph
@@ -136,6 +142,40 @@ EDGES = pd.DataFrame(
     }
 )
 
+QUALITY = pd.DataFrame(
+    {
+        "tau": [0.01, 0.1, 1.0],
+        "n_nodes": [60, 12, 0],
+        "n_pairs": 30,
+        "n_clusters": 12,
+        **{
+            f"{name}{end}": np.array(values) + shift
+            for name, values in (
+                ("faithfulness", [0.9, 0.7, 0.0]),
+                ("completeness", [0.1, 0.4, 1.0]),
+                ("random", [0.3, 0.05, 0.0]),
+            )
+            for end, shift in (("", 0.0), ("_low", -0.1), ("_high", 0.1))
+        },
+    }
+)
+
+CONTRIBUTIONS = CIRCUIT[["site", "feature"]].assign(contribution=np.linspace(0.4, -0.05, 14), tau=0.1)
+
+POSITIONS = pd.DataFrame(
+    {
+        "has_indel": [False, True],
+        "following_low": [0.2, 0.5],
+        "following_high": [0.5, 0.9],
+        "n_pairs": [20, 21],
+        "predicted": [0.5, 0.6],
+        "known": [0.7, np.nan],
+        "feature_effect": [0.2, 0.3],
+        "feature_effect_low": [0.1, np.nan],
+        "feature_effect_high": [0.3, np.nan],
+    }
+)
+
 FIGURES = {
     "intervention_curves": lambda: intervention_curves(curves()),
     "baseline_curves": lambda: baseline_curves(curves(), SUMMARY),
@@ -145,6 +185,8 @@ FIGURES = {
     "predicted_difference": lambda: predicted_difference(
         DESIGNED, target="functional_mrl", agreement=AGREEMENT
     ),
+    "circuit_quality": lambda: circuit_quality(QUALITY, CONTRIBUTIONS),
+    "position_effects": lambda: position_effects(POSITIONS, target="functional_mrl"),
     "designed_effects": lambda: designed_effects(DESIGNED, target="functional_mrl"),
     "circuit_graph": lambda: circuit_graph(
         CIRCUIT, EDGES, sites=["layers.0.mixer", "layers.2.mixer"], note="tau = 0.1"
@@ -175,6 +217,8 @@ def test_drawn_and_the_same_each_time(name):
         lambda: block_comparison(BLOCKS.head(0)),
         lambda: predicted_difference(DESIGNED.head(0), target="functional_mrl"),
         lambda: designed_effects(DESIGNED.head(0), target="functional_mrl"),
+        lambda: circuit_quality(QUALITY.head(0), CONTRIBUTIONS.head(0)),
+        lambda: position_effects(POSITIONS.head(0), target="functional_mrl"),
         lambda: circuit_graph(CIRCUIT.head(0), EDGES.head(0), sites=["layers.0.mixer"]),
     ],
 )

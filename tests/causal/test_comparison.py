@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from causal_toys import LinearReadOut, RandomSae, pair_table, random_chain
+from causal_toys import LinearDictionary, LinearReadOut, RandomSae, ToyChain, pair_table, random_chain
 
 from helix_sae.causal.alignment import align_table
 from helix_sae.causal.baselines import BASELINES, fit_baselines
@@ -18,7 +19,7 @@ from helix_sae.causal.comparison import (
     verdict,
 )
 from helix_sae.causal.curves import ceilings
-from helix_sae.causal.effects import effects, screen
+from helix_sae.causal.effects import effects, screen, stamp
 from helix_sae.errors import ConfigurationError
 from helix_sae.sae import InputScaling, TopKConfig, random_autoencoder
 
@@ -124,6 +125,11 @@ def test_dictionaries_are_compared_with_one_budget(setting, baselines, autoencod
     # A complete orthonormal dictionary recovers everything with all of its nodes; so does any other of its kind.
     assert summary.loc[("neurons", "atp"), "reached"] == pytest.approx(1.0, abs=1e-4)
     assert summary.loc[("random_directions", "atp"), "reached"] == pytest.approx(1.0, abs=1e-4)
+    for measure in ("cpr", "cmd"):
+        behind = summary.loc[("sae", "atp"), measure] - summary.loc[("neurons", "atp"), measure]
+        assert summary.loc[("neurons", "atp"), f"{measure}_lead"] == pytest.approx(behind)
+        row = summary.loc[("neurons", "atp")]
+        assert row[f"{measure}_lead_low"] <= row[f"{measure}_lead"] <= row[f"{measure}_lead_high"]
     own = summary.loc[("sae", "atp")]
     assert own["lead"] == own["lead_low"] == own["lead_high"] == 0.0
     assert (summary["cpr_low"] <= summary["cpr"]).all()
@@ -135,6 +141,12 @@ def test_dictionaries_are_compared_with_one_budget(setting, baselines, autoencod
     assert any("neurons" in w for w in words)
     again = compare_dictionaries(model, candidates, probe, pairs, table, counts=(1, 2, 4))
     assert again.summary.equals(found.summary)
+    fewer = compare_dictionaries(
+        model, candidates, probe, pairs, table, counts=(1, 2, 4), necessity="reference"
+    )
+    assert fewer.summary.equals(found.summary)
+    needed = fewer.curves[fewer.curves["curve"] == "necessity"]
+    assert set(zip(needed["dictionary"], needed["ranking"], strict=True)) == {("sae", "atp")}
 
 
 def test_candidates_that_do_not_fit_are_refused(setting, autoencoders):
@@ -186,9 +198,56 @@ def test_predicted_and_known_differences():
     assert rows["n_pairs"].sum() == 27
 
 
+def test_other_start_and_direction_are_compared_too(setting):
+    """In a linear chain both directions and both starts give one effect; in a gated one they need not."""
+    _, probe, pairs, _ = setting
+    model = ToyChain(torch.randn(14, WIDTH, generator=torch.Generator().manual_seed(2)), [])
+    saes = {"embeddings": LinearDictionary(torch.eye(WIDTH))}
+    exact = effects(model, saes, probe, pairs)
+    rows = estimator_agreement(
+        exact,
+        {"ig": effects(model, saes, probe, pairs, method="ig")},
+        np.sign(exact.y_target - exact.y_source),
+        exact_patched=effects(model, saes, probe, pairs, start="patched"),
+        exact_reversed=effects(model, saes, probe, pairs, direction="target_to_source"),
+    ).set_index("estimator")
+    assert set(rows.index) == {"ig", "exact, other direction"}
+    assert rows.loc["ig", "against"] == "mean of exact from source and from patched"
+    assert (rows[["spearman", "top_overlap", "sign_agreement"]] == 1.0).all(axis=None)
+    assert (rows["n_pairs"] == len(pairs)).all()
+    some = exact.rows(np.array([4, 1]))
+    np.testing.assert_array_equal(some.values["embeddings"], exact.values["embeddings"][[4, 1]])
+    assert some.y_source.tolist() == exact.y_source[[4, 1]].tolist()
+
+
+def test_tables_say_what_their_numbers_depend_on(setting):
+    model, probe, pairs, _ = setting
+    saes = {site: RandomSae(WIDTH, 9, seed) for seed, site in enumerate(SITES)}
+    found = effects(model, saes, probe, pairs, method="atp", positions="tokens")
+    rows = stamp(pd.DataFrame({"site": [*SITES, "all"]}), found.metadata, estimator="patch of a set")
+    assert rows["dictionary_hash"].nunique() == 3
+    assert rows["dictionary_hash"].iloc[0] == found.metadata["dictionaries"][SITES[0]]
+    assert (rows["positions"] == "tokens").all()
+    assert (rows["estimator"] == "patch of a set").all()
+    assert rows["model"].iloc[0] == "toy"
+    assert (
+        stamp(pd.DataFrame({"x": [1]}), found.metadata)["dictionary_hash"].iloc[0]
+        == rows["dictionary_hash"].iloc[2]
+    )
+    with pytest.raises(ConfigurationError, match="dictionary_hash"):
+        stamp(rows, found.metadata)
+
+
 def test_late_edits_are_kept_apart(setting):
     model, probe, pairs, table = setting
     found = effects(model, {SITES[1]: RandomSae(WIDTH, 9, 0)}, probe, pairs)
     rows = by_edit_position(found, pairs, table, n_strata=3)
     assert rows["n_pairs"].sum() == len(pairs)
     assert (rows["following_high"].diff().dropna() > 0).all()
+    assert (rows["feature_effect_low"] <= rows["feature_effect"]).all()
+    assert (rows["feature_effect"] <= rows["feature_effect_high"]).all()
+    mixed = table.assign(has_indel=np.arange(len(table)) < 6)
+    apart = by_edit_position(found, pairs, mixed, n_strata=3)
+    assert apart.groupby("has_indel")["n_pairs"].sum().to_dict() == {False: len(pairs) - 6, True: 6}
+    real = table.assign(is_sham=np.arange(len(table)) < 10)
+    assert by_edit_position(found, pairs, real, n_strata=3)["n_pairs"].sum() == len(pairs) - 10

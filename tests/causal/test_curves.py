@@ -11,6 +11,7 @@ from helix_sae.causal.alignment import align_table
 from helix_sae.causal.curves import (
     area,
     ceilings,
+    circuit_quality,
     curve,
     curve_table,
     faithfulness,
@@ -134,6 +135,36 @@ def test_minimality_names_the_idle_node(table):
             pairs,
             {"embeddings": np.zeros(7, bool)},
         )
+
+
+def test_circuits_are_judged_beside_their_complement_and_random_nodes(setting, table):
+    """With a linear read-out every number can be written down: shares of the effect that a set holds."""
+    basis = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(1)))[0]
+    model = ToyChain(torch.randn(14, WIDTH, generator=torch.Generator().manual_seed(2)), [])
+    probe, pairs, dictionary = setting[2], align_table(table), {"embeddings": LinearDictionary(basis)}
+    found = effects(model, dictionary, probe, pairs)
+    scores = attribution(found, np.sign(found.y_target - found.y_source))["embeddings"]
+    wired = np.arange(WIDTH + 1) < 2
+    rows = circuit_quality(
+        model,
+        dictionary,
+        probe,
+        pairs,
+        {0.5: {}, 0.1: {"embeddings": wired}},
+        table["cluster"].to_numpy(),
+        seed=3,
+    )
+    assert rows["tau"].tolist() == [0.1, 0.5]
+    assert rows["n_nodes"].tolist() == [2, 0]
+    share = scores[:2].sum() / scores.sum()
+    np.testing.assert_allclose(rows["faithfulness"], [share, 0.0], atol=1e-5)
+    np.testing.assert_allclose(rows["completeness"], [1 - share, 1.0], atol=1e-5)
+    assert rows["random"].iloc[1] == pytest.approx(0.0, abs=1e-6)
+    chance = np.flatnonzero(np.random.default_rng(3).permutation(wired)[:-1])
+    assert rows["random"].iloc[0] == pytest.approx(scores[chance].sum() / scores.sum(), abs=1e-5)
+    for name in ("faithfulness", "completeness", "random"):
+        assert (rows[f"{name}_low"] <= rows[name] + 1e-9).all()
+        assert (rows[name] <= rows[f"{name}_high"] + 1e-9).all()
 
 
 def test_areas_and_spacings():

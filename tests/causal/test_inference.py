@@ -76,6 +76,9 @@ def fabricated(values: np.ndarray, difference: np.ndarray, direction: str = "sou
             "direction": direction,
             "positions": "nucleotides",
             "start": "source",
+            "error_handling": "a node of its own",
+            "model": "fabricated",
+            "dictionaries": {SITE: "none"},
         },
     )
 

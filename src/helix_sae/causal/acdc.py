@@ -19,10 +19,17 @@ from torch import Tensor
 
 from helix_sae.causal.alignment import TokenPair
 from helix_sae.causal.batches import Experiment, encode, experiment, pair_batches
-from helix_sae.causal.interfaces import ERROR, Dictionary, Direction, InterventionModel, Positions, ReadOut
+from helix_sae.causal.interfaces import (
+    DEFAULT_TOKEN_BUDGET,
+    ERROR,
+    Dictionary,
+    Direction,
+    InterventionModel,
+    Positions,
+    ReadOut,
+)
 from helix_sae.causal.interventions import BatchRun, NodeSet, all_nodes, check_nodes
 from helix_sae.errors import ConfigurationError
-from helix_sae.helix.batching import DEFAULT_TOKEN_BUDGET
 
 Screening = Literal["none", "halving"]
 """One node at a time; or whole blocks first, halved until they can go. The second is a screening and is labelled so."""

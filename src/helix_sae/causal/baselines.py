@@ -32,7 +32,8 @@ BASELINES: tuple[BaselineName, ...] = (
     "random_sae",
 )
 
-_ICA_ROWS = 20_000
+_ICA_ROWS = 8_000
+_ICA_ITERATIONS = 200
 _RANK_TOLERANCE = 1e-6
 
 
@@ -146,12 +147,12 @@ def _principal_components(centred: Float[np.ndarray, "n width"]) -> Float[np.nda
 def _independent_components(
     centred: Float[np.ndarray, "n width"], principal: Float[np.ndarray, "rank width"], seed: int
 ) -> tuple[Float[np.ndarray, "rank width"], Float[np.ndarray, "width rank"]]:
-    """FastICA in the space of the principal components, on at most 20,000 rows."""
+    """FastICA in the space of the principal components, on at most 8,000 rows."""
     rng = np.random.default_rng(seed)
     rows = (
         centred if len(centred) <= _ICA_ROWS else centred[rng.choice(len(centred), _ICA_ROWS, replace=False)]
     )
-    ica: Any = FastICA(whiten="unit-variance", random_state=seed, max_iter=400, tol=1e-3)
+    ica: Any = FastICA(whiten="unit-variance", random_state=seed, max_iter=_ICA_ITERATIONS, tol=1e-3)
     with warnings.catch_warnings():
         # Components that have not quite settled are a baseline all the same.
         warnings.simplefilter("ignore", ConvergenceWarning)

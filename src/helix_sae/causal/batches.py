@@ -12,6 +12,7 @@ from torch import Tensor
 
 from helix_sae.causal.alignment import TokenPair, patched_rows
 from helix_sae.causal.interfaces import (
+    DEFAULT_TOKEN_BUDGET,
     Dictionary,
     Direction,
     Edit,
@@ -22,7 +23,7 @@ from helix_sae.causal.interfaces import (
     in_forward_order,
 )
 from helix_sae.errors import ConfigurationError
-from helix_sae.helix.batching import DEFAULT_TOKEN_BUDGET, length_batches
+from helix_sae.helix.batching import length_batches
 from helix_sae.mrna.tokens import pad_batch
 
 

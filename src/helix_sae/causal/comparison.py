@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from helix_sae.causal.alignment import TokenPair
 from helix_sae.causal.curves import (
     MIB_SHARES,
     Curve,
+    CurveKind,
     Ranking,
     area,
     curve,
@@ -29,12 +30,20 @@ from helix_sae.causal.inference import (
     DEFAULT_RESAMPLES,
     Orientation,
     attribution,
+    bootstrap_means,
     orientation,
     resampled_ratios,
 )
-from helix_sae.causal.interfaces import Dictionary, Direction, InterventionModel, Method, Positions, ReadOut
+from helix_sae.causal.interfaces import (
+    DEFAULT_TOKEN_BUDGET,
+    Dictionary,
+    Direction,
+    InterventionModel,
+    Method,
+    Positions,
+    ReadOut,
+)
 from helix_sae.errors import AnalysisError, ConfigurationError
-from helix_sae.helix.batching import DEFAULT_TOKEN_BUDGET
 from helix_sae.statistics.bootstrap import cluster_bootstrap
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -51,9 +60,9 @@ class Comparison(NamedTuple):
     summary : DataFrame
         One row a dictionary and ranking: ``dictionary, ranking, n_nodes, cpr, cmd`` with ``*_low, *_high``;
         ``k_at_level`` (smallest k run whose faithfulness reaches ``level``; NA when none does); ``reached`` (with all
-        features); and ``log_area`` (mean faithfulness over the log-spaced numbers of nodes that all dictionaries have,
-        the measure that does not depend on the size of a dictionary) with its interval and that of the reference's lead,
-        ``lead, lead_low, lead_high`` (paired over the same resamples).
+        features); ``log_area`` (mean faithfulness over the log-spaced numbers of nodes that all dictionaries have,
+        the measure that does not depend on the size of a dictionary) with its interval; and the reference minus this row, paired
+        over the same resamples: ``lead`` in ``log_area``, ``cpr_lead``, ``cmd_lead``, with ``*_low, *_high``.
     curves : DataFrame
         :func:`helix_sae.causal.curves.curve_table` of each, sufficiency and necessity.
     """
@@ -73,7 +82,7 @@ def compare_dictionaries(
     method: Method = "atp",
     by: Orientation = "difference",
     counts: Sequence[int] = COUNTS,
-    necessity: bool = True,
+    necessity: Literal["all", "reference", "none"] = "all",
     level: float = 0.8,
     direction: Direction = "source_to_target",
     positions: Positions = "nucleotides",
@@ -101,8 +110,8 @@ def compare_dictionaries(
     by : {"difference", "prediction"}
     counts : sequence of int
         Numbers of nodes, up to each dictionary's own.
-    necessity : bool
-        Whether the necessity curves are run as well.
+    necessity : {"all", "reference", "none"}
+        Whose necessity curves are run as well; those of the reference as it is ranked by ``method``.
     level : float
         Faithfulness whose number of nodes is reported.
 
@@ -136,7 +145,7 @@ def compare_dictionaries(
         points = np.concatenate([share_counts(len(ranking.node)), np.asarray(shared, dtype=np.int64)])
         runs = [
             curve(model, candidates[name], probe, _rows(pairs, held), ranking, kind=kind, k=points, **options)
-            for kind in (("sufficiency", "necessity") if necessity else ("sufficiency",))
+            for kind in _kinds(necessity, (name, ranked_by) == (reference, method))
         ]
         judged.append(_Judged(name, ranked_by, ranking, runs))
     summary = _summary(judged, (reference, method), clusters, shared, level, n_resamples, seed)
@@ -160,6 +169,11 @@ class _Judged(NamedTuple):
     ranked_by: str
     ranking: Ranking
     runs: list[Curve]
+
+
+def _kinds(necessity: str, is_reference: bool) -> tuple[CurveKind, ...]:
+    both = necessity == "all" or (necessity == "reference" and is_reference)
+    return ("sufficiency", "necessity") if both else ("sufficiency",)
 
 
 def _check_candidates(candidates: Mapping[str, Mapping[str, Dictionary]], reference: str) -> None:
@@ -187,14 +201,15 @@ def _summary(
 ) -> pd.DataFrame:
     """The measures of each sufficiency curve; one seed, hence the same resamples for all."""
     rows: list[dict[str, Any]] = []
-    leads: dict[tuple[str, str], tuple[float, Float[np.ndarray, " n_resamples"] | None]] = {}
+    leads: dict[tuple[str, str], dict[str, _Draws]] = {}
+    measures = {"cpr": _cpr, "cmd": _cmd, "log_area": _log_area}
     n_shares = len(MIB_SHARES)
     for j in judged:
         run = j.runs[0]
         values = faithfulness(run.outcome, run.y_patched)
         draws = resampled_ratios(*oriented_gains(run.outcome, run.y_patched), clusters, n_resamples, seed)
         row: dict[str, Any] = {"dictionary": j.dictionary, "ranking": j.ranked_by, "n_nodes": run.n_nodes}
-        for name, measure in {"cpr": _cpr, "cmd": _cmd, "log_area": _log_area}.items():
+        for name, measure in measures.items():
             low, high = (np.nan, np.nan) if draws is None else np.quantile(measure(draws), [0.025, 0.975])
             row |= {name: float(measure(values)), f"{name}_low": float(low), f"{name}_high": float(high)}
         reached = run.k[values >= level]
@@ -204,10 +219,13 @@ def _summary(
             "reached": float(values[n_shares - 1]),
             "compared_at": ",".join(map(str, shared)),
         }
-        leads[j.dictionary, j.ranked_by] = (row["log_area"], None if draws is None else _log_area(draws))
+        leads[j.dictionary, j.ranked_by] = {
+            name: (row[name], None if draws is None else measure(draws)) for name, measure in measures.items()
+        }
         rows.append(row)
     for row in rows:
-        row |= _lead(leads[reference], leads[row["dictionary"], row["ranking"]])
+        for name, column in {"log_area": "lead", "cpr": "cpr_lead", "cmd": "cmd_lead"}.items():
+            row |= _lead(leads[reference][name], leads[row["dictionary"], row["ranking"]][name], column)
     return pd.DataFrame(rows).astype({"k_at_level": "Int64"})
 
 
@@ -225,14 +243,15 @@ def _log_area(f: Float[np.ndarray, "*draws k"]) -> Any:
     return f[..., len(MIB_SHARES) :].mean(axis=-1)
 
 
-def _lead(
-    reference: tuple[float, Float[np.ndarray, " n"] | None],
-    other: tuple[float, Float[np.ndarray, " n"] | None],
-) -> dict[str, float]:
+_Draws = tuple[float, Float[np.ndarray, " n_resamples"] | None]
+"""A measure and its resampled values."""
+
+
+def _lead(reference: _Draws, other: _Draws, name: str) -> dict[str, float]:
     low, high = np.nan, np.nan
     if reference[1] is not None and other[1] is not None:
         low, high = np.quantile(reference[1] - other[1], [0.025, 0.975])
-    return {"lead": reference[0] - other[0], "lead_low": float(low), "lead_high": float(high)}
+    return {name: reference[0] - other[0], f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
 def verdict(summary: pd.DataFrame, reference: str = "sae", method: str = "atp") -> list[str]:
@@ -267,6 +286,7 @@ def estimator_agreement(
     signs: Float[np.ndarray, " n_pairs"],
     *,
     exact_patched: Effects | None = None,
+    exact_reversed: Effects | None = None,
 ) -> pd.DataFrame:
     """How well cheap estimates stand in for exact effects, for each site.
 
@@ -283,17 +303,25 @@ def estimator_agreement(
         See :func:`helix_sae.causal.inference.orientation`.
     exact_patched : Effects, optional
         ``start="patched"``.
+    exact_reversed : Effects, optional
+        Exact effects in the other direction, from the other sequence of each pair. A row ``exact, other direction`` says how
+        well importance in one direction stands for importance in the other.
 
     Returns
     -------
     DataFrame
         ``site, estimator, against`` and, over nodes of mean oriented effects, ``spearman``, ``top_overlap`` (share of the
         20 largest in common), ``sign_agreement`` (among those 20 of exact); over (pair, node) ``pair_spearman``;
-        ``n_nodes``, ``screened``.
+        ``n_nodes``, ``screened``, ``n_pairs``.
     """
     rows: list[dict[str, Any]] = []
     usable = np.isfinite(signs) & (signs != 0)
-    for name, estimate in estimates.items():
+    compared = dict(estimates)
+    if exact_reversed is not None:
+        # Taking the target's value away again is the opposite change.
+        turned = {site: -v for site, v in exact_reversed.values.items()}
+        compared["exact, other direction"] = exact_reversed._replace(values=turned)
+    for name, estimate in compared.items():
         for site in exact.sites:
             against, truth = "exact from source", exact.values[site].astype(np.float64)
             if name == "ig" and exact_patched is not None:
@@ -324,6 +352,7 @@ def _agreement(
         "pair_spearman": _spearman(t[(t != 0) | (g != 0)], g[(t != 0) | (g != 0)]),
         "n_nodes": int(active.sum()),
         "screened": bool((~run).any()),
+        "n_pairs": len(truth),
     }
 
 
@@ -445,7 +474,13 @@ def prediction_agreement(
 
 
 def by_edit_position(
-    found: Effects, pairs: Sequence[TokenPair], table: pd.DataFrame, *, n_strata: int = 4
+    found: Effects,
+    pairs: Sequence[TokenPair],
+    table: pd.DataFrame,
+    *,
+    n_strata: int = 4,
+    n_resamples: int = DEFAULT_RESAMPLES,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Effects by how much of the sequence follows the first edit.
 
@@ -455,35 +490,53 @@ def by_edit_position(
     Returns
     -------
     DataFrame
-        ``stratum``; ``following_low, following_high`` (share of nucleotides from the first edit on); ``n_pairs``,
+        ``has_indel`` (pairs with insertions or deletions stand apart), ``stratum``; ``following_low, following_high`` (share of nucleotides from the first edit on); ``n_pairs``,
         ``n_clusters``; mean ``|predicted|`` and ``|known|`` difference; ``feature_effect`` (mean over pairs of the
-        largest |effect| of a feature); ``spearman`` of predicted and known differences.
+        largest |effect| of a feature) with ``feature_effect_low, feature_effect_high`` (cluster bootstrap); ``spearman`` of
+        predicted and known differences. Shams take no part.
     """
     following = np.array([_following(pair) for pair in pairs])
-    edges = np.unique(np.quantile(following, np.linspace(0, 1, n_strata + 1)))
-    stratum = np.clip(np.searchsorted(edges, following, side="right") - 1, 0, max(len(edges) - 2, 0))
     largest = np.max([np.nanmax(np.abs(v[:, :-1]), axis=1) for v in found.values.values()], axis=0)
     turned = 1.0 if found.metadata["direction"] == "source_to_target" else -1.0
     predicted = found.y_target - found.y_source
     known = turned * table["difference"].to_numpy(dtype=np.float64)
     out: list[dict[str, Any]] = []
-    for s in np.unique(stratum):
-        rows = stratum == s
-        both = rows & np.isfinite(known)
-        out.append(
-            {
-                "stratum": int(s),
-                "following_low": float(following[rows].min()),
-                "following_high": float(following[rows].max()),
-                "n_pairs": int(rows.sum()),
-                "n_clusters": table["cluster"][rows].nunique(),
-                "predicted": float(np.abs(predicted[rows]).mean()),
-                "known": float(np.abs(known[both]).mean()) if both.any() else float("nan"),
-                "feature_effect": float(largest[rows].mean()),
-                "spearman": _spearman(predicted[both], known[both]),
-            }
-        )
+    sham, indel = (table[name].to_numpy(dtype=bool) for name in ("is_sham", "has_indel"))
+    for with_indel in (False, True):
+        chosen = ~sham & (indel == with_indel)
+        for stratum, rows in enumerate(_strata(following, chosen, n_strata)):
+            low, high = bootstrap_means(
+                largest[rows, None], table["cluster"].to_numpy()[rows], n_resamples=n_resamples, seed=seed
+            )
+            both = rows & np.isfinite(known)
+            out.append(
+                {
+                    "has_indel": with_indel,
+                    "stratum": stratum,
+                    "following_low": float(following[rows].min()),
+                    "following_high": float(following[rows].max()),
+                    "n_pairs": int(rows.sum()),
+                    "n_clusters": table["cluster"][rows].nunique(),
+                    "predicted": float(np.abs(predicted[rows]).mean()),
+                    "known": float(np.abs(known[both]).mean()) if both.any() else float("nan"),
+                    "feature_effect": float(largest[rows].mean()),
+                    "feature_effect_low": float(low[0]),
+                    "feature_effect_high": float(high[0]),
+                    "spearman": _spearman(predicted[both], known[both]),
+                }
+            )
     return pd.DataFrame(out)
+
+
+def _strata(
+    following: Float[np.ndarray, " n"], chosen: Bool[np.ndarray, " n"], n: int
+) -> list[Bool[np.ndarray, " n"]]:
+    """The chosen pairs in strata of about equal size, from late edits to early ones."""
+    if not chosen.any():
+        return []
+    edges = np.unique(np.quantile(following[chosen], np.linspace(0, 1, n + 1)))
+    stratum = np.clip(np.searchsorted(edges, following, side="right") - 1, 0, max(len(edges) - 2, 0))
+    return [chosen & (stratum == s) for s in np.unique(stratum[chosen])]
 
 
 def _following(pair: TokenPair) -> float:

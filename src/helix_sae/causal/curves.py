@@ -22,10 +22,17 @@ from jaxtyping import Float, Int
 from helix_sae.causal.alignment import TokenPair
 from helix_sae.causal.batches import experiment
 from helix_sae.causal.inference import DEFAULT_RESAMPLES, resampled_ratios
-from helix_sae.causal.interfaces import ERROR, Dictionary, Direction, InterventionModel, Positions, ReadOut
+from helix_sae.causal.interfaces import (
+    DEFAULT_TOKEN_BUDGET,
+    ERROR,
+    Dictionary,
+    Direction,
+    InterventionModel,
+    Positions,
+    ReadOut,
+)
 from helix_sae.causal.interventions import GroupOutcome, NodeSet, all_nodes, patched_outputs
 from helix_sae.errors import ConfigurationError
-from helix_sae.helix.batching import DEFAULT_TOKEN_BUDGET
 
 CurveKind = Literal["sufficiency", "necessity"]
 
@@ -298,6 +305,75 @@ def ceilings(
             "high": high,
             "divergence": out.divergence.mean(axis=1),
             "edit_magnitude": out.magnitude.mean(axis=1),
+        }
+    )
+
+
+def circuit_quality(
+    model: InterventionModel,
+    dictionaries: Mapping[str, Dictionary],
+    probe: ReadOut,
+    pairs: Sequence[TokenPair],
+    circuits: Mapping[float, NodeSet],
+    clusters: np.ndarray,
+    *,
+    direction: Direction = "source_to_target",
+    positions: Positions = "nucleotides",
+    n_resamples: int = DEFAULT_RESAMPLES,
+    seed: int = 0,
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+) -> pd.DataFrame:
+    """What circuits bring about, and what happens without them, on pairs that they were not found on.
+
+    Beside each circuit stands one of equally many nodes of every site drawn at random: what its size alone is worth.
+
+    Parameters
+    ----------
+    model, dictionaries, probe, pairs, direction, positions, token_budget
+        As in :func:`helix_sae.causal.effects.effects`.
+    circuits : mapping of tau to NodeSet
+    clusters : array of str (n_pairs,)
+
+    Returns
+    -------
+    DataFrame
+        One row a tau, ascending: ``tau, n_nodes``; ``faithfulness`` of the circuit, ``completeness`` (faithfulness of all nodes
+        but the circuit: near 0 when nothing of importance was left out) and ``random`` (faithfulness of as many random nodes),
+        each with ``*_low, *_high``; ``divergence``, ``edit_magnitude``, ``n_pairs``, ``n_clusters``.
+    """
+    exp = experiment(model, dictionaries, probe)
+    rng = np.random.default_rng(seed)
+    empty = {site: np.zeros(exp.width(site), dtype=bool) for site in exp.sites}
+    taus = sorted(circuits)
+    kept = [{**empty, **circuits[tau]} for tau in taus]
+    without = [{site: ~chosen for site, chosen in nodes.items()} for nodes in kept]
+    chance = [{site: rng.permutation(chosen) for site, chosen in nodes.items()} for nodes in kept]
+    everything = all_nodes({site: exp.width(site) for site in exp.sites})
+    out = patched_outputs(
+        model,
+        dictionaries,
+        probe,
+        pairs,
+        [*kept, *without, *chance, everything],
+        direction=direction,
+        positions=positions,
+        token_budget=token_budget,
+    )
+    values = faithfulness(out, out.y[-1])
+    top, bottom = oriented_gains(out, out.y[-1])
+    low, high = _interval(resampled_ratios(top, bottom, clusters, n_resamples, seed), len(values))
+    n = len(taus)
+    columns: dict[str, Any] = {"tau": taus, "n_nodes": [sum(int(c.sum()) for c in k.values()) for k in kept]}
+    for i, name in enumerate(("faithfulness", "completeness", "random")):
+        part = slice(i * n, (i + 1) * n)
+        columns |= {name: values[part], f"{name}_low": low[part], f"{name}_high": high[part]}
+    return pd.DataFrame(
+        columns
+        | {
+            "divergence": out.divergence[:n].mean(axis=1),
+            "edit_magnitude": out.magnitude[:n].mean(axis=1),
+            "n_pairs": len(pairs),
+            "n_clusters": len(np.unique(clusters)),
         }
     )
 

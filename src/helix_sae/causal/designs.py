@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from helix_sae.errors import DataError
-from helix_sae.mrna.counterfactuals import PHENOTYPES, counterfactual_pairs
+from helix_sae.mrna.counterfactuals import DECOY_KINDS, PHENOTYPES, counterfactual_pairs
 from helix_sae.mrna.mechanism import phenotypes
 from helix_sae.mrna.tables import GENETIC_CODE, STOPS
 
@@ -68,7 +68,8 @@ def design_pairs(
     n_per_kind : int
         Edits of each kind, at most one a sequence.
     kinds : sequence of str
-        Of :data:`STANDARD_KINDS` and :data:`OWN_KINDS`.
+        Of :data:`STANDARD_KINDS` and :data:`OWN_KINDS`, and of the decoys of :mod:`helix_sae.mrna.counterfactuals`, which change
+        what goes along with a phenotype and causes nothing.
     motifs : mapping of name to IUPAC pattern, optional
         Each is knocked out by one substitution that leaves the GC content as it is; the kind is ``motif_<name>``. The sham
         makes the same substitution at a place that no motif covers.
@@ -85,18 +86,17 @@ def design_pairs(
     DataError
         If a kind or a letter of a motif is unknown.
     """
-    unknown = sorted(set(kinds) - set(STANDARD_KINDS) - set(OWN_KINDS))
+    known = STANDARD_KINDS + OWN_KINDS + DECOY_KINDS
+    unknown = sorted(set(kinds) - set(known))
     if unknown:
-        raise DataError(
-            f"Unknown kinds of edit {unknown}; there are {', '.join(STANDARD_KINDS + OWN_KINDS)}."
-        )
+        raise DataError(f"Unknown kinds of edit {unknown}; there are {', '.join(known)}.")
     patterns = {name: _compiled(name, pattern) for name, pattern in (motifs or {}).items()}
     rng = np.random.default_rng(seed)
     plain = table[table["sequence"].str.fullmatch("[ACGU]+")].assign(
         family=lambda t: t["cluster"].astype(str)
     )
     coding = plain[plain["cds_start"].notna()].reset_index(drop=True)
-    standard = [kind for kind in kinds if kind in STANDARD_KINDS]
+    standard = [kind for kind in kinds if kind not in OWN_KINDS]
     parts = [counterfactual_pairs(coding, rng, n_per_kind=n_per_kind, kinds=standard)] if standard else []
     if "main_kozak_plus4" in kinds:
         parts.append(_collect(coding, "main_kozak_plus4", _plus4, rng, n_per_kind))

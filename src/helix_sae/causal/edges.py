@@ -36,6 +36,7 @@ from helix_sae.causal.batches import (
     unpatched,
 )
 from helix_sae.causal.interfaces import (
+    DEFAULT_TOKEN_BUDGET,
     ERROR,
     Dictionary,
     Direction,
@@ -45,7 +46,6 @@ from helix_sae.causal.interfaces import (
     ReadOut,
 )
 from helix_sae.causal.interventions import NodeSet, check_nodes
-from helix_sae.helix.batching import DEFAULT_TOKEN_BUDGET
 
 
 class Node(NamedTuple):

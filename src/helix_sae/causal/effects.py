@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -32,6 +33,7 @@ from helix_sae.causal.batches import (
     unpatched,
 )
 from helix_sae.causal.interfaces import (
+    DEFAULT_TOKEN_BUDGET,
     Dictionary,
     Direction,
     Edit,
@@ -42,7 +44,6 @@ from helix_sae.causal.interfaces import (
     Start,
 )
 from helix_sae.errors import ConfigurationError
-from helix_sae.helix.batching import DEFAULT_TOKEN_BUDGET
 
 DEFAULT_STEPS = 10
 """Midpoints of the integrated-gradients path."""
@@ -78,6 +79,17 @@ class Effects(NamedTuple):
     def sites(self) -> tuple[str, ...]:
         """In forward order."""
         return tuple(self.values)
+
+    def rows(self, index: Int[np.ndarray, " n"]) -> Effects:
+        """The same for some of the pairs."""
+        return Effects(
+            values={site: v[index] for site, v in self.values.items()},
+            magnitude={site: m[index] for site, m in self.magnitude.items()},
+            y_source=self.y_source[index],
+            y_target=self.y_target[index],
+            y_patched={site: y[index] for site, y in self.y_patched.items()},
+            metadata=self.metadata,
+        )
 
 
 def effects(
@@ -359,6 +371,40 @@ def _metadata(
         "model": exp.model.fingerprint,
         "dictionaries": {site: decoder_hash(exp.decoders[site]) for site in exp.sites},
     }
+
+
+def stamp(table: pd.DataFrame, metadata: Mapping[str, Any], **changes: Any) -> pd.DataFrame:
+    """Add to a table what its numbers depend on.
+
+    Parameters
+    ----------
+    table : DataFrame
+    metadata : mapping
+        Of the :class:`Effects` of the same experiment.
+    **changes
+        Columns that are different for this table, e.g. ``estimator="acdc"``.
+
+    Returns
+    -------
+    DataFrame
+        With ``estimator, direction, positions, error_handling``, ``model`` (12 hexadecimal digits of the fingerprint) and
+        ``dictionary_hash`` (of the site's decoder, of all of them where a row has no site).
+    """
+    hashes: Mapping[str, str] = metadata["dictionaries"]
+    joint = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()[:16]
+    columns: dict[str, Any] = {
+        name: metadata[name] for name in ("estimator", "direction", "positions", "error_handling")
+    }
+    columns |= {
+        "model": str(metadata["model"])[:12],
+        "dictionary_hash": table["site"].map(hashes).fillna(joint) if "site" in table else joint,
+    }
+    columns |= changes
+    if taken := sorted(set(columns) & set(table) - {"estimator", "direction"}):
+        raise ConfigurationError(
+            f"A table that is stamped has the columns {', '.join(taken)} already; rename them."
+        )
+    return table.assign(**columns)
 
 
 def decoder_hash(decoder: Float[Tensor, "features width"]) -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
-from helix_sae.causal.effects import Effects
+from helix_sae.causal.effects import Effects, stamp
 from helix_sae.causal.interfaces import ERROR
 from helix_sae.errors import AnalysisError
 from helix_sae.statistics.bootstrap import cluster_weights, replication_rate
@@ -23,6 +23,8 @@ from helix_sae.statistics.multiple_testing import adjust
 
 Orientation = Literal["difference", "prediction"]
 """By the known difference of the pair, or by that of the model's own predictions."""
+
+_STAMPED = ("estimator", "direction", "positions", "error_handling", "model", "dictionary_hash", "start")
 
 DEFAULT_RESAMPLES = 2000
 DEFAULT_FLIPS = 10_000
@@ -108,7 +110,7 @@ def effects_table(
         ``site, feature`` (index or ``error``), ``n_pairs`` and ``n_clusters`` in which the node differs, ``effect``
         (mean), ``absolute`` (mean of magnitudes), ``oriented`` with ``low, high`` (95 % cluster bootstrap),
         ``distance_change`` (mean of ``|y'_A - y_B| - |y_A - y_B|``), ``magnitude`` (mean norm of the change),
-        ``p_value`` (two-sided cluster sign flip), and the metadata ``estimator, direction, positions, start``. Nodes
+        ``p_value`` (two-sided cluster sign flip), ``start`` and the columns of :func:`helix_sae.causal.effects.stamp`. Nodes
         that never differ are left out.
     """
     signs = orientation(found, pairs, by)
@@ -122,9 +124,7 @@ def effects_table(
         for site in found.sites
     ]
     table = pd.concat(parts, ignore_index=True)
-    return table.assign(
-        **{name: found.metadata[name] for name in ("estimator", "direction", "positions", "start")}
-    )
+    return stamp(table, found.metadata, start=found.metadata["start"])
 
 
 def _site_rows(
@@ -282,7 +282,7 @@ def select_and_test(
         for side in ("discovery", "heldout")
     }
     keys = ["site", "feature"]
-    shared = [*keys, "estimator", "direction", "positions", "start"]
+    shared = [*keys, *_STAMPED]
     left, right = (
         table.rename(columns={c: f"{side}_{c}" for c in table if c not in shared})
         for side, table in halves.items()

@@ -29,6 +29,10 @@ Positions = Literal["nucleotides", "tokens", "edited"]
 Start = Literal["source", "patched"]
 """Where a single feature is changed: alone on the source's run, or left out of the fully patched site."""
 
+DEFAULT_TOKEN_BUDGET = 2048
+"""Tokens in one pass. An intervention is many short passes through few weights: on a CPU what one of them writes should stay in
+the cache. A GPU wants ten times as many."""
+
 ERROR = "error"
 """Name of the node that stands for a site's reconstruction error."""
 

@@ -17,9 +17,16 @@ from torch import Tensor
 
 from helix_sae.causal.alignment import TokenPair
 from helix_sae.causal.batches import Experiment, PairBatch, encode, experiment, pair_batches
-from helix_sae.causal.interfaces import Dictionary, Direction, Edit, InterventionModel, Positions, ReadOut
+from helix_sae.causal.interfaces import (
+    DEFAULT_TOKEN_BUDGET,
+    Dictionary,
+    Direction,
+    Edit,
+    InterventionModel,
+    Positions,
+    ReadOut,
+)
 from helix_sae.errors import ConfigurationError
-from helix_sae.helix.batching import DEFAULT_TOKEN_BUDGET
 
 NodeSet = Mapping[str, Bool[np.ndarray, " nodes"]]
 """Chosen nodes of each site: its features and, last, its error node. A site that is left out has none."""
@@ -84,13 +91,16 @@ class SitePatch:
     def change(self, activation: Float[Tensor, "n time width"]) -> Float[Tensor, "n time width"]:
         """What the patch adds to an activation."""
         assert self.keep is not None
-        codes, error = encode(self.dictionary, activation)
+        if self.with_error:
+            codes, error = encode(self.dictionary, activation)
+        else:
+            codes, error = _codes(self.dictionary, activation), None
         delta = self.target_codes - codes
         if len(self.keep) < self.decoder.shape[0]:
             change = delta.index_select(-1, self.keep) @ self.decoder.index_select(0, self.keep)
         else:
             change = delta @ self.decoder
-        if self.with_error:
+        if error is not None:
             change = change + (self.target_error - error)
         return change * self.patched.unsqueeze(-1)
 
@@ -224,6 +234,12 @@ def all_nodes(
         chosen[-1] = error
         out[site] = chosen
     return out
+
+
+def _codes(dictionary: Dictionary, x: Float[Tensor, "n time width"]) -> Float[Tensor, "n time features"]:
+    """Codes alone: half of the work where the reconstruction error stays in place."""
+    with torch.no_grad():
+        return dictionary.encode(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
 
 
 def _any(nodes: NodeSet, site: str) -> bool:

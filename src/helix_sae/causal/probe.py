@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -47,11 +47,13 @@ class Probe:
     mean, scale : float64 (d,)
         Standardisation of the input.
     weights : tuple of float64 (d_in, d_out)
-        The last one has ``d_out == 1``.
+        The last one has ``d_out == 1``, or as many as there are classes when one is ``chosen``.
     biases : tuple of float64 (d_out,)
     residual_variance : float
         Variance of target minus out-of-fold prediction, in squared units of the target. NaN for a classifier, whose
         value is the log odds and whose divergence needs none.
+    chosen : int, optional
+        Of several classes, the one whose log odds against all others are read.
     """
 
     kind: Literal["ridge", "logistic", "mlp", "head"]
@@ -61,6 +63,12 @@ class Probe:
     weights: tuple[Float[np.ndarray, "d_in d_out"], ...]
     biases: tuple[Float[np.ndarray, " d_out"], ...]
     residual_variance: float
+    chosen: int | None = None
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether the value read is a log odds."""
+        return self.kind == "logistic" or self.chosen is not None
 
     def __call__(self, embedding: Float[Tensor, "batch hidden"]) -> Float[Tensor, " batch"]:
         """Prediction (log odds for a classifier), differentiable in the embedding."""
@@ -72,7 +80,10 @@ class Probe:
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.relu(x) if i else x
             x = x @ like(weight) + like(bias)
-        return x.squeeze(-1)
+        if self.chosen is None:
+            return x.squeeze(-1)
+        others = [i for i in range(x.shape[-1]) if i != self.chosen]
+        return x[..., self.chosen] - torch.logsumexp(x[..., others], dim=-1)
 
     def divergence(
         self, y: Float[Tensor, " batch"], y_target: Float[Tensor, " batch"]
@@ -82,7 +93,7 @@ class Probe:
         Equal-variance Gaussians for a regression, ``(y - y_target)^2 / (2 sigma^2)``; Bernoulli distributions for a
         classifier. In nats.
         """
-        if self.kind != "logistic":
+        if not self.is_classifier:
             return (y - y_target).square() / (2.0 * self.residual_variance)
         p = torch.sigmoid(y_target)
         log = nn.functional.logsigmoid
@@ -102,7 +113,7 @@ class Probe:
         AnalysisError
             If the probe is not linear.
         """
-        if len(self.weights) != 1:
+        if len(self.weights) != 1 or self.chosen is not None:
             raise AnalysisError(
                 f"A probe of kind {self.kind!r} has no one direction; use a ridge or logistic probe."
             )
@@ -190,40 +201,53 @@ def fit_probe(
 
 
 def head_probe(
-    weight: Float[np.ndarray, " hidden"],
-    bias: float,
+    weight: Float[np.ndarray, "n_outputs hidden"] | Float[np.ndarray, " hidden"],
+    bias: Float[np.ndarray, " n_outputs"] | float,
     embedding: Float[np.ndarray, "n hidden"],
     target: Sequence[float] | Float[np.ndarray, " n"],
     clusters: Sequence[str],
     split: Sequence[str],
     *,
     name: str,
+    chosen: int | None = None,
 ) -> ProbeFit:
-    """The model's own linear phenotype head as a probe, judged on the same data.
+    """A linear head that the model brought along as a probe, judged on the same data.
 
     Parameters
     ----------
-    weight : float (hidden,)
-        In units of the property.
-    bias : float
+    weight : float (hidden,) or (n_classes, hidden)
+        In units of the property; of every class when one is ``chosen``.
+    bias : float or float (n_classes,)
     embedding, target, clusters, split, name
         As in :func:`fit_probe`. The head was not fitted on them here, so all of its predictions are out of fold.
+    chosen : int, optional
+        The class that the target, then 0 or 1, stands for.
+
+    Raises
+    ------
+    AnalysisError
+        If a side of the split has too few labelled sequences or clusters, or a class's target is not 0/1.
     """
     x, y = np.asarray(embedding, dtype=np.float64), np.asarray(target, dtype=np.float64)
     groups, side = np.asarray(clusters, dtype=str), np.asarray(split, dtype=str)
-    fit, held = np.isfinite(y) & (side == "discovery"), np.isfinite(y) & (side == "heldout")
+    known = np.isfinite(y)
+    fit, held = known & (side == "discovery"), known & (side == "heldout")
     _check_sides(name, groups, fit, held)
-    d = x.shape[1]
-    prediction = x @ np.asarray(weight, dtype=np.float64) + bias
+    if chosen is not None and not np.isin(y[known], (0.0, 1.0)).all():
+        raise AnalysisError(f"The class that is read as {name!r} needs a target of 0 and 1.")
     probe = Probe(
         kind="head",
         target=name,
-        mean=np.zeros(d),
-        scale=np.ones(d),
-        weights=(np.asarray(weight, dtype=np.float64)[:, None],),
-        biases=(np.array([bias], dtype=np.float64),),
-        residual_variance=float(np.mean((y[fit] - prediction[fit]) ** 2)),
+        mean=np.zeros(x.shape[1]),
+        scale=np.ones(x.shape[1]),
+        weights=(np.atleast_2d(np.asarray(weight, dtype=np.float64)).T,),
+        biases=(np.atleast_1d(np.asarray(bias, dtype=np.float64)),),
+        residual_variance=float("nan"),
+        chosen=chosen,
     )
+    prediction = probe.predict(x)
+    if chosen is None:
+        probe = replace(probe, residual_variance=float(np.mean((y[fit] - prediction[fit]) ** 2)))
     predictions = _predictions(probe, x, y, fit, held, prediction[fit])
     return ProbeFit(probe, _metrics(probe, predictions, groups, float("nan")), predictions)
 
@@ -258,6 +282,7 @@ def probe_to_arrays(probe: Probe) -> tuple[dict[str, np.ndarray], dict[str, obje
         "target": probe.target,
         "n_layers": len(probe.weights),
         "residual_variance": residual,
+        "chosen": probe.chosen,
     }
 
 
@@ -281,6 +306,7 @@ def probe_from_arrays(arrays: dict[str, np.ndarray], metadata: dict[str, object]
             weights=tuple(arrays[f"weight_{i}"] for i in range(n)),
             biases=tuple(arrays[f"bias_{i}"] for i in range(n)),
             residual_variance=float("nan") if residual is None else float(residual),  # pyright: ignore[reportArgumentType]
+            chosen=described.get("chosen"),  # pyright: ignore[reportArgumentType]
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(f"The stored probe is incomplete ({error}); run the probe's node again.") from error
@@ -439,14 +465,14 @@ def _predictions(
 
 
 def _metrics(probe: Probe, predictions: pd.DataFrame, groups: np.ndarray, penalty: float) -> pd.DataFrame:
-    score = _auc if probe.kind == "logistic" else r_squared
+    score = _auc if probe.is_classifier else r_squared
     sides = dict(list(predictions.groupby("split")))
     discovery, held = sides["discovery"], sides["heldout"]
     return pd.DataFrame(
         {
             "target": [probe.target],
             "kind": [probe.kind],
-            "metric": ["auc" if probe.kind == "logistic" else "r2"],
+            "metric": ["auc" if probe.is_classifier else "r2"],
             "out_of_fold": [score(discovery["value"].to_numpy(), discovery["prediction"].to_numpy())],
             "heldout": [score(held["value"].to_numpy(), held["prediction"].to_numpy())],
             "n_discovery": [len(discovery)],

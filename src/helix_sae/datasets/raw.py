@@ -28,8 +28,8 @@ class SequenceFilesDataset(AbstractDataset[Sequence[Mapping[str, Any]], RawRecor
 
     Parameters
     ----------
-    filepath : str
-        A file or folder; a local path or any fsspec URL.
+    filepath : str or None
+        A file or folder; a local path or any fsspec URL. None for an input that may be left out: it has no records.
     format : {"json", "fasta", "csv", "tsv", "parquet", "genbank"}, optional
         By the file's suffix when not given.
     gff3 : str, optional
@@ -52,7 +52,7 @@ class SequenceFilesDataset(AbstractDataset[Sequence[Mapping[str, Any]], RawRecor
     def __init__(
         self,
         *,
-        filepath: str,
+        filepath: str | None,
         format: RawFormat | None = None,
         gff3: str | None = None,
         credentials: dict[str, Any] | None = None,
@@ -61,12 +61,14 @@ class SequenceFilesDataset(AbstractDataset[Sequence[Mapping[str, Any]], RawRecor
     ) -> None:
         self._filepath = filepath
         self._format: RawFormat | None = format
-        self._gff3 = None if gff3 is None else _beside(filepath, gff3)
+        self._gff3 = None if gff3 is None or filepath is None else _beside(filepath, gff3)
         self._storage_options = {**(credentials or {}), **(fs_args or {})}
         self.metadata = metadata
 
     def load(self) -> RawRecords:
         """Read the records, not yet checked."""
+        if self._filepath is None:
+            return RawRecords([], [])
         return read_sequences(self._filepath, self._format, self._gff3, self._storage_options)
 
     def save(self, data: Sequence[Mapping[str, Any]]) -> None:
@@ -75,6 +77,8 @@ class SequenceFilesDataset(AbstractDataset[Sequence[Mapping[str, Any]], RawRecor
             raise DatasetError(
                 f"{self._filepath}: only chunks in the format json can be written, not {self._format}."
             )
+        if self._filepath is None:
+            raise DatasetError("Nothing can be written without a `filepath`.")
         fs, folder = open_filesystem(self._filepath, self._storage_options)
         written: set[str] = set()
         for number, start in enumerate(range(0, len(data), CHUNK_RECORDS)):
@@ -89,6 +93,8 @@ class SequenceFilesDataset(AbstractDataset[Sequence[Mapping[str, Any]], RawRecor
                     fs.rm_file(path)
 
     def _exists(self) -> bool:
+        if self._filepath is None:
+            return True
         fs, path = open_filesystem(self._filepath, self._storage_options)
         return bool(fs.exists(path))
 

@@ -8,17 +8,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helix_sae.figures.style import (
-    BLACK,
     BLUE,
     CYCLE,
+    GREEN,
     INK,
     MUTED,
+    ORANGE,
+    PURPLE,
+    SKY,
     SMALL,
     TEXT,
     VERMILLION,
     heading,
     new_figure,
     quiet_legend,
+    site_label,
     tidy,
 )
 
@@ -38,6 +42,15 @@ _NAMES = {
 }
 
 _RANKINGS = {"difference": "SAE, ranked by difference", "random": "SAE, random order"}
+
+_QUALITY = {
+    "faithfulness": (BLUE, "o", "the circuit alone"),
+    "completeness": (VERMILLION, "s", "everything but the circuit"),
+    "random": ("#9A9A9A", "v", "as many random nodes"),
+}
+
+_OTHERS = (VERMILLION, GREEN, PURPLE, ORANGE, SKY, "#7F5539")
+"""Colours of the baselines: those of the palette that can be seen as a thin line, and a brown."""
 
 _STYLES = ("-", "--", "-.", ":")
 
@@ -71,7 +84,7 @@ def intervention_curves(
         for kind, (colour, words) in _KINDS.items():
             part = rows[rows["curve"] == kind].sort_values("k")
             if len(part):
-                _band(axes, part, x, colour, words)
+                (_band if x == "k" else _bars)(axes, part, x, colour, words)
         for height, style in ((0.0, "-"), (level, ":"), (1.0, "--")):
             axes.axhline(height, color=MUTED, linewidth=0.8, linestyle=style, zorder=0)
         axes.set_xlabel(label)
@@ -79,7 +92,7 @@ def intervention_curves(
     left.set_ylabel("share of the difference recovered")
     left.set_ylim(*_limits(rows))
     if len(rows):
-        quiet_legend(left, loc="center left", bbox_to_anchor=(0.0, 0.55))
+        quiet_legend(left, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
         counts = rows.iloc[0]
         note = f"{int(counts['n_pairs'])} held-out pairs of {int(counts['n_clusters'])} families; bands: 95 % cluster bootstrap"
         right.set_title(note, loc="right", fontsize=SMALL - 1, fontweight="normal", color=MUTED)
@@ -105,8 +118,8 @@ def baseline_curves(curves: pd.DataFrame, summary: pd.DataFrame, *, reference: s
     """
     order = list(summary[["dictionary", "ranking"]].itertuples(index=False, name=None))
     looks = {key: (_colour(i, key, reference), _STYLES[i // len(CYCLE) % 4]) for i, key in enumerate(order)}
-    figure = new_figure(8.2, 4.0)
-    left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
+    figure = new_figure(8.6, 4.6)
+    left, right = figure.subplots(1, 2, width_ratios=[1.35, 1])
     tidy(left)
     sufficient = curves[curves["curve"] == "sufficiency"]
     for key, (colour, style) in looks.items():
@@ -133,6 +146,11 @@ def baseline_curves(curves: pd.DataFrame, summary: pd.DataFrame, *, reference: s
     left.set_xlabel("number of features patched")
     left.set_ylabel("share of the difference recovered")
     left.set_ylim(*_limits(sufficient))
+    if len(sufficient):
+        first = sufficient.iloc[0]
+        note = f"{int(first['n_pairs'])} held-out pairs of {int(first['n_clusters'])} families; band: 95 % cluster bootstrap"
+        left.set_title(note, loc="left", fontsize=SMALL - 1, fontweight="normal", color=MUTED)
+        quiet_legend(left, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, columnspacing=1.2)
     _forest(right, summary, order, looks)
     heading(figure, "Are the features better than other directions?")
     return figure
@@ -187,6 +205,61 @@ def acdc_curves(steps: pd.DataFrame) -> Figure:
     return figure
 
 
+def circuit_quality(quality: pd.DataFrame, contributions: pd.DataFrame, *, n: int = 20) -> Figure:
+    """What the circuits of a sweep bring about on held-out pairs, and what each node adds to one of them.
+
+    Parameters
+    ----------
+    quality : DataFrame
+        ``tau, n_nodes, faithfulness, completeness, random`` with ``*_low, *_high``, ``n_pairs, n_clusters``.
+    contributions : DataFrame
+        ``site, feature, contribution, tau``, of the circuit of one tau.
+    n : int
+        Nodes shown, those that add most.
+
+    Returns
+    -------
+    Figure
+    """
+    figure = new_figure(8.2, 3.9)
+    left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
+    tidy(left)
+    rows = quality.sort_values("n_nodes")
+    for name, (colour, marker, words) in _QUALITY.items():
+        left.fill_between(
+            rows["n_nodes"], rows[f"{name}_low"], rows[f"{name}_high"], color=colour, alpha=0.15, linewidth=0
+        )
+        left.plot(rows["n_nodes"], rows[name], color=colour, marker=marker, markersize=4, label=words)
+    for height, style in ((0.0, "-"), (1.0, "--")):
+        left.axhline(height, color=MUTED, linewidth=0.8, linestyle=style, zorder=0)
+    _logarithmic(left)
+    left.set_xlabel("nodes of the circuit")
+    left.set_ylabel("share of the difference recovered")
+    quiet_legend(left, loc="best")
+    if len(rows):
+        first = rows.iloc[0]
+        note = f"{int(first['n_pairs'])} held-out pairs of {int(first['n_clusters'])} families"
+        left.set_title(note, loc="left", fontsize=SMALL, fontweight="normal", color=MUTED)
+    tidy(right, grid="x")
+    top = contributions.head(n)
+    colours = [
+        MUTED if str(f) == "error" else BLUE if c >= 0 else VERMILLION
+        for f, c in zip(top["feature"], top["contribution"], strict=True)
+    ]
+    right.barh(range(len(top)), top["contribution"].to_numpy(dtype=float), color=colours, height=0.7)
+    labels = [f"{site_label(s)} · {f}" for s, f in zip(top["site"], top["feature"], strict=True)]
+    right.set_yticks(range(len(top)), labels, fontsize=SMALL - 1)
+    right.set_ylim(max(len(top), 1) - 0.4, -0.6)
+    right.axvline(0.0, color=INK, linewidth=0.9)
+    right.set_xlabel("share of the circuit's gain that is lost without it")
+    if len(top):
+        more = f", the first {n} of {len(contributions)}" if len(contributions) > n else ""
+        tau = float(contributions["tau"].iloc[0])
+        right.set_title(f"What each node adds (τ = {tau:g}{more})", loc="left", fontsize=TEXT)
+    heading(figure, "The circuits on held-out pairs")
+    return figure
+
+
 def dictionary_label(dictionary: str, ranking: str) -> str:
     """A dictionary and its ranking in words."""
     return _RANKINGS.get(ranking, _NAMES.get(dictionary, dictionary.replace("_", " ")))
@@ -199,10 +272,21 @@ def _band(axes: Axes, part: pd.DataFrame, x: str, colour: str, label: str) -> No
     )
 
 
+def _bars(axes: Axes, part: pd.DataFrame, x: str, colour: str, label: str) -> None:
+    """Points in the order of k with bars: along the size of the edit a curve may turn back, which no band can follow."""
+    value = part["faithfulness"].to_numpy(dtype=float)
+    spread = np.nan_to_num(np.stack([value - part["low"], part["high"] - value]).astype(float)).clip(0.0)
+    axes.errorbar(
+        part[x], value, yerr=spread, color=colour, marker="o", markersize=3.2, linewidth=1.2, elinewidth=0.9,
+        alpha=0.85, label=label,
+    )  # fmt: skip
+
+
 def _logarithmic(axes: Axes) -> None:
     """A logarithmic axis of counts that has a place for zero."""
-    axes.set_xscale("symlog", linthresh=1.0, linscale=0.4)
     right = axes.get_xlim()[1]
+    axes.set_xscale("symlog", linthresh=1.0, linscale=0.4)
+    axes.set_xlim(-0.4, max(right, 1.0))
     ticks = [0, *(int(t) for t in 4.0 ** np.arange(0, 10) if t <= right * 1.01)]
     axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
     axes.minorticks_off()
@@ -222,8 +306,7 @@ def _limits(rows: pd.DataFrame) -> tuple[float, float]:
 def _colour(i: int, key: tuple[str, str], reference: str) -> str:
     if key[0] == reference:
         return {"difference": "#7AA6C2", "random": "#9A9A9A"}.get(key[1], BLUE)
-    others = [c for c in CYCLE if c not in (BLUE, BLACK)]
-    return others[i % len(others)]
+    return _OTHERS[i % len(_OTHERS)]
 
 
 def _forest(
@@ -242,5 +325,5 @@ def _forest(
     axes.axvline(0.0, color=INK, linewidth=0.9)
     axes.set_yticks(range(len(rows)), [dictionary_label(*key) for key in order[1:]], fontsize=SMALL)
     axes.set_ylim(len(rows) - 0.5, -0.6)
-    axes.set_xlabel("lead of the SAE features, mean share recovered\n(left of 0: the other is better)")
+    axes.set_xlabel("lead of the SAE features, mean share\n(below 0: the other recovers more)")
     axes.set_title("With equally many features", loc="left", fontsize=TEXT)

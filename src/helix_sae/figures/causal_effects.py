@@ -216,6 +216,53 @@ def _in_words(agreement: pd.DataFrame) -> str:
     )
 
 
+def position_effects(positions: pd.DataFrame, *, target: str) -> Figure:
+    """Differences and the largest single-feature effect, by how much of the sequence follows the edit.
+
+    Parameters
+    ----------
+    positions : DataFrame
+        ``has_indel, following_low, following_high, n_pairs, predicted, known, feature_effect`` with ``feature_effect_low``,
+        ``feature_effect_high``; one row a stratum.
+    target : str
+        The property.
+
+    Returns
+    -------
+    Figure
+    """
+    figure = new_figure(5.6, 3.5)
+    axes = tidy(figure.add_subplot())
+    x = np.arange(len(positions), dtype=np.float64)
+    for offset, name, colour, words in (
+        (-0.12, "known", "#9A9A9A", "known difference"),
+        (0.0, "predicted", ORANGE, "predicted difference"),
+    ):
+        axes.plot(x + offset, positions[name], "o", color=colour, markersize=6, label=f"mean |{words}|")
+    value = positions["feature_effect"].to_numpy(dtype=np.float64)
+    low, high = (positions[f"feature_effect_{end}"].to_numpy(dtype=np.float64) for end in ("low", "high"))
+    spread = np.nan_to_num(np.stack([value - low, high - value]))
+    axes.errorbar(
+        x + 0.12, value, yerr=spread, fmt="o", color=BLUE, markersize=6, elinewidth=1.6,
+        label="mean largest |effect| of a feature",
+    )  # fmt: skip
+    axes.set_xticks(
+        x,
+        [
+            f"{100 * r.following_low:.0f}–{100 * r.following_high:.0f} %\n{int(r.n_pairs)} pairs"
+            + ("\nwith indels" if r.has_indel else "")
+            for r in positions.itertuples(index=False)
+        ],
+    )
+    axes.set_xlim(-0.5, max(len(positions), 1) - 0.5)
+    axes.set_ylim(0, None)
+    axes.set_xlabel("share of the sequence from the first edit on")
+    axes.set_ylabel(f"change of {property_label(target)}")
+    quiet_legend(axes, loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=3)
+    heading(figure, "Effects by the position of the edit")
+    return figure
+
+
 def designed_effects(designed: pd.DataFrame, *, target: str) -> Figure:
     """Edits of each kind beside their shams.
 

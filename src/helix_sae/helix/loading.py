@@ -18,6 +18,7 @@ from safetensors import safe_open
 from torch import nn
 
 from helix_sae.errors import ModelError
+from helix_sae.helix.finetuned import HEAD_DESCRIPTION, HEAD_WEIGHTS
 from helix_sae.helix.heads import DESCRIPTION_NAME, load_heads
 from helix_sae.helix.heads import WEIGHTS_NAME as HEADS_NAME
 from helix_sae.helix.mending import compile_parts, mend
@@ -237,7 +238,8 @@ def _files_that_count(directory: Path) -> list[Path]:
     config = directory / "config.json"
     if not config.is_file():
         raise ModelError(f"{directory} is not a checkpoint: it has no config.json.")
-    heads = [p for p in (directory / HEADS_NAME, directory / DESCRIPTION_NAME) if p.exists()]
+    read_outs = (HEADS_NAME, DESCRIPTION_NAME, HEAD_WEIGHTS, HEAD_DESCRIPTION)
+    heads = [directory / name for name in read_outs if (directory / name).exists()]
     return [config, *_weight_files(directory), *heads]
 
 

@@ -1,39 +1,30 @@
-"""Nodes that intervene: effects, circuit, curves."""
+"""Nodes that intervene on single features and on growing sets of them."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from helix_sae.errors import ConfigurationError
 from helix_sae.pipelines.causal_acdc.parameters import CausalParameters
+from helix_sae.pipelines.causal_acdc.setting import curve_pairs, options, prepare, some_pairs
 
 if TYPE_CHECKING:
-    from helix_sae.causal.alignment import TokenPair
     from helix_sae.causal.effects import Effects
     from helix_sae.causal.probe import Probe
     from helix_sae.datasets.activations import ActivationStore
     from helix_sae.helix.loading import HelixHandle
-    from helix_sae.helix.model import HelixModel
     from helix_sae.sae import SparseAutoencoder
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    TokenPair = Effects = Probe = ActivationStore = HelixHandle = HelixModel = SparseAutoencoder = Any
+    Effects = Probe = ActivationStore = HelixHandle = SparseAutoencoder = Any
 
 LOGGER = logging.getLogger(__name__)
 
 _FITTED_TOKENS = 30_000
-
-
-class _Setting(NamedTuple):
-    """What every experiment of a run shares."""
-
-    model: HelixModel
-    saes: dict[str, SparseAutoencoder]
-    pairs: list[TokenPair]
+_OTHER = {"source_to_target": "target_to_source", "target_to_source": "source_to_target"}
 
 
 def estimate(
@@ -42,16 +33,12 @@ def estimate(
     probe: Probe,
     pairs: pd.DataFrame,
     parameters: CausalParameters,
-) -> tuple[Effects, Effects]:
-    """Effects of every node by one gradient (atp) and along the path (ig)."""
+) -> Effects:
+    """Effects of every node by one gradient (attribution patching)."""
     from helix_sae.causal.effects import effects
 
-    setting = _setting(handle, saes, pairs, parameters)
-    common = _common(parameters)
-    atp = effects(setting.model, setting.saes, probe, setting.pairs, method="atp", **common)
-    steps = parameters.effects.ig_steps
-    ig = effects(setting.model, setting.saes, probe, setting.pairs, method="ig", steps=steps, **common)
-    return atp, ig
+    given = prepare(handle, saes, pairs, parameters)
+    return effects(given.model, given.saes, probe, given.pairs, method="atp", **options(parameters))
 
 
 def measure(
@@ -66,13 +53,11 @@ def measure(
     from helix_sae.causal.effects import effects, screen
     from helix_sae.progress import progress_bar
 
-    setting = _setting(handle, saes, pairs, parameters)
+    given = prepare(handle, saes, pairs, parameters)
     top = parameters.effects.exact_top
     features = None if top is None else screen(atp, top)
     done = 0
-    with progress_bar(
-        "exact interventions", len(setting.pairs) * len(setting.saes), "pairs x sites"
-    ) as advance:
+    with progress_bar("exact interventions", len(given.pairs) * len(given.saes), "pairs x sites") as advance:
 
         def count(n: int) -> None:
             nonlocal done
@@ -80,19 +65,63 @@ def measure(
             advance(done)
 
         return effects(
-            setting.model,
-            setting.saes,
+            given.model,
+            given.saes,
             probe,
-            setting.pairs,
+            given.pairs,
             method="exact",
             features=features,
             on_batch=count,
-            **_common(parameters),
+            **options(parameters),
         )
 
 
+def check_estimators(
+    handle: HelixHandle,
+    saes: dict[str, SparseAutoencoder],
+    probe: Probe,
+    pairs: pd.DataFrame,
+    atp: Effects,
+    parameters: CausalParameters,
+) -> tuple[pd.DataFrame, Effects]:
+    """How far estimates and directions can be trusted, by site, on some discovery pairs.
+
+    There, exact effects are measured from the source, by leaving a node out of the fully patched run (integrated gradients
+    estimate the mean of the two) and in the other direction.
+
+    Returns
+    -------
+    estimator_agreement : DataFrame
+    effects_ig : Effects
+        By integrated gradients, of these pairs.
+    """
+    from helix_sae.causal.comparison import estimator_agreement
+    from helix_sae.causal.effects import effects, screen, stamp
+    from helix_sae.causal.inference import orientation
+
+    given = prepare(handle, saes, pairs, parameters)
+    rows = some_pairs(pairs, "discovery", parameters.effects.checked_pairs, parameters.seed)
+    some, common = [given.pairs[i] for i in rows], options(parameters)
+    steps = parameters.effects.ig_steps
+    ig = effects(given.model, given.saes, probe, some, method="ig", steps=steps, **common)
+    top = parameters.effects.checked_top
+    common["features"] = None if top is None else screen(atp.rows(rows), top)
+    exact = effects(given.model, given.saes, probe, some, **common)
+    patched = effects(given.model, given.saes, probe, some, start="patched", **common)
+    common["direction"] = _OTHER[parameters.effects.direction]
+    other = effects(given.model, given.saes, probe, some, **common)
+    table = estimator_agreement(
+        exact,
+        {"atp": atp.rows(rows), "ig": ig},
+        orientation(atp, pairs)[rows],
+        exact_patched=patched,
+        exact_reversed=other,
+    )
+    return stamp(table, exact.metadata, estimator=table["estimator"]), ig
+
+
 def summarise(
-    exact: Effects, atp: Effects, ig: Effects, pairs: pd.DataFrame, parameters: CausalParameters
+    handle: HelixHandle, exact: Effects, pairs: pd.DataFrame, parameters: CausalParameters
 ) -> tuple[pd.DataFrame, ...]:
     """Tables of the effects.
 
@@ -100,8 +129,6 @@ def summarise(
     -------
     feature_effects : DataFrame
         Nodes selected on discovery families and tested on held-out ones.
-    estimator_agreement : DataFrame
-        atp and ig against exact, by site.
     designed_effects : DataFrame
         One row a pair: total effect, for edits beside their shams.
     prediction_comparison, prediction_agreement : DataFrame
@@ -110,104 +137,30 @@ def summarise(
         By how much of the sequence follows the edit.
     """
     from helix_sae.causal.alignment import align_table
-    from helix_sae.causal.comparison import by_edit_position, estimator_agreement, prediction_agreement
-    from helix_sae.causal.inference import designed_against_sham, orientation, select_and_test
+    from helix_sae.causal.comparison import by_edit_position, prediction_agreement
+    from helix_sae.causal.effects import stamp
+    from helix_sae.causal.inference import designed_against_sham, select_and_test
 
     n, seed = parameters.curves.n_resamples, parameters.seed
     selection = select_and_test(
         exact, pairs, top=parameters.effects.tested_top, q=parameters.effects.q, n_resamples=n, seed=seed
     )
     predicted = _forward_difference(exact)
-    signs = orientation(exact, pairs)
     comparison = pairs[
         ["pair_id", "cluster", "split", "kind", "role", "is_sham", "difference", "difference_kind"]
     ].assign(predicted_difference=predicted)
     return (
         selection.table,
-        estimator_agreement(exact, {"atp": atp, "ig": ig}, signs),
-        designed_against_sham(exact, pairs),
+        stamp(designed_against_sham(exact, pairs), exact.metadata),
         comparison,
         prediction_agreement(predicted, pairs, n_resamples=n, seed=seed),
-        by_edit_position(exact, align_table(pairs, atp.metadata.get("codon_markers", "cds")), pairs),
+        stamp(
+            by_edit_position(
+                exact, align_table(pairs, handle.codon_markers), pairs, n_resamples=n, seed=seed
+            ),
+            exact.metadata,
+        ),
     )
-
-
-def find_circuit(
-    handle: HelixHandle,
-    saes: dict[str, SparseAutoencoder],
-    probe: Probe,
-    pairs: pd.DataFrame,
-    exact: Effects,
-    parameters: CausalParameters,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """ACDC on discovery pairs.
-
-    Returns
-    -------
-    circuit : DataFrame
-        The nodes of the start, and the largest threshold that each survives, by visiting order.
-    circuit_steps : DataFrame
-        Every removal, with the divergence and the edit magnitude after it.
-    """
-    from helix_sae.causal.acdc import acdc
-    from helix_sae.causal.inference import attribution, orientation
-
-    rows = _some_pairs(pairs, "discovery", parameters.acdc.max_pairs, parameters.seed)
-    setting = _setting(handle, saes, pairs, parameters)
-    scores = attribution(exact, orientation(exact, pairs), (pairs["split"] == "discovery").to_numpy())
-    found = acdc(
-        setting.model,
-        setting.saes,
-        probe,
-        [setting.pairs[i] for i in rows],
-        scores,
-        taus=parameters.acdc.taus,
-        start=_leading_nodes(scores, parameters.acdc.start_top),
-        n_random_orders=parameters.acdc.n_random_orders,
-        screening=parameters.acdc.screening,
-        seed=parameters.seed,
-        **_common(parameters),
-    )
-    LOGGER.info("ACDC on %d pairs: %s", len(rows), _circuit_sizes(found.nodes, parameters.acdc.taus))
-    return found.nodes, found.steps
-
-
-def connect(
-    handle: HelixHandle,
-    saes: dict[str, SparseAutoencoder],
-    probe: Probe,
-    pairs: pd.DataFrame,
-    circuit: pd.DataFrame,
-    exact: Effects,
-    parameters: CausalParameters,
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Edges between the nodes of a readable circuit of the sweep.
-
-    Returns
-    -------
-    circuit_edges : DataFrame
-        Gradient estimates, the strongest ones verified by path patching.
-    circuit_graph : dict
-        Nodes and edges in node-link form.
-    """
-    from helix_sae.causal.edges import circuit_edges, circuit_to_json
-    from helix_sae.causal.inference import orientation
-
-    rows = _some_pairs(pairs, "discovery", parameters.acdc.max_pairs, parameters.seed)
-    setting = _setting(handle, saes, pairs, parameters)
-    tau, chosen = readable_circuit(circuit, parameters)
-    edges = circuit_edges(
-        setting.model,
-        setting.saes,
-        probe,
-        [setting.pairs[i] for i in rows],
-        _as_nodes(chosen, setting.saes),
-        orientation(exact, pairs)[rows],
-        n_verified=parameters.acdc.verified_edges,
-        **_common(parameters),
-    )
-    metadata = {"tau": tau, "target": parameters.target, "model": handle.fingerprint, "pairs": len(rows)}
-    return edges, circuit_to_json(chosen, edges, metadata)
 
 
 def compare(
@@ -228,28 +181,41 @@ def compare(
     from helix_sae.causal.baselines import fit_baselines
     from helix_sae.causal.comparison import compare_blocks, compare_dictionaries, verdict
     from helix_sae.causal.curves import ceilings
+    from helix_sae.causal.effects import stamp
 
-    setting = _setting(handle, saes, pairs, parameters)
+    given = prepare(handle, saes, pairs, parameters)
     baselines = fit_baselines(
-        {site: _fitting_rows(activations, site) for site in setting.saes},
-        setting.saes,
+        {site: _fitting_rows(activations, site) for site in given.saes},
+        given.saes,
         names=parameters.curves.baselines,
         seed=parameters.seed,
     )
-    rows = _curve_pairs(pairs, parameters)
-    chosen, table = [setting.pairs[i] for i in rows], pairs.iloc[rows].reset_index(drop=True)
+    rows = curve_pairs(pairs, parameters.curves.max_pairs, parameters.seed)
+    chosen, table = [given.pairs[i] for i in rows], pairs.iloc[rows].reset_index(drop=True)
     common: dict[str, Any] = {
-        **_common(parameters),
+        **options(parameters),
         "n_resamples": parameters.curves.n_resamples,
         "seed": parameters.seed,
     }
     comparison = compare_dictionaries(
-        setting.model, {"sae": setting.saes, **baselines}, probe, chosen, table, **common
+        given.model, {"sae": given.saes, **baselines}, probe, chosen, table, necessity="reference", **common
     )
-    limits = ceilings(setting.model, setting.saes, probe, chosen, table["cluster"].to_numpy(), **common)
+    limits = ceilings(given.model, given.saes, probe, chosen, table["cluster"].to_numpy(), **common)
     words = pd.DataFrame({"finding": verdict(comparison.summary)})
     LOGGER.info("%s", "\n".join(words["finding"]))
-    return comparison.curves, comparison.summary, limits, compare_blocks(atp, pairs, limits), words
+    patch = {"estimator": "patch of a set, ranked by atp"}
+    return (
+        _of_autoencoders(stamp(comparison.curves, atp.metadata, **patch)),
+        _of_autoencoders(stamp(comparison.summary, atp.metadata, **patch)),
+        stamp(limits, atp.metadata, estimator="patch of a set"),
+        stamp(compare_blocks(atp, pairs, limits), atp.metadata),
+        words,
+    )
+
+
+def _of_autoencoders(table: pd.DataFrame) -> pd.DataFrame:
+    """The hash is that of the trained autoencoders; a baseline is known by its name and the seed."""
+    return table.assign(dictionary_hash=table["dictionary_hash"].where(table["dictionary"] == "sae"))
 
 
 def draw(
@@ -261,9 +227,10 @@ def draw(
     comparison: pd.DataFrame,
     agreement: pd.DataFrame,
     designed: pd.DataFrame,
+    positions: pd.DataFrame,
     parameters: CausalParameters,
 ) -> tuple[Any, ...]:
-    """Curves, ACDC sweep, feature effects, blocks, predicted against known differences, edits beside shams."""
+    """Curves, ACDC sweep, feature effects, blocks, predicted against known differences, edits beside shams, strata."""
     from helix_sae.figures import causal_curves, causal_effects
 
     target = parameters.target
@@ -275,69 +242,8 @@ def draw(
         causal_effects.block_comparison(blocks),
         causal_effects.predicted_difference(comparison, target=target, agreement=agreement),
         causal_effects.designed_effects(designed, target=target),
+        causal_effects.position_effects(positions, target=target),
     )
-
-
-def draw_circuit(
-    circuit: pd.DataFrame, edges: pd.DataFrame, steps: pd.DataFrame, parameters: CausalParameters
-) -> Any:
-    """The circuit as a graph."""
-    from helix_sae.figures.causal_graph import circuit_graph
-
-    tau, chosen = readable_circuit(circuit, parameters)
-    at_tau = steps[(steps["order"] == "attribution") & (steps["tau"] <= tau)]
-    left = f", divergence {at_tau['divergence'].iloc[-1]:.3g} nats" if len(at_tau) else ""
-    return circuit_graph(
-        chosen,
-        edges,
-        sites=list(dict.fromkeys(circuit["site"])),
-        note=f"{len(chosen)} nodes at tau {tau:g}{left}",
-    )
-
-
-def readable_circuit(circuit: pd.DataFrame, parameters: CausalParameters) -> tuple[float, pd.DataFrame]:
-    """The first tau of the sweep that leaves few enough nodes to be read (the last one when none does), and its nodes."""
-    mine = circuit[circuit["order"] == "attribution"]
-    for tau in parameters.acdc.taus:
-        chosen = mine[mine["tau"] >= tau]
-        if len(chosen) <= parameters.acdc.drawn_nodes:
-            return tau, chosen[["site", "feature", "attribution"]].reset_index(drop=True)
-    tau = parameters.acdc.taus[-1]
-    return tau, mine.loc[mine["tau"] >= tau, ["site", "feature", "attribution"]].reset_index(drop=True)
-
-
-def _as_nodes(chosen: pd.DataFrame, saes: dict[str, SparseAutoencoder]) -> dict[str, np.ndarray]:
-    out = {site: np.zeros(sae.d_sae + 1, dtype=bool) for site, sae in saes.items()}
-    for site, feature in zip(chosen["site"], chosen["feature"].astype(str), strict=True):
-        out[site][-1 if feature == "error" else int(feature)] = True
-    return out
-
-
-def _setting(
-    handle: HelixHandle, saes: dict[str, SparseAutoencoder], pairs: pd.DataFrame, parameters: CausalParameters
-) -> _Setting:
-    from helix_sae.causal.alignment import align_table
-    from helix_sae.helix.loading import open_model
-
-    model = open_model(handle)
-    wanted = parameters.target_blocks
-    chosen = {site: sae for site, sae in saes.items() if wanted is None or model.layer_of(site) in wanted}
-    missing = set(wanted or ()) - {model.layer_of(site) for site in chosen}
-    if missing:
-        raise ConfigurationError(
-            f"There is no autoencoder for block {', '.join(map(str, sorted(missing)))}; those of this run are at "
-            f"{', '.join(saes)}. Set causal_acdc.target_blocks, or extraction.sites and train again."
-        )
-    placed = {site: sae.to(model.device) for site, sae in chosen.items()}
-    return _Setting(model, placed, align_table(pairs, handle.codon_markers))
-
-
-def _common(parameters: CausalParameters) -> dict[str, Any]:
-    return {
-        "direction": parameters.effects.direction,
-        "positions": parameters.effects.positions,
-        "token_budget": parameters.token_budget,
-    }
 
 
 def _forward_difference(found: Effects) -> np.ndarray:
@@ -346,38 +252,7 @@ def _forward_difference(found: Effects) -> np.ndarray:
     return turned * (found.y_target - found.y_source)
 
 
-def _some_pairs(pairs: pd.DataFrame, split: str, limit: int, seed: int) -> np.ndarray:
-    """Row numbers of pairs of one part whose difference is known and not zero, drawn at random up to the limit."""
-    usable = (pairs["split"] == split) & ~pairs["is_sham"] & (pairs["difference"].fillna(0) != 0)
-    rows = np.flatnonzero(usable.to_numpy())
-    return np.sort(np.random.default_rng(seed).permutation(rows)[:limit])
-
-
-def _curve_pairs(pairs: pd.DataFrame, parameters: CausalParameters) -> np.ndarray:
-    """Pairs of both parts: nodes are ranked on discovery ones and the curves drawn on held-out ones."""
-    limit, seed = parameters.curves.max_pairs, parameters.seed
-    return np.sort(
-        np.concatenate([_some_pairs(pairs, split, limit, seed) for split in ("discovery", "heldout")])
-    )
-
-
-def _leading_nodes(scores: dict[str, np.ndarray], top: int) -> dict[str, np.ndarray]:
-    """The features of largest |attribution| at each site, and its error node."""
-    out: dict[str, np.ndarray] = {}
-    for site, values in scores.items():
-        chosen = np.zeros(len(values), dtype=bool)
-        chosen[np.argsort(-np.abs(values[:-1]), kind="stable")[:top]] = True
-        chosen[-1] = True
-        out[site] = chosen
-    return out
-
-
 def _fitting_rows(activations: ActivationStore, site: str) -> np.ndarray:
     """Evenly spaced tokens of the corpus, for the components of the baselines."""
     step = max(1, activations.n_tokens // _FITTED_TOKENS)
     return np.concatenate([s.activations[site][::step] for s in activations.iter_shards([site])])
-
-
-def _circuit_sizes(nodes: pd.DataFrame, taus: list[float]) -> str:
-    by_attribution = nodes[nodes["order"] == "attribution"]
-    return ", ".join(f"{int((by_attribution['tau'] >= tau).sum())} nodes at tau {tau:g}" for tau in taus)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
+
+Baseline = Literal["neurons", "pca", "pca_rectified", "ica", "random_directions", "random_sae"]
+"""Those of :data:`helix_sae.causal.baselines.BASELINES`, which is too heavy to import here; a test compares them."""
 
 
 class ProbeParameters(BaseModel):
@@ -13,18 +16,26 @@ class ProbeParameters(BaseModel):
     Attributes
     ----------
     kind : {"ridge", "logistic", "mlp", "head"}
-        ``head`` is the model's own phenotype head, where it has one.
+        ``head`` is the model's own: a phenotype head beside the checkpoint, or the head of a model that was fine-tuned with
+        helical (:func:`helix_sae.helix.finetuned.import_fine_tuned`).
+    positive_class : str, optional
+        For a target that is a category: the class whose log odds are explained (``logistic``, or a fine-tuned classifier).
     floor : float
         Held-out R2 (or AUC) below which the pipeline stops.
     override_floor : bool
         Go on all the same; the report says so.
+    max_extra : int, optional
+        Use at most that many of the further labelled records that ``probe_sequences`` names (see ``globals.yml``), drawn at
+        random.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["ridge", "logistic", "mlp", "head"] = "ridge"
+    positive_class: str | None = None
     floor: float = Field(0.3, le=1)
     override_floor: bool = False
+    max_extra: int | None = Field(None, ge=1)
 
 
 class PairParameters(BaseModel):
@@ -51,8 +62,11 @@ class PairParameters(BaseModel):
         Edits of each kind that ``edited`` draws, each with a sham.
     kinds : list of str, optional
         Designed pairs: only these kinds of edit.
+    motifs : dict of str
+        ``edited`` only: name -> IUPAC pattern of motifs to knock out; the kind of such an edit is ``motif_<name>``.
     max_length : int, optional
-        Longest source sequence, in nucleotides; the time of an intervention grows with it.
+        Longest sequence that takes part, in nucleotides, in the probe as in the pairs; the time of an intervention grows
+        with it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,7 +79,8 @@ class PairParameters(BaseModel):
     min_reads: float | None = Field(None, ge=0)
     parent: str = "mother"
     edits_per_kind: int = Field(40, ge=1)
-    kinds: list[str] | None = None
+    kinds: list[str] | None = Field(None, min_length=1)
+    motifs: dict[str, str] = Field(default_factory=dict)
     max_length: int | None = Field(None, ge=10)
 
 
@@ -82,6 +97,11 @@ class EffectParameters(BaseModel):
         Which tokens a patch touches.
     ig_steps : int
         Midpoints of the path of integrated gradients.
+    checked_pairs : int
+        Discovery pairs on which exact effects are also measured from the patched side and in the other direction, to say how
+        far the estimators and the direction can be trusted.
+    checked_top : int, optional
+        Features of each site, of largest estimated effect, that are measured there; all that differ when not given.
     tested_top : int
         Features chosen on discovery families and tested on held-out ones.
     q : float
@@ -92,8 +112,10 @@ class EffectParameters(BaseModel):
 
     exact_top: int | None = Field(64, ge=1)
     direction: Literal["source_to_target", "target_to_source"] = "source_to_target"
-    positions: Literal["nucleotides", "tokens", "edited"] = "tokens"
+    positions: Literal["nucleotides", "tokens", "edited"] = "nucleotides"
     ig_steps: int = Field(8, ge=1)
+    checked_pairs: int = Field(16, ge=2)
+    checked_top: int | None = Field(128, ge=1)
     tested_top: int = Field(40, ge=1)
     q: float = Field(0.05, gt=0, lt=1)
 
@@ -111,8 +133,9 @@ class AcdcParameters(BaseModel):
         ``halving`` removes groups at a time, and is labelled so.
     max_pairs : int
         Discovery pairs that the search runs on.
-    start_top : int
-        Features of largest attribution at each site that the search starts from.
+    start_top : int, optional
+        Features of largest attribution at each site that the search starts from (a screening, and labelled so); all of them
+        when not given.
     drawn_nodes : int
         The circuit that is drawn and whose edges are measured is the largest one of the sweep with at most that many nodes.
     verified_edges : int
@@ -125,7 +148,7 @@ class AcdcParameters(BaseModel):
     n_random_orders: int = Field(3, ge=0)
     screening: Literal["none", "halving"] = "halving"
     max_pairs: int = Field(16, ge=2)
-    start_top: int = Field(32, ge=1)
+    start_top: int | None = Field(None, ge=1)
     drawn_nodes: int = Field(40, ge=2)
     verified_edges: int = Field(20, ge=0)
 
@@ -140,15 +163,13 @@ class CurveParameters(BaseModel):
     baselines : list of str
         Dictionaries put through the same machinery.
     max_pairs : int
-        Held-out pairs that the curves are drawn on.
+        Pairs of each part: nodes are ranked on discovery ones, curves and circuits judged on held-out ones.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    n_resamples: int = Field(2000, ge=100)
-    baselines: list[Literal["pca", "ica", "neurons", "random_directions", "random_sae"]] = Field(
-        default_factory=lambda: ["pca", "neurons", "random_directions", "random_sae"]
-    )
+    n_resamples: int = Field(2000, ge=2000)
+    baselines: list[Baseline] = Field(default_factory=lambda: [*get_args(Baseline)])
     max_pairs: int = Field(60, ge=2)
 
 
@@ -164,7 +185,7 @@ class CausalParameters(BaseModel):
     probe, pairs, effects, acdc, curves
         See the classes.
     token_budget : int
-        Tokens in one pass; changes the speed, not the result.
+        Tokens in one pass; changes the speed, not the result. A GPU wants some ten times as many.
     seed : int
     """
 
@@ -177,5 +198,5 @@ class CausalParameters(BaseModel):
     effects: EffectParameters
     acdc: AcdcParameters
     curves: CurveParameters
-    token_budget: int = Field(16384, ge=64)
+    token_budget: int = Field(2048, ge=64)
     seed: int = Field(0, ge=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline, node
 
-from helix_sae.pipelines.causal_acdc import nodes, reading
+from helix_sae.pipelines.causal_acdc import circuits, nodes, reading
 
 _PARAMETERS = "params:causal_acdc"
 _SETTING = ["helix_model", "sae_checkpoints", "probe", "sequence_pairs"]
@@ -21,8 +21,20 @@ def create_pipeline(**_: object) -> Pipeline:
                 name="embed_sequences",
             ),
             node(
+                reading.tabulate_further,
+                ["probe_records", "mrna_table", "params:ingestion", _PARAMETERS],
+                "probe_table",
+                name="tabulate_probe_records",
+            ),
+            node(
+                reading.embed,
+                ["probe_table", "helix_model", _PARAMETERS],
+                "probe_embeddings",
+                name="embed_probe_records",
+            ),
+            node(
                 reading.read_out,
-                ["embeddings", "mrna_table", "helix_model", _PARAMETERS],
+                ["embeddings", "mrna_table", "probe_embeddings", "probe_table", "helix_model", _PARAMETERS],
                 ["probe", "probe_metrics", "probe_predictions"],
                 name="fit_probe",
             ),
@@ -35,7 +47,7 @@ def create_pipeline(**_: object) -> Pipeline:
             node(
                 nodes.estimate,
                 [*_SETTING, _PARAMETERS],
-                ["effects_atp", "effects_ig"],
+                "effects_atp",
                 name="estimate_effects",
             ),
             node(
@@ -45,11 +57,16 @@ def create_pipeline(**_: object) -> Pipeline:
                 name="measure_effects",
             ),
             node(
+                nodes.check_estimators,
+                [*_SETTING, "effects_atp", _PARAMETERS],
+                ["estimator_agreement", "effects_ig"],
+                name="check_estimators",
+            ),
+            node(
                 nodes.summarise,
-                ["effects_exact", "effects_atp", "effects_ig", "sequence_pairs", _PARAMETERS],
+                ["helix_model", "effects_exact", "sequence_pairs", _PARAMETERS],
                 [
                     "feature_effects",
-                    "estimator_agreement",
                     "designed_effects",
                     "prediction_comparison",
                     "prediction_agreement",
@@ -58,16 +75,22 @@ def create_pipeline(**_: object) -> Pipeline:
                 name="summarise_effects",
             ),
             node(
-                nodes.find_circuit,
+                circuits.find_circuit,
                 [*_SETTING, "effects_exact", _PARAMETERS],
                 ["circuit", "circuit_steps"],
                 name="find_circuit",
             ),
             node(
-                nodes.connect,
+                circuits.connect,
                 [*_SETTING, "circuit", "effects_exact", _PARAMETERS],
                 ["circuit_edges", "circuit_graph"],
                 name="connect_circuit",
+            ),
+            node(
+                circuits.judge_circuit,
+                [*_SETTING, "circuit", "effects_exact", _PARAMETERS],
+                ["circuit_quality", "circuit_minimality"],
+                name="judge_circuit",
             ),
             node(
                 nodes.compare,
@@ -92,6 +115,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "prediction_comparison",
                     "prediction_agreement",
                     "designed_effects",
+                    "position_effects",
                     _PARAMETERS,
                 ],
                 [
@@ -102,13 +126,21 @@ def create_pipeline(**_: object) -> Pipeline:
                     "block_comparison_figure",
                     "predicted_difference_figure",
                     "designed_effects_figure",
+                    "position_effects_figure",
                 ],
                 name="draw_effects",
             ),
             node(
-                nodes.draw_circuit,
-                ["circuit", "circuit_edges", "circuit_steps", _PARAMETERS],
-                "circuit_figure",
+                circuits.draw_circuit,
+                [
+                    "circuit",
+                    "circuit_edges",
+                    "circuit_steps",
+                    "circuit_quality",
+                    "circuit_minimality",
+                    _PARAMETERS,
+                ],
+                ["circuit_figure", "circuit_quality_figure"],
                 name="draw_circuit",
             ),
         ]

@@ -123,11 +123,13 @@ def describe_comparisons(
     return comparison_section(ComparisonInputs(curves, baselines, ceilings, blocks))
 
 
-def describe_circuit(circuit: pd.DataFrame, steps: pd.DataFrame) -> Section:
+def describe_circuit(
+    circuit: pd.DataFrame, steps: pd.DataFrame, quality: pd.DataFrame, contributions: pd.DataFrame
+) -> Section:
     """The circuit that ACDC left over."""
     from helix_sae.reporting.sections import circuit_section
 
-    return circuit_section(circuit, steps)
+    return circuit_section(circuit, steps, quality, contributions)
 
 
 def assemble(parameters: ReportingParameters, *sections: Section) -> tuple[str, dict[str, Any]]:

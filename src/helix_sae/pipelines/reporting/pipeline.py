@@ -105,7 +105,10 @@ def _sections() -> list[Node]:
             name="describe_comparisons",
         ),
         node(
-            nodes.describe_circuit, ["circuit", "circuit_steps"], "circuit_section", name="describe_circuit"
+            nodes.describe_circuit,
+            ["circuit", "circuit_steps", "circuit_quality", "circuit_minimality"],
+            "circuit_section",
+            name="describe_circuit",
         ),
     ]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from helix_sae.figures.causal_curves import acdc_curves
+from helix_sae.figures.causal_curves import acdc_curves, circuit_quality
 from helix_sae.figures.style import site_label
 from helix_sae.reporting.document import (
     Block,
@@ -20,17 +20,37 @@ from helix_sae.reporting.document import (
     not_run,
     picture,
 )
-from helix_sae.reporting.wording import MISSING, count, feature_name, fixed, listing, number, setting, signed
+from helix_sae.reporting.wording import (
+    MISSING,
+    count,
+    feature_name,
+    fixed,
+    interval,
+    listing,
+    number,
+    percent,
+    setting,
+    signed,
+)
 
 KEY, TITLE = "circuit", "The circuit (ACDC)"
 
 BY_ATTRIBUTION = "attribution"
 UNSTABLE = 0.5
 """Mean overlap of circuits found in different visiting orders, below which the circuit is called order-dependent."""
+FAITHFUL = 0.8
+"""Share of the difference at which a circuit is called faithful."""
+IDLE = 0.01
+"""Share of a circuit's gain below which a node adds next to nothing."""
 _N_MEMBERS = 15
 
 
-def circuit_section(circuit: pd.DataFrame | None, steps: pd.DataFrame | None) -> Section:
+def circuit_section(
+    circuit: pd.DataFrame | None,
+    steps: pd.DataFrame | None,
+    quality: pd.DataFrame | None = None,
+    contributions: pd.DataFrame | None = None,
+) -> Section:
     """Sizes of the nested circuits, what they leave unexplained, and how much depends on the visiting order.
 
     Parameters
@@ -38,7 +58,11 @@ def circuit_section(circuit: pd.DataFrame | None, steps: pd.DataFrame | None) ->
     circuit : DataFrame or None
         ``site, feature, attribution, order, tau``: the largest threshold that a node survived (missing: none).
     steps : DataFrame or None
-        ``order, tau, step, site, n_removed, n_nodes, divergence, edit_magnitude, screening``.
+        ``order, tau, step, site, n_removed, n_nodes, divergence, edit_magnitude, screening``, and ``starts_from``.
+    quality : DataFrame or None
+        Of :func:`helix_sae.causal.curves.circuit_quality`: the circuits on held-out pairs.
+    contributions : DataFrame or None
+        ``site, feature, contribution, tau``: what each node adds to the circuit of one threshold.
     """
     if circuit is None or circuit.empty or steps is None or steps.empty:
         return not_run(KEY, TITLE, "No circuit was searched for.")
@@ -47,23 +71,38 @@ def circuit_section(circuit: pd.DataFrame | None, steps: pd.DataFrame | None) ->
     chosen = _middle(sizes)
     tau = float(sizes["tau"].iloc[chosen])
     members = members_at(circuit, tau)
-    statements = [_sizes(sizes), *_members(members, tau), *_orders(overlap)]
+    statements = [
+        _sizes(sizes),
+        *_held_out(quality),
+        *_members(members, tau),
+        *_idle(contributions),
+        *_orders(overlap),
+    ]
     if str(steps["screening"].iloc[0]) != "none":
         statements.append(
             Statement(
                 "Nodes were tried in groups first; that is a screening, stricter than one node at a time."
             )
         )
+    if "starts_from" in steps and str(steps["starts_from"].iloc[0]) != "all nodes":
+        begun = int(steps["n_nodes"].max())
+        statements.append(
+            Statement(
+                f"The search began with the {begun:,} nodes of largest effect, not with all: a screening."
+            )
+        )
     return Section(
         KEY,
         TITLE,
         statements,
-        _blocks(sizes, members, steps, tau),
+        [*_blocks(sizes, members, steps, tau), *_quality_blocks(quality, contributions)],
         {
             "sizes": sizes,
             "tau_shown": tau,
             "members": members,
             "overlap_between_orders": overlap,
+            "on_held_out_pairs": [] if quality is None else quality,
+            "contributions": [] if contributions is None else contributions,
             "screening": str(steps["screening"].iloc[0]),
         },
     )
@@ -139,6 +178,76 @@ def _sizes(sizes: pd.DataFrame) -> Statement:
             f" and {int(last['n_nodes'])} at τ = {setting(last['tau'])} ({number(last['divergence'])} nats)"
         )
     return Statement(text + ".", "finding" if int(first["n_nodes"]) else "weak", headline=True)
+
+
+def _held_out(quality: pd.DataFrame | None) -> list[Statement]:
+    """Faithfulness and completeness of the smallest circuit that is still faithful, or of the largest one."""
+    if quality is None or quality.empty:
+        return [Statement("The circuits were not judged on held-out pairs.", "absent")]
+    rows = quality.sort_values("n_nodes")
+    faithful = rows[rows["faithfulness"] >= FAITHFUL]
+    row = {str(k): v for k, v in (faithful.iloc[0] if len(faithful) else rows.iloc[-1]).items()}
+    better = float(row["faithfulness_low"]) > float(row["random_high"])
+    text = (
+        f"On {count(int(row['n_pairs']), 'held-out pair')} the {count(int(row['n_nodes']), 'node')} that survive τ = "
+        f"{number(row['tau'])} recover {percent(row['faithfulness'])} "
+        f"{interval(100 * row['faithfulness_low'], 100 * row['faithfulness_high'], 0)} of the difference, as many random nodes "
+        f"{percent(row['random'])} {interval(100 * row['random_low'], 100 * row['random_high'], 0)}, and everything but "
+        f"the circuit {percent(row['completeness'])} "
+        f"{interval(100 * row['completeness_low'], 100 * row['completeness_high'], 0)}."
+    )
+    if not better:
+        text += " The circuit is not clearly better than random nodes."
+    return [Statement(text, "finding" if better and len(faithful) else "weak", headline=True)]
+
+
+def _idle(contributions: pd.DataFrame | None) -> list[Statement]:
+    """How many nodes of the circuit add next to nothing."""
+    if contributions is None or contributions.empty:
+        return []
+    idle = int((contributions["contribution"].abs() < IDLE).sum())
+    text = (
+        f"Of the {len(contributions)} nodes at τ = {number(contributions['tau'].iloc[0])}, {idle} add less than "
+        f"{percent(IDLE)} of the circuit's gain on held-out pairs"
+    )
+    minimal = idle * 2 <= len(contributions)
+    return [Statement(text + ("." if minimal else ": it is not minimal."), "finding" if minimal else "weak")]
+
+
+def _quality_blocks(quality: pd.DataFrame | None, contributions: pd.DataFrame | None) -> list[Block]:
+    if quality is None or quality.empty or contributions is None:
+        return []
+    names = ("faithfulness", "completeness", "random")
+    return [
+        ReportTable(
+            "The circuits on held-out pairs: the share of the difference that the circuit alone, everything but the circuit, and as "
+            "many random nodes recover.",
+            [
+                Column("τ (nats)", "number"),
+                Column("Nodes", "number"),
+                *(Column(n, "number") for n in ("Faithfulness", "Without the circuit", "Random nodes")),
+                Column("Divergence (nats)", "number"),
+            ],
+            [
+                [
+                    number(row["tau"]),
+                    f"{int(row['n_nodes'])}",
+                    *(
+                        f"{percent(row[n])} {interval(100 * row[f'{n}_low'], 100 * row[f'{n}_high'], 0)}"
+                        for n in names
+                    ),
+                    number(row["divergence"]),
+                ]
+                for row in quality.sort_values("tau").to_dict("records")
+            ],
+        ),
+        picture(
+            "figure-circuit-quality",
+            "The circuits on held-out pairs",
+            "Left, what circuits of the sweep recover, alone and taken away. Right, what each node adds to one of them.",
+            circuit_quality(quality, contributions),
+        ),
+    ]
 
 
 def _members(members: pd.DataFrame, tau: float) -> list[Statement]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from helix_sae.figures.causal_effects import designed_effects, feature_effects
+from helix_sae.figures.causal_effects import designed_effects, feature_effects, position_effects
 from helix_sae.figures.style import property_label, site_label
 from helix_sae.reporting import drawings
 from helix_sae.reporting.document import (
@@ -305,7 +305,11 @@ def decoy_test(designed: pd.DataFrame | None) -> dict[str, Any] | None:
 def _agreement(agreement: pd.DataFrame | None) -> list[Statement]:
     if agreement is None or agreement.empty:
         return [Statement("Gradient estimates were not compared with exact interventions.", "absent")]
-    names = {"atp": "Attribution patching (one gradient)", "ig": "Integrated gradients"}
+    names = {
+        "atp": "Attribution patching (one gradient) ranks the nodes like exact interventions",
+        "ig": "Integrated gradients rank the nodes like exact interventions",
+        "exact, other direction": "Exact interventions from target to source and back rank the nodes alike",
+    }
     statements: list[Statement] = []
     for estimator, rows in agreement.groupby("estimator", sort=False):
         known = rows[rows["spearman"].notna()]
@@ -315,9 +319,9 @@ def _agreement(agreement: pd.DataFrame | None) -> list[Statement]:
         poor = [site_label(str(s)) for s in known.loc[known["spearman"] < POOR_AGREEMENT, "site"]]
         span = fixed(low) if round(low, 2) == round(high, 2) else f"{fixed(low)} to {fixed(high)}"
         text = (
-            f"{names.get(str(estimator), str(estimator))} ranks the nodes like exact interventions with Spearman's ρ = {span} "
-            f"over {count(len(known), 'site')}, and has the sign of {percent(float(known['sign_agreement'].mean()))} of the largest "
-            "right."
+            f"{names.get(str(estimator), f'{estimator} ranks the nodes like exact interventions')}, with Spearman's ρ = {span} "
+            f"over {count(len(known), 'site')}; {percent(float(known['sign_agreement'].mean()))} of the largest have the same "
+            "sign."
         )
         if truth(known["screened"]).any():
             text += " This is within the screened set that was run exactly."
@@ -374,6 +378,15 @@ def _blocks(given: EffectInputs, tested: pd.DataFrame, target: str) -> list[Bloc
         blocks.append(_agreement_table(given.agreement))
     if given.positions is not None and len(given.positions):
         blocks.append(_position_table(given.positions))
+        if "feature_effect_low" in given.positions:
+            blocks.append(
+                picture(
+                    "figure-positions",
+                    "Effects by the position of the edit",
+                    "Means over the pairs of each stratum; bars: 95 % bootstrap of families.",
+                    position_effects(given.positions, target=target),
+                )
+            )
     return blocks
 
 
@@ -479,11 +492,17 @@ def _agreement_table(agreement: pd.DataFrame) -> ReportTable:
 def _position_table(positions: pd.DataFrame) -> ReportTable:
     rows = [
         [
-            f"{percent(row['following_low'])} to {percent(row['following_high'])}",
+            f"{percent(row['following_low'])} to {percent(row['following_high'])}"
+            + (", with indels" if row.get("has_indel") else ""),
             number(int(row["n_pairs"])),
             number(row["predicted"]),
             number(row["known"]),
-            number(row["feature_effect"]),
+            number(row["feature_effect"])
+            + (
+                f" {interval(row['feature_effect_low'], row['feature_effect_high'])}"
+                if "feature_effect_low" in row
+                else ""
+            ),
             fixed(row["spearman"]),
         ]
         for row in positions.to_dict("records")

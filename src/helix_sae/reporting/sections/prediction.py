@@ -49,7 +49,8 @@ def prediction_section(
     Parameters
     ----------
     probe_metrics : DataFrame or None
-        One row: ``target, kind, metric, out_of_fold, heldout, n_heldout, n_clusters_heldout, floor``.
+        One row: ``target, kind, metric, out_of_fold, heldout, n_heldout, n_clusters_heldout, floor``, and ``n_further`` with
+        ``out_of_fold_own`` when it was also fitted on further labelled sequences.
     pairs : DataFrame or None
         ``split, kind, is_sham, cluster, difference, difference_kind``.
     exclusions : DataFrame or None
@@ -134,8 +135,11 @@ def _probe(probe: Mapping[str, Any], weak: bool) -> Statement:
         f"{fixed(float(probe['heldout']), 3)} on {count(int(probe['n_heldout']), 'sequence')} of "
         f"{count(int(probe['n_clusters_heldout']), 'held-out family', 'held-out families')}"
     )
+    further = int(probe.get("n_further", 0))
     if probe["kind"] != "head":
-        text += f" ({fixed(float(probe['out_of_fold']), 3)} out of fold on those it was fitted on)"
+        inside = float(probe["out_of_fold_own" if "out_of_fold_own" in probe else "out_of_fold"])
+        text += f" ({fixed(inside, 3)} out of fold on those it was fitted on"
+        text += f", {further:,} further labelled sequences not counted)" if further else ")"
     chance, words = _CHANCE.get(str(probe["metric"]), (-np.inf, ""))
     if float(probe["heldout"]) <= chance:
         text += f", no better than {words}"
