@@ -190,7 +190,7 @@ def _held_out(quality: pd.DataFrame | None) -> list[Statement]:
     better = float(row["faithfulness_low"]) > float(row["random_high"])
     text = (
         f"On {count(int(row['n_pairs']), 'held-out pair')} the {count(int(row['n_nodes']), 'node')} that survive τ = "
-        f"{number(row['tau'])} recover {percent(row['faithfulness'])} "
+        f"{setting(row['tau'])} recover {percent(row['faithfulness'])} "
         f"{interval(100 * row['faithfulness_low'], 100 * row['faithfulness_high'], 0)} of the difference, as many random nodes "
         f"{percent(row['random'])} {interval(100 * row['random_low'], 100 * row['random_high'], 0)}, and everything but "
         f"the circuit {percent(row['completeness'])} "
@@ -207,7 +207,7 @@ def _idle(contributions: pd.DataFrame | None) -> list[Statement]:
         return []
     idle = int((contributions["contribution"].abs() < IDLE).sum())
     text = (
-        f"Of the {len(contributions)} nodes at τ = {number(contributions['tau'].iloc[0])}, {idle} add less than "
+        f"Of the {len(contributions)} nodes at τ = {setting(contributions['tau'].iloc[0])}, {idle} add less than "
         f"{percent(IDLE)} of the circuit's gain on held-out pairs"
     )
     minimal = idle * 2 <= len(contributions)
