@@ -45,10 +45,11 @@ def slow_effects(
                 hidden = model.run(ids, {site: lambda a: a + change})
                 return float(probe(model.pool(hidden, nucleotide))[0])
 
+        unpatched, patched = read(torch.zeros_like(total)), read(total)
         if start == "source":
-            rows.append([read(c) - read(torch.zeros_like(c)) for c in changes])
+            rows.append([read(c) - unpatched for c in changes])
         else:
-            rows.append([read(total) - read(total - c) for c in changes])
+            rows.append([patched - read(total - c) for c in changes])
     return np.array(rows)
 
 

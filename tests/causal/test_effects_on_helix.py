@@ -17,7 +17,7 @@ from helix_sae.causal.interventions import all_nodes, patched_outputs
 from helix_sae.helix.loading import load_helix
 from helix_sae.sae import TopKConfig, estimate_scaling, random_autoencoder
 
-TINY_SITES = ("embeddings", "layers.0.mixer", "layers.1", "layers.3.self_attn", "layers.3", "layers.4")
+TINY_SITES = ("embeddings", "layers.2.mixer", "layers.3.self_attn", "layers.4")
 
 
 def some_pairs() -> list[TokenPair]:
@@ -51,12 +51,11 @@ def untrained(model, sites, features: int, k: int):
     }
 
 
-@pytest.mark.parametrize("start", ["source", "patched"])
-@pytest.mark.parametrize("positions", ["nucleotides", "tokens"])
+@pytest.mark.parametrize(("start", "positions"), [("source", "nucleotides"), ("patched", "tokens")])
 def test_exact_equals_one_full_pass_for_each_feature_at_every_kind_of_site(start, positions):
     model = tiny_model()
-    saes = untrained(model, TINY_SITES, 20, 4)
-    probe, pairs = LinearReadOut(torch.linspace(-1, 2, 16)), some_pairs()
+    saes = untrained(model, TINY_SITES, 16, 4)
+    probe, pairs = LinearReadOut(torch.linspace(-1, 2, 16)), some_pairs()[1:]
     fast = effects(model, saes, probe, pairs, start=start, positions=positions)
     for site, sae in saes.items():
         slow = slow_effects(model, sae, site, probe, pairs, positions, start)
@@ -71,7 +70,7 @@ def helix_mini():
 
 def test_exact_equals_one_full_pass_for_each_feature_on_helix_mini(helix_mini):
     sites = ("layers.2.mixer", "layers.6")
-    saes, pairs = untrained(helix_mini, sites, 48, 6), some_pairs()
+    saes, pairs = untrained(helix_mini, sites, 96, 8), some_pairs()[1:3]
     weight = torch.from_numpy(np.random.default_rng(0).normal(size=helix_mini.hidden_size)).float()
     probe = LinearReadOut(weight / weight.norm())
     fast = effects(helix_mini, saes, probe, pairs)
@@ -83,7 +82,7 @@ def test_exact_equals_one_full_pass_for_each_feature_on_helix_mini(helix_mini):
 
 def test_only_the_suffix_is_run(helix_mini, monkeypatch):
     """Nothing before the first differing token goes through the network again."""
-    saes, pairs = untrained(helix_mini, ["layers.2.mixer"], 48, 6), some_pairs()[1:2]
+    saes, pairs = untrained(helix_mini, ["layers.2.mixer"], 96, 8), some_pairs()[1:2]
     seen: list[tuple[int, int]] = []
     resume = helix_mini.resume_suffix
 
@@ -101,9 +100,9 @@ def test_only_the_suffix_is_run(helix_mini, monkeypatch):
 def test_several_sites_are_overwritten_with_values_recomputed_downstream(helix_mini):
     """The do-operator: against the twin that computes each token's codes on what arrives there."""
     sites = ("layers.2.mixer", "layers.6")
-    saes, pairs, rng = untrained(helix_mini, sites, 48, 6), some_pairs(), np.random.default_rng(1)
+    saes, pairs, rng = untrained(helix_mini, sites, 96, 8), some_pairs()[1:3], np.random.default_rng(1)
     probe = LinearReadOut(torch.linspace(-1, 1, helix_mini.hidden_size))
-    nodes = {site: rng.random(49) < 0.5 for site in sites}
+    nodes = {site: rng.random(97) < 0.5 for site in sites}
     out = patched_outputs(helix_mini, saes, probe, pairs, [nodes])
     slow = [slow_group(helix_mini, saes, probe, pair, nodes) for pair in pairs]
     np.testing.assert_allclose(out.y[0], slow, atol=1e-5)
@@ -139,9 +138,9 @@ def _frozen(model, saes, probe, pairs, nodes) -> np.ndarray:
 def test_ends_batches_and_completeness(helix_mini):
     """Known answer 5 on the shipped model: substitutions only, where everything patched is the target's own run."""
     sites = ("embeddings", "layers.2.mixer", "layers.6")
-    saes, pairs = untrained(helix_mini, sites, 48, 6), some_pairs()[:2]
+    saes, pairs = untrained(helix_mini, sites, 96, 8), some_pairs()[:2]
     probe = LinearReadOut(torch.linspace(-1, 1, helix_mini.hidden_size))
-    everything = all_nodes(dict.fromkeys(sites, 49))
+    everything = all_nodes(dict.fromkeys(sites, 97))
     out = patched_outputs(helix_mini, saes, probe, pairs, [{}, everything], positions="tokens")
     np.testing.assert_allclose(out.y[0], out.y_source, atol=1e-6)
     np.testing.assert_allclose(out.y[1], out.y_target, atol=1e-5)

@@ -78,8 +78,8 @@ def _wire(decoder: Tensor, delta: Tensor, error: Tensor) -> tuple[list[int], Ten
     """Five features that change in many pairs and are not among the ten that change most, and a direction that reads them.
 
     Directions of an overcomplete dictionary are not orthogonal: of all directions with a product of one (in units of each
-    feature's usual change) with the five, this is the one to which the other features and the error contribute least. The
-    features that change most are then decoys.
+    feature's usual change) with the five, this is the one to which the other features and the error contribute least, alone
+    and together. The features that change most are then decoys.
     """
     size = delta.square().mean(0)
     spread = (decoder * size[:, None]).T @ decoder + error.T @ error / len(error)
@@ -90,8 +90,18 @@ def _wire(decoder: Tensor, delta: Tensor, error: Tensor) -> tuple[list[int], Ten
     often = (delta != 0).double().mean(0)
     clarity[(rank < 10) | (often < 0.1)] = 0
     wired = clarity.argsort(descending=True)[:N_WIRED].tolist()
+    usual = size[wired].sqrt()
+    # Signs with which the five add up instead of cancelling.
+    scaled = delta[:, wired] / usual
+    signs = torch.linalg.svd(scaled, full_matrices=False).Vh[0].sign()
+    # What all the others and the error do together is to be small as well, not only each of them.
+    rest = delta @ decoder - delta[:, wired] @ decoder[wired] + error
+    together = spread + (10 * rest.T @ rest + 3 * error.T @ error) / len(error)
+    inverse = torch.linalg.inv(
+        together + 1e-9 * together.trace() * torch.eye(len(together), dtype=together.dtype)
+    )
     rows = decoder[wired]
-    direction = inverse @ rows.T @ torch.linalg.solve(rows @ inverse @ rows.T, 1 / size[wired].sqrt())
+    direction = inverse @ rows.T @ torch.linalg.solve(rows @ inverse @ rows.T, signs / usual)
     return wired, direction
 
 

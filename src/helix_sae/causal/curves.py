@@ -216,8 +216,8 @@ def curve_table(
     Returns
     -------
     DataFrame
-        ``curve, k, share, faithfulness, low, high, divergence, divergence_low, divergence_high, edit_magnitude, n_pairs,
-        n_clusters`` and the labels given. For a necessity curve ``faithfulness`` is that of what is left, the
+        ``curve, k, share, faithfulness, low, high``; ``towards`` (share of pairs whose read-out moves towards the
+        target's); ``divergence, divergence_low, divergence_high, edit_magnitude, n_pairs, n_clusters`` and the labels given. For a necessity curve ``faithfulness`` is that of what is left, the
         completeness of the k nodes given back.
     """
     top, bottom = oriented_gains(found.outcome, found.y_patched)
@@ -235,6 +235,7 @@ def curve_table(
             "faithfulness": faithfulness(found.outcome, found.y_patched),
             "low": low,
             "high": high,
+            "towards": (top > 0).mean(axis=0),
             "divergence": divergence.mean(axis=0),
             "divergence_low": divergence_low,
             "divergence_high": divergence_high,

@@ -257,7 +257,7 @@ def position_effects(positions: pd.DataFrame, *, target: str) -> Figure:
     axes.set_xlim(-0.5, max(len(positions), 1) - 0.5)
     axes.set_ylim(0, None)
     axes.set_xlabel("share of the sequence from the first edit on")
-    axes.set_ylabel(f"change of {property_label(target)}")
+    axes.set_ylabel(f"change of {short_label(target)}")
     quiet_legend(axes, loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=3)
     heading(figure, "Effects by the position of the edit")
     return figure
