@@ -24,6 +24,9 @@ from helix_sae.causal.probe import ProbeFit, fit_probe
 from helix_sae.mrna.tokens import tokenize_table
 
 
+SITE = "layers.4"
+
+
 class Counterfactuals(NamedTuple):
     setting: MiniSetting
     fit: ProbeFit
@@ -33,7 +36,9 @@ class Counterfactuals(NamedTuple):
 
 @pytest.fixture(scope="module")
 def case(mini) -> Counterfactuals:
-    setting, table, model = mini, mini.table, mini.model
+    # The residual stream: what a mixer adds is bypassed, and can bring about a part only.
+    setting = mini._replace(saes={SITE: mini.saes[SITE]})
+    table, model = mini.table, mini.model
     fit = fit_probe(
         model.embed(tokenize_table(table)),
         table["functional_mrl"],

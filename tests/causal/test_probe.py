@@ -141,3 +141,22 @@ def test_a_constant_dimension_is_harmless(data):
     x, y, clusters, split = data
     flat = np.column_stack([x, np.full(N, 3.0)])
     assert fit_probe(flat, y, clusters, split, name="y").metrics["heldout"].iloc[0] > 0.9
+
+
+@pytest.mark.parametrize("kind", ["ridge", "mlp"])
+def test_another_experiment_s_level_is_not_learned(data, kind):
+    """Half of the discovery rows are three units higher: with an offset of their own the probe is as good as before."""
+    x, y, clusters, split = data
+    shifted = (split == "discovery") & (np.arange(N) // 3 % 2 == 0)
+    # The level goes along with the first dimension, so that it would be taken for its effect.
+    x = x + 2.0 * shifted[:, None] * (np.arange(D) == 0)
+    moved = y + 3.0 * shifted
+    plain = fit_probe(x, moved, clusters, split, name="y", kind=kind)
+    apart = fit_probe(x, moved, clusters, split, name="y", kind=kind, shifted=shifted)
+    assert apart.metrics["heldout"].iloc[0] > plain.metrics["heldout"].iloc[0]
+    assert apart.probe.weights[0].shape == plain.probe.weights[0].shape
+    assert apart.probe.residual_variance < plain.probe.residual_variance
+    if kind == "ridge":
+        np.testing.assert_allclose(apart.probe.direction, np.linspace(-1, 1, D), atol=0.25)
+    own = apart.predictions[(apart.predictions["split"] == "discovery") & ~shifted[apart.predictions["row"]]]
+    assert apart.probe.residual_variance == pytest.approx(np.mean((own["value"] - own["prediction"]) ** 2))

@@ -223,11 +223,14 @@ def test_further_records_help_the_probe_and_leak_nothing(table, embeddings, hand
     assert len(capped) <= 5
     x = rng.normal(size=(len(further), D))
     x[:, 0] = further["functional_mrl"]
+    # Measured on another scale: seven units higher.
+    further = further.assign(functional_mrl=further["functional_mrl"] + 7.0)
     _, metrics, predictions = reading.read_out(
         embeddings, table, pd.DataFrame(x, index=further["sequence_id"]), further, handle, parameters()
     )
     assert metrics["n_further"].iloc[0] == len(further)
     assert metrics["out_of_fold_further"].iloc[0] > 0.8
+    assert metrics["heldout"].iloc[0] > 0.8
     assert metrics["n_heldout"].iloc[0] == (table["split"] == "validation").sum()
     assert predictions["is_further"].sum() == len(further)
     assert not predictions.loc[predictions["is_further"], "split"].eq("heldout").any()

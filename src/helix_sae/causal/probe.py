@@ -31,6 +31,8 @@ _MLP_HIDDEN = 64
 _MLP_DECAYS = (1e-3, 1e-2, 1e-1)
 _MLP_STEPS = 300
 _FOLDS = 5
+_OFFSET_SCALE = 10.0
+"""Size of the column that marks shifted rows, beside standardised ones: large, so that its weight is hardly penalised."""
 _INVERSE_PENALTIES = tuple(float(c) for c in np.logspace(-4, 2, 7))
 
 
@@ -148,6 +150,7 @@ def fit_probe(
     name: str,
     kind: ProbeKind = "ridge",
     alphas: Sequence[float] = DEFAULT_ALPHAS,
+    shifted: Sequence[bool] | Bool[np.ndarray, " n"] | None = None,
     seed: int = 0,
 ) -> ProbeFit:
     """Fit on the discovery clusters, judge on the others.
@@ -169,6 +172,9 @@ def fit_probe(
         folds of clusters.
     alphas : sequence of float
         Ridge penalties.
+    shifted : sequence of bool (n,), optional
+        Rows that were measured in another experiment, whose level may be another: an offset of their own is fitted beside the
+        probe and is no part of it.
     seed : int
         Initialises the MLP.
 
@@ -188,13 +194,21 @@ def fit_probe(
     mean, scale = x[fit].mean(axis=0), x[fit].std(axis=0)
     scale = np.where(scale > 1e-12 * max(1.0, float(scale.max())), scale, 1.0)
     z = (x - mean) / scale
+    other = np.zeros(len(x), dtype=bool) if shifted is None else np.asarray(shifted, dtype=bool)
+    with_offset = bool(other[fit].any() and not other[fit].all())
+    if with_offset:
+        z = np.column_stack([z, _OFFSET_SCALE * other])
     if kind == "ridge":
         weights, biases, oof, penalty = _fit_ridge(z[fit], y[fit], groups[fit], alphas)
     elif kind == "logistic":
         weights, biases, oof, penalty = _fit_logistic(z[fit], y[fit], groups[fit])
     else:
         weights, biases, oof, penalty = _fit_mlp(z[fit], y[fit], groups[fit], seed)
-    variance = float("nan") if kind == "logistic" else float(np.mean((y[fit] - oof) ** 2))
+    if with_offset:
+        weights = (weights[0][:-1], *weights[1:])
+    # How far predictions are off among the rows that the probe is for.
+    error = (y[fit] - oof)[~other[fit]] if with_offset else y[fit] - oof
+    variance = float("nan") if kind == "logistic" else float(np.mean(error**2))
     probe = Probe(kind, name, mean, scale, weights, biases, variance)
     predictions = _predictions(probe, x, y, fit, held, oof)
     return ProbeFit(probe, _metrics(probe, predictions, groups, penalty), predictions)

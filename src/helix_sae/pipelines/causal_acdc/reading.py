@@ -123,11 +123,11 @@ def read_out(
     own = table[wanted].set_index("sequence_id").loc[embeddings.index]
     more = further.set_index("sequence_id").loc[further_embeddings.index]
     rows = pd.concat([own, more.assign(split="discovery")[wanted[1:]]])
-    fit = _fit(
-        np.concatenate([embeddings.to_numpy(), further_embeddings.to_numpy()]), rows, handle, parameters
-    )
+    is_further = np.arange(len(rows)) >= len(own)
+    embedding = np.concatenate([embeddings.to_numpy(), further_embeddings.to_numpy()])
+    fit = _fit(embedding, rows, is_further, handle, parameters)
     predictions = fit.predictions.assign(
-        sequence_id=rows.index[fit.predictions["row"]], is_further=fit.predictions["row"] >= len(own)
+        sequence_id=rows.index[fit.predictions["row"]], is_further=is_further[fit.predictions["row"]]
     ).drop(columns="row")
     metrics = fit.metrics.assign(floor=parameters.probe.floor, **_by_origin(predictions))
     LOGGER.info("probe of %s:\n%s", parameters.target, metrics.T.to_string(header=False))
@@ -169,7 +169,11 @@ def causal_split(split: pd.Series) -> pd.Series:
 
 
 def _fit(
-    embedding: np.ndarray, rows: pd.DataFrame, handle: HelixHandle, parameters: CausalParameters
+    embedding: np.ndarray,
+    rows: pd.DataFrame,
+    is_further: np.ndarray,
+    handle: HelixHandle,
+    parameters: CausalParameters,
 ) -> ProbeFit:
     from helix_sae.causal.probe import fit_probe, head_probe
 
@@ -178,7 +182,15 @@ def _fit(
     kind = parameters.probe.kind
     if kind != "head":
         return fit_probe(
-            embedding, target, clusters, split, name=parameters.target, kind=kind, seed=parameters.seed
+            embedding,
+            target,
+            clusters,
+            split,
+            name=parameters.target,
+            kind=kind,
+            # Another experiment may measure on another scale; a class is a class in both.
+            shifted=is_further if parameters.probe.positive_class is None else None,
+            seed=parameters.seed,
         )
     weight, bias, chosen = _head(handle, parameters)
     return head_probe(weight, bias, embedding, target, clusters, split, name=parameters.target, chosen=chosen)
