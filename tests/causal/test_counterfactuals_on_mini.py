@@ -23,7 +23,6 @@ from helix_sae.causal.pairs import designed_pairs
 from helix_sae.causal.probe import ProbeFit, fit_probe
 from helix_sae.mrna.tokens import tokenize_table
 
-
 SITE = "layers.4"
 
 
