@@ -11,6 +11,7 @@ from causal_toys import LinearDictionary, LinearReadOut, RandomSae, ToyChain, pa
 from helix_sae.causal.alignment import align_table
 from helix_sae.causal.baselines import BASELINES, fit_baselines
 from helix_sae.causal.comparison import (
+    _log_area,
     by_edit_position,
     compare_blocks,
     compare_dictionaries,
@@ -18,7 +19,7 @@ from helix_sae.causal.comparison import (
     prediction_agreement,
     verdict,
 )
-from helix_sae.causal.curves import ceilings
+from helix_sae.causal.curves import MIB_SHARES, ceilings
 from helix_sae.causal.effects import effects, screen, stamp
 from helix_sae.errors import ConfigurationError
 from helix_sae.sae import InputScaling, TopKConfig, random_autoencoder
@@ -147,6 +148,13 @@ def test_dictionaries_are_compared_with_one_budget(setting, baselines, autoencod
     assert fewer.summary.equals(found.summary)
     needed = fewer.curves[fewer.curves["curve"] == "necessity"]
     assert set(zip(needed["dictionary"], needed["ranking"], strict=True)) == {("sae", "atp")}
+
+
+def test_overshooting_counts_like_falling_short():
+    """As it does in CMD: twice the effect is no better than none."""
+    f = np.zeros(len(MIB_SHARES) + 4)
+    f[len(MIB_SHARES) :] = [0.5, 1.0, 1.5, 2.0]
+    assert _log_area(f) == pytest.approx((0.5 + 1.0 + 0.5 + 0.0) / 4)
 
 
 def test_candidates_that_do_not_fit_are_refused(setting, autoencoders):

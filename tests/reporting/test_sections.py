@@ -618,7 +618,7 @@ class TestComparisons:
             in text
         )
         assert (
-            "SAE features carry more of the prediction than principal components (lead +0.12 [0.05, 0.20])"
+            "SAE features come closer to the full effect than principal components (lead +0.12 [0.05, 0.20])"
             in text
         )
         assert "is worth it: it does better than a random order (lead +0.200 [0.100, 0.300])" in text
@@ -630,7 +630,7 @@ class TestComparisons:
     @pytest.mark.parametrize(
         ("lead", "words"),
         [
-            ((-0.3, -0.1), "carry less of it than principal components (lead −0.20 [−0.30, −0.10])"),
+            ((-0.3, -0.1), "come less close to it than principal components (lead −0.20 [−0.30, −0.10])"),
             ((-0.1, 0.1), "are no better than principal components"),
             ((np.nan, np.nan), "cannot be told apart from principal components"),
         ],

@@ -60,8 +60,8 @@ class Comparison(NamedTuple):
     summary : DataFrame
         One row a dictionary and ranking: ``dictionary, ranking, n_nodes, cpr, cmd`` with ``*_low, *_high``;
         ``k_at_level`` (smallest k run whose faithfulness reaches ``level``; NA when none does); ``reached`` (with all
-        features); ``log_area`` (mean faithfulness over the log-spaced numbers of nodes that all dictionaries have,
-        the measure that does not depend on the size of a dictionary) with its interval; and the reference minus this row, paired
+        features); ``log_area`` (mean of ``1 - |1 - F|`` over the log-spaced numbers of nodes that all dictionaries have, the
+        measure that does not depend on the size of a dictionary; overshooting counts like falling short) with its interval; and the reference minus this row, paired
         over the same resamples: ``lead`` in ``log_area``, ``cpr_lead``, ``cmd_lead``, with ``*_low, *_high``.
     curves : DataFrame
         :func:`helix_sae.causal.curves.curve_table` of each, sufficiency and necessity.
@@ -239,8 +239,8 @@ def _cmd(f: Float[np.ndarray, "*draws k"]) -> Any:
 
 
 def _log_area(f: Float[np.ndarray, "*draws k"]) -> Any:
-    """Mean over the shared numbers of nodes, which come last and are evenly spaced on a logarithmic scale."""
-    return f[..., len(MIB_SHARES) :].mean(axis=-1)
+    """Mean closeness over the shared numbers of nodes, which come last and are evenly spaced on a logarithmic scale."""
+    return (1.0 - np.abs(1.0 - f[..., len(MIB_SHARES) :])).mean(axis=-1)
 
 
 _Draws = tuple[float, Float[np.ndarray, " n_resamples"] | None]
@@ -268,13 +268,13 @@ def verdict(summary: pd.DataFrame, reference: str = "sae", method: str = "atp") 
         if not np.isfinite(row.lead_low):
             finding = "cannot be told apart from (too few families for an interval)"
         elif row.lead_low > 0:
-            finding = "recover more of the difference with as few nodes than"
+            finding = "come closer to the full effect with as few nodes than"
         elif row.lead_high < 0:
-            finding = "recover less of the difference with as few nodes than"
+            finding = "come less close to the full effect with as few nodes than"
         else:
             finding = "are not distinguishable from"
         words.append(
-            f"{reference} features {finding} {other}: mean faithfulness differs by {row.lead:+.3f} "
+            f"{reference} features {finding} {other}: mean closeness 1 - |1 - F| differs by {row.lead:+.3f} "
             f"(95 % interval {row.lead_low:+.3f} to {row.lead_high:+.3f})."
         )
     return words

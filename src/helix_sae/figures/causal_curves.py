@@ -325,5 +325,5 @@ def _forest(
     axes.axvline(0.0, color=INK, linewidth=0.9)
     axes.set_yticks(range(len(rows)), [dictionary_label(*key) for key in order[1:]], fontsize=SMALL)
     axes.set_ylim(len(rows) - 0.5, -0.6)
-    axes.set_xlabel("lead of the SAE features, mean share\n(below 0: the other recovers more)")
+    axes.set_xlabel("lead of the SAE features, mean 1 − |1 − share|\n(below 0: the other comes closer)")
     axes.set_title("With equally many features", loc="left", fontsize=TEXT)

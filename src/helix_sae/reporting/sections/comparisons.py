@@ -143,11 +143,11 @@ def _verdict_statements(verdicts: Sequence[dict[str, Any]]) -> list[Statement]:
         level, unknown = _with(others, "no better"), _with(others, "unknown")
         parts: list[str] = []
         if beaten:
-            parts.append(f"carry more of the prediction than {listing(beaten)}")
+            parts.append(f"come closer to the full effect than {listing(beaten)}")
         if level:
             parts.append(f"are no better than {listing(level)}")
         if worse:
-            parts.append(f"carry less of it than {listing(worse)}")
+            parts.append(f"come less close to it than {listing(worse)}")
         if unknown:
             parts.append(f"cannot be told apart from {listing(unknown)} for want of families")
         statements.append(
@@ -248,7 +248,8 @@ def _section_blocks(given: ComparisonInputs, verdicts: Sequence[dict[str, Any]])
         Prose(
             "Faithfulness is the share of the full effect of these sites that a set of features brings about, as a ratio of sums "
             "over pairs. CPR is the area under it against the share of nodes, CMD the area of its distance from 1; both depend on "
-            "the size of a dictionary. The lead compares equally many nodes, on the same resampled families."
+            "the size of a dictionary. The lead compares equally many nodes by their mean closeness 1 − |1 − F|, in which overshooting "
+            "counts like falling short, on the same resampled families."
         ),
         _baseline_table(baselines, verdicts),
         picture(
@@ -312,7 +313,7 @@ def _baseline_table(baselines: pd.DataFrame, verdicts: Sequence[dict[str, Any]])
             Column("CPR", "number"),
             Column("CMD", "number"),
             Column(f"k at {level}", "number"),
-            Column("Mean F", "number"),
+            Column("Mean closeness", "number"),
             Column("Lead of SAE", "whisker"),
             Column("", "number"),
             Column("SAE is"),
