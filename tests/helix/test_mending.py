@@ -11,7 +11,7 @@ from helix_twin import LAYERS, random_ids, tiny_network, twin_hidden, twin_mixer
 
 from helix_sae.helix import forward, mending
 from helix_sae.helix.diagnosis import Defects, diagnose
-from helix_sae.helix.linear import GATED_ROWS, gated_unit, has_fused_onednn, has_onednn, linear
+from helix_sae.helix.linear import GATED_ROWS, gated_unit, has_fused_onednn, has_onednn, linear, linear_silu
 from helix_sae.helix.mending import mend
 from helix_sae.helix.upstream import import_modeling
 
@@ -276,6 +276,34 @@ def test_a_hook_on_one_part_of_a_gated_unit_is_called_and_heard(part: str):
     handle.remove()
     torch.testing.assert_close(doubled, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(unit(x)[0], before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("part", ["in_proj", "act", "norm", "out_proj"])
+def test_a_hook_on_one_part_of_a_mixer_is_called_and_heard(part: str):
+    network, x = tiny_network("M"), torch.randn(2, 9, 16, generator=torch.Generator().manual_seed(0))
+    mixer = network.layers[0].mixer
+    before = mixer(x)
+    seen: list[torch.Tensor] = []
+    handle = getattr(mixer, part).register_forward_hook(lambda _m, _i, out: seen.append(out.clone()))
+    torch.testing.assert_close(mixer(x), before, rtol=1e-5, atol=1e-5)
+    handle.remove()
+    assert len(seen) == 1
+    handle = getattr(mixer, part).register_forward_hook(lambda _m, _i, out: torch.zeros_like(out))
+    assert not torch.allclose(mixer(x), before, atol=1e-2)
+    handle.remove()
+    torch.testing.assert_close(mixer(x), before, rtol=0, atol=0)
+
+
+def test_a_silu_inside_a_product_equals_one_after_it():
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(3, 7, 33, generator=generator), torch.randn(21, 33, generator=generator)
+    found = linear_silu(x, weight)
+    assert (found is None) == (not has_fused_onednn())
+    if found is not None:
+        expected = torch.nn.functional.silu(torch.nn.functional.linear(x, weight))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert linear_silu(x.double(), weight.double()) is None
+    assert linear_silu(x, weight.requires_grad_()) is None
 
 
 @pytest.mark.parametrize("time", [0, 1, 2, 3, 4, 50])

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from helix_sae.helix.linear import gated_unit, linear_forward
+from helix_sae.helix.linear import convolution_silu, gated_unit, linear, linear_forward, linear_silu
 from helix_sae.helix.scan import final_state, scan_outputs
 from helix_sae.helix.upstream import import_modeling
 
@@ -157,12 +157,14 @@ def mixer_forward(
     ``cache_params`` is the state to go on from. ``attention_mask`` is ignored: :func:`chained_forward` has moved any
     padding to the right, where causality makes it harmless.
     """
-    gate, signal, step = _projections(self, hidden_states)
     tail, state = (None, None) if cache_params is None else cache_params
-    convolved = self.act(causal_convolution(signal, self.conv1d.weight, self.conv1d.bias, tail=tail))
-    x, dt, A, B, C = _scan_inputs(self, convolved, step)
-    y = scan_outputs(x, dt, A, B, C, _wide(self.D), initial_state=state)
-    return self.out_proj(self.norm(y.flatten(2), gate))
+    projected = _gated_projections(self, hidden_states)
+    gate, signal, step = _projections(self, hidden_states) if projected is None else projected
+    x, dt, A, B, C = _scan_inputs(self, _activated_convolution(self, signal, tail), step)
+    y = scan_outputs(x, dt, A, B, C, _wide(self.D), initial_state=state).flatten(2)
+    if projected is None:
+        return self.out_proj(self.norm(y, gate))
+    return self.out_proj(norm_forward(self.norm, gate.mul_(y)))
 
 
 def causal_convolution(
@@ -192,13 +194,32 @@ def causal_convolution(
     return out
 
 
+def _activated_convolution(mixer: Any, signal: Tensor, tail: Tensor | None) -> Tensor:
+    """The activation of a mixer's convolution."""
+    convolution = mixer.conv1d
+    if _is_silu(mixer.act) and signal.shape[1] > 0:
+        image, padding = _as_image(signal, convolution.weight, tail)
+        out = convolution_silu(image, convolution.weight.unsqueeze(2), convolution.bias, padding)
+        if out is not None:
+            return _from_image(out, signal.shape[1])
+    return mixer.act(causal_convolution(signal, convolution.weight, convolution.bias, tail=tail))
+
+
 def _convolution_channels_last(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor | None) -> Tensor:
-    """The same through torch's convolution of images one pixel high, which has a kernel for channels that come last."""
-    padding = (0, weight.shape[-1] - 1) if tail is None else 0
+    """:func:`causal_convolution` through torch's convolution of images, which has a kernel for channels that come last."""
+    image, padding = _as_image(x, weight, tail)
+    out = nn.functional.conv2d(image, weight.unsqueeze(2), bias, padding=(0, padding), groups=weight.shape[0])
+    return _from_image(out, x.shape[1])
+
+
+def _as_image(x: Tensor, weight: Tensor, tail: Tensor | None) -> tuple[Tensor, int]:
+    """A sequence as an image one pixel high, and the zeros that are put at both of its ends."""
     rows = x if tail is None else torch.cat([tail.to(x.dtype), x], dim=1)
-    image = rows.unsqueeze(1).permute(0, 3, 1, 2)
-    out = nn.functional.conv2d(image, weight.unsqueeze(2), bias, padding=padding, groups=weight.shape[0])
-    return out[..., : x.shape[1]].permute(0, 2, 3, 1).squeeze(1)
+    return rows.unsqueeze(1).permute(0, 3, 1, 2), weight.shape[-1] - 1 if tail is None else 0
+
+
+def _from_image(out: Tensor, time: int) -> Tensor:
+    return out[..., :time].permute(0, 2, 3, 1).squeeze(1)
 
 
 def norm_forward(self: Any, hidden_states: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
@@ -207,8 +228,12 @@ def norm_forward(self: Any, hidden_states: Float[Tensor, "*batch width"]) -> Flo
     Upstream's keeps that of its input, a float32 residual stream, which the bfloat16 matrices after it cannot take.
     """
     x = _wide(hidden_states)
-    scale = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
-    return self.weight * (x * scale).to(self.weight.dtype)
+    if torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad):
+        scale = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        return self.weight * (x * scale).to(self.weight.dtype)
+    square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+    scale = square.div_(x.shape[-1]).add_(self.variance_epsilon).rsqrt_()
+    return (x * scale).to(self.weight.dtype).mul_(self.weight)
 
 
 def gated_norm_forward(
@@ -223,14 +248,15 @@ def feed_forward(
 ) -> tuple[Float[Tensor, "*batch width"]]:
     """``HelixmRNAMLP.forward``: a gated linear unit."""
     weights = _unwatched_weights(self.gate_proj, self.up_proj, self.down_proj)
-    is_silu = type(self.act_fn).__name__ in _SILU and not _is_watched(self.act_fn)
-    out = gated_unit(hidden_state, *weights) if weights and is_silu else None
+    out = gated_unit(hidden_state, *weights) if weights and _is_silu(self.act_fn) else None
     if out is None:
         out = self.down_proj(self.act_fn(self.gate_proj(hidden_state)) * self.up_proj(hidden_state))
     return (out,)
 
 
-_SILU = ("SiLU", "SiLUActivation")
+def _is_silu(activation: nn.Module) -> bool:
+    """Whether an activation is the SiLU, and no hook waits for it."""
+    return type(activation).__name__ in ("SiLU", "SiLUActivation") and not _is_watched(activation)
 
 
 def _unwatched_weights(*parts: Any) -> tuple[Tensor, ...] | None:
@@ -278,6 +304,21 @@ def _projections(mixer: Any, hidden: Float[Tensor, "batch time hidden"]) -> tupl
     """Gate, input of the convolution, and steps."""
     sizes = [mixer.intermediate_size, mixer.conv_dim, mixer.num_heads]
     gate, signal, step = torch.split(mixer.in_proj(hidden), sizes, dim=-1)
+    return gate, signal, step
+
+
+def _gated_projections(
+    mixer: Any, hidden: Float[Tensor, "batch time hidden"]
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """:func:`_projections` with the SiLU of the gate in its product; None where a hook or a gradient asks for the parts."""
+    weights = _unwatched_weights(mixer.in_proj)
+    if weights is None or _is_watched(mixer.norm) or type(mixer.norm).__name__ != "MambaRMSNormGated":
+        return None
+    inner, inputs = mixer.intermediate_size, mixer.conv_dim
+    gate = linear_silu(hidden, weights[0][:inner])
+    if gate is None:
+        return None
+    signal, step = torch.split(linear(hidden, weights[0][inner:]), [inputs, mixer.num_heads], dim=-1)
     return gate, signal, step
 
 

@@ -48,27 +48,58 @@ def gated_unit(
     rows = x.reshape(-1, x.shape[-1])
     out = torch.empty(rows.shape[0], down.shape[0])
     for block, target in zip(rows.split(GATED_ROWS), out.split(GATED_ROWS), strict=True):
-        gated = torch.ops.mkldnn._linear_pointwise(block, gate, None, "swish", [], "")  # pyright: ignore[reportCallIssue]
+        gated = _linear_silu(block, gate)
         gated = torch.ops.mkldnn._linear_pointwise.binary(block, gated, up, None, "mul")
         target.copy_(linear(gated, down))
     return out.view(*x.shape[:-1], down.shape[0])
 
 
+def linear_silu(
+    x: Float[Tensor, "*batch n_in"], weight: Float[Tensor, "n_out n_in"]
+) -> Float[Tensor, "*batch n_out"] | None:
+    """``silu(x @ weight.T)``, the SiLU inside the product; None where that cannot be done."""
+    return _linear_silu(x, weight) if _fits_onednn(x, weight) and has_fused_onednn() else None
+
+
+def convolution_silu(
+    x: Float[Tensor, "batch channels 1 time"],
+    weight: Float[Tensor, "channels 1 1 kernel"],
+    bias: Float[Tensor, " channels"] | None,
+    padding: int,
+) -> Float[Tensor, "batch channels 1 out"] | None:
+    """The SiLU of a depthwise convolution, in one; None where that cannot be done."""
+    if not (_fits_onednn(x, weight) and has_fused_onednn()):
+        return None
+    return torch.ops.mkldnn._convolution_pointwise(
+        x, weight, bias, [0, padding], [1, 1], [1, 1], weight.shape[0], "swish", [], ""
+    )
+
+
+def _linear_silu(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "swish", [], "")  # pyright: ignore[reportCallIssue]
+
+
 @functools.cache
 def has_fused_onednn() -> bool:
-    """Whether this torch offers oneDNN's products with a SiLU or a factor behind them, and they give what they should."""
+    """Whether oneDNN's products and convolutions with a SiLU or a factor behind them are there and give what they should."""
     if not has_onednn():
         return False
     x, weight = torch.linspace(-3, 3, 6).view(2, 3), torch.linspace(-1, 2, 12).view(4, 3)
-    plain = x @ weight.T
+    image, kernel = torch.linspace(-2, 2, 30).view(1, 3, 1, 10), torch.linspace(-1, 1, 12).view(3, 1, 1, 4)
+    plain, convolved = x @ weight.T, nn.functional.conv2d(image, kernel, padding=(0, 3), groups=3)
+    image = image.contiguous(memory_format=torch.channels_last)
     try:
-        swish = torch.ops.mkldnn._linear_pointwise(x, weight, None, "swish", [], "")  # pyright: ignore[reportCallIssue]
-        product = torch.ops.mkldnn._linear_pointwise.binary(x, plain, weight, None, "mul")
+        found = (
+            _linear_silu(x, weight),
+            torch.ops.mkldnn._linear_pointwise.binary(x, plain, weight, None, "mul"),
+            torch.ops.mkldnn._convolution_pointwise(
+                image, kernel, None, [0, 3], [1, 1], [1, 1], 3, "swish", [], ""
+            ),
+        )
     except (AttributeError, RuntimeError, TypeError, NotImplementedError):
         return False
-    return torch.allclose(swish, nn.functional.silu(plain), atol=1e-5) and torch.allclose(
-        product, plain * plain, atol=1e-5
-    )
+    expected = nn.functional.silu(plain), plain * plain, nn.functional.silu(convolved)
+    return all(torch.allclose(f, e, atol=1e-5) for f, e in zip(found, expected, strict=True))
 
 
 @functools.cache
