@@ -269,10 +269,11 @@ def _unwatched_weights(*parts: Any) -> tuple[Tensor, ...] | None:
 
 def _is_watched(part: nn.Module) -> bool:
     """Whether a hook waits for a module to be called."""
-    everywhere = nn.modules.module
+    everywhere: Any = nn.modules.module
+    here: Any = part
     return bool(
-        part._forward_hooks
-        or part._forward_pre_hooks
+        here._forward_hooks
+        or here._forward_pre_hooks
         or everywhere._global_forward_hooks
         or everywhere._global_forward_pre_hooks
     )

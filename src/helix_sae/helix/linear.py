@@ -13,6 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+_ONEDNN: Any = torch.ops.mkldnn
+"""torch's own operators for oneDNN, made for its compiler and no part of its public interface."""
+
 GATED_ROWS = 1024
 """Rows of a gated unit that are computed at a time: what lies between its products then stays in the cache."""
 
@@ -29,7 +32,7 @@ def linear(
 ) -> Float[Tensor, "*batch n_out"]:
     """``x @ weight.T + bias``."""
     if _fits_onednn(x, weight) and has_onednn():
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # pyright: ignore[reportCallIssue]
+        return _ONEDNN._linear_pointwise(x, weight, bias, "none", [], "")
     return nn.functional.linear(x, weight, bias)
 
 
@@ -49,7 +52,7 @@ def gated_unit(
     out = torch.empty(rows.shape[0], down.shape[0])
     for block, target in zip(rows.split(GATED_ROWS), out.split(GATED_ROWS), strict=True):
         gated = _linear_silu(block, gate)
-        gated = torch.ops.mkldnn._linear_pointwise.binary(block, gated, up, None, "mul")
+        gated = _ONEDNN._linear_pointwise.binary(block, gated, up, None, "mul")
         target.copy_(linear(gated, down))
     return out.view(*x.shape[:-1], down.shape[0])
 
@@ -70,13 +73,13 @@ def convolution_silu(
     """The SiLU of a depthwise convolution, in one; None where that cannot be done."""
     if not (_fits_onednn(x, weight) and has_fused_onednn()):
         return None
-    return torch.ops.mkldnn._convolution_pointwise(
+    return _ONEDNN._convolution_pointwise(
         x, weight, bias, [0, padding], [1, 1], [1, 1], weight.shape[0], "swish", [], ""
     )
 
 
 def _linear_silu(x: Tensor, weight: Tensor) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "swish", [], "")  # pyright: ignore[reportCallIssue]
+    return _ONEDNN._linear_pointwise(x, weight, None, "swish", [], "")
 
 
 @functools.cache
@@ -91,10 +94,8 @@ def has_fused_onednn() -> bool:
     try:
         found = (
             _linear_silu(x, weight),
-            torch.ops.mkldnn._linear_pointwise.binary(x, plain, weight, None, "mul"),
-            torch.ops.mkldnn._convolution_pointwise(
-                image, kernel, None, [0, 3], [1, 1], [1, 1], 3, "swish", [], ""
-            ),
+            _ONEDNN._linear_pointwise.binary(x, plain, weight, None, "mul"),
+            _ONEDNN._convolution_pointwise(image, kernel, None, [0, 3], [1, 1], [1, 1], 3, "swish", [], ""),
         )
     except (AttributeError, RuntimeError, TypeError, NotImplementedError):
         return False
@@ -109,9 +110,8 @@ def has_onednn() -> bool:
         return False
     x, weight = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3)
     try:
-        found = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")  # pyright: ignore[reportCallIssue]
+        found = _ONEDNN._linear_pointwise(x, weight, None, "none", [], "")
     except (AttributeError, RuntimeError, TypeError, NotImplementedError):
-        # The operator is torch's own, made for its compiler, and no part of its public interface.
         return False
     return torch.equal(found, x @ weight.T)
 
