@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse, stats
 
 from helix_sae.errors import AnalysisError
+from helix_sae.statistics import ranks
 from helix_sae.statistics.ranks import centred_ranks, dense_ranks, rank_products, sort_columns
 
 VALUES = st.sampled_from([0.0, 0.0, 0.0, 0.5, 1.0, 1.0, -0.5, -2.0, 3.25, 1e-30, 1e30])
@@ -98,3 +99,21 @@ def test_rows_that_do_not_fit_are_refused():
 def test_centred_ranks_are_zero_outside():
     ranks = centred_ranks(np.array([5.0, np.nan, 1.0, 1.0]), np.array([True, False, True, True]))
     np.testing.assert_array_equal(ranks, [1.0, 0.0, -0.5, -0.5])
+
+
+def test_threads_change_nothing(monkeypatch):
+    """Columns in blocks on several threads give the same, to the bit."""
+    rng = np.random.default_rng(4)
+    features = np.round(rng.normal(size=(300, 23)), 1) * (rng.random((300, 23)) < 0.3)
+    features[:, :2] = 0
+    vectors, mask = rng.normal(size=(300, 3)), rng.random(300) < 0.8
+    vectors[~mask] = 0
+    alone = sort_columns(features.astype(np.float32))
+    expected = rank_products(alone, vectors, mask)
+    monkeypatch.setattr(ranks, "_WORTH_A_THREAD", 0)
+    monkeypatch.setattr(ranks.numba.config, "NUMBA_NUM_THREADS", 5)
+    together = sort_columns(features.astype(np.float32))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(expected, rank_products(together, vectors, mask), strict=True):
+        np.testing.assert_array_equal(one, other)

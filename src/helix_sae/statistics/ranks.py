@@ -15,6 +15,8 @@ double precision up to about 10^5 rows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numba
@@ -28,6 +30,8 @@ from helix_sae.errors import AnalysisError
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+
+_WORTH_A_THREAD = 200_000  # non-zeros
 
 
 class SortedColumns(NamedTuple):
@@ -125,10 +129,10 @@ def _column_sizes(data: Any, indices: Any, n_columns: int) -> Any:  # pragma: no
 
 
 @numba.njit(cache=True, nogil=True)
-def _sort_float32(
+def _scatter_float32(
     row_pointer: Any, indices: Any, data: Any, bits: Any, indptr: Any
 ) -> Any:  # pragma: no cover - compiled
-    """Scatter (value, row) of a CSR matrix to its columns as one 64-bit key each, and sort every column."""
+    """Scatter (value, row) of a CSR matrix to its columns as one 64-bit key each."""
     n_columns = indptr.shape[0] - 1
     keys = np.empty(indptr[n_columns], dtype=np.uint64)
     fill = indptr[:-1].copy()
@@ -141,15 +145,20 @@ def _sort_float32(
                 column = indices[i]
                 keys[fill[column]] = (np.uint64(value) << np.uint64(32)) | np.uint64(row)
                 fill[column] += 1
+    return keys
+
+
+@numba.njit(cache=True, nogil=True)
+def _sort_float32(
+    keys: Any, indptr: Any, first: int, last_column: int, rows: Any, leads: Any, n_negative: Any
+) -> None:  # pragma: no cover - compiled
+    """Sort the keys of some columns, and fill in what they say."""
     widest = 0
-    for column in range(n_columns):
+    for column in range(first, last_column):
         widest = max(widest, indptr[column + 1] - indptr[column])
     spare = np.empty(widest, dtype=np.uint64)
     counts = np.empty(2048, dtype=np.int64)
-    rows = np.empty(keys.shape[0], dtype=np.int32)
-    leads = np.empty(keys.shape[0], dtype=np.bool_)
-    n_negative = np.zeros(n_columns, dtype=np.int64)
-    for column in range(n_columns):
+    for column in range(first, last_column):
         start, stop = indptr[column], indptr[column + 1]
         if stop - start >= 256:
             _radix_sort(keys[start:stop], spare, counts)
@@ -163,7 +172,6 @@ def _sort_float32(
             last = value
             if value < np.uint64(0x80000000):
                 n_negative[column] += 1
-    return rows, leads, n_negative, keys
 
 
 @numba.njit(cache=True, nogil=True)
@@ -195,6 +203,22 @@ def _sort_float64(
                 n_negative[column] += 1
         values[start:stop] = by_value
     return rows, leads, n_negative, values
+
+
+def _in_threads(work: Callable[[int, int], None], indptr: IntArray) -> None:
+    """Do ``work(first, last)`` on blocks of columns with about the same number of non-zeros, one a thread.
+
+    Columns know nothing of each other, so the result is the same on any number of threads; the compiled loops let go
+    of the interpreter. Numba's own threads are not used: they cannot be entered from several threads at once.
+    """
+    n_threads = min(numba.config.NUMBA_NUM_THREADS, len(indptr) - 1)  # pyright: ignore[reportAttributeAccessIssue]
+    if n_threads < 2 or indptr[-1] < _WORTH_A_THREAD:
+        work(0, len(indptr) - 1)
+        return
+    bounds = np.searchsorted(indptr, np.linspace(0, indptr[-1], n_threads + 1)[1:-1])
+    borders = [0, *bounds.tolist(), len(indptr) - 1]
+    with ThreadPoolExecutor(n_threads) as pool:
+        list(pool.map(work, borders[:-1], borders[1:]))
 
 
 def sort_columns(matrix: Any) -> SortedColumns:
@@ -236,8 +260,13 @@ def sort_columns(matrix: Any) -> SortedColumns:
             data = narrow
     if data.dtype == np.float32:
         data = np.ascontiguousarray(data)
-        *parts, keys = _sort_float32(csr.indptr, csr.indices, data, data.view(np.uint32), indptr)
-        values = _decode(keys)
+        keys = _scatter_float32(csr.indptr, csr.indices, data, data.view(np.uint32), indptr)
+        rows, leads = np.empty(len(keys), dtype=np.int32), np.empty(len(keys), dtype=np.bool_)
+        n_negative = np.zeros(n_columns, dtype=np.int64)
+        _in_threads(
+            lambda first, last: _sort_float32(keys, indptr, first, last, rows, leads, n_negative), indptr
+        )
+        parts, values = [rows, leads, n_negative], _decode(keys)
     else:
         *parts, values = _sort_float64(csr.indptr, csr.indices, data, indptr)
     return SortedColumns(indptr, *parts, n_rows, values)  # pyright: ignore[reportCallIssue]
@@ -259,15 +288,23 @@ def _decode(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:
 
 @numba.njit(cache=True, nogil=True)
 def _rank_products(
-    indptr: Any, rows: Any, leads: Any, n_negative: Any, n_rows: int, counts: Any, masked: bool, vectors: Any
-) -> Any:  # pragma: no cover - compiled
-    """One walk over each column's tied groups; ``counts`` is 1 for rows that take part, else 0."""
-    n_columns = indptr.shape[0] - 1
+    indptr: Any,
+    rows: Any,
+    leads: Any,
+    n_negative: Any,
+    n_rows: int,
+    counts: Any,
+    masked: bool,
+    vectors: Any,
+    first: int,
+    last: int,
+    products: Any,
+    zero_rank: Any,
+    tie_term: Any,
+) -> None:  # pragma: no cover - compiled
+    """One walk over the tied groups of some columns; ``counts`` is 1 for rows that take part, else 0."""
     n_vectors = vectors.shape[1]
-    products = np.zeros((n_columns, n_vectors))
-    zero_rank = np.empty(n_columns)
-    tie_term = np.empty(n_columns)
-    for column in range(n_columns):
+    for column in range(first, last):
         start, stop = indptr[column], indptr[column + 1]
         split = start + n_negative[column]
         n_below, n_above = split - start, stop - split
@@ -306,7 +343,6 @@ def _rank_products(
             i = end
         zero_rank[column] = at_zero
         tie_term[column] = ties
-    return products, zero_rank, tie_term
 
 
 def rank_products(
@@ -340,9 +376,11 @@ def rank_products(
     masked = mask is not None and not bool(mask.all())
     counts = np.asarray(mask).astype(np.uint8) if masked else np.empty(0, dtype=np.uint8)
     n_rows = int(counts.sum()) if masked else columns.n_rows
-    products, zero_rank, tie_term = _rank_products(
-        columns.indptr, columns.rows, columns.leads, columns.n_negative, n_rows, counts, masked, vectors
-    )
+    products = np.zeros((columns.n_columns, vectors.shape[1]))
+    zero_rank, tie_term = np.empty(columns.n_columns), np.empty(columns.n_columns)
+    sorted_parts = (columns.indptr, columns.rows, columns.leads, columns.n_negative)
+    given, made = (n_rows, counts, masked, vectors), (products, zero_rank, tie_term)
+    _in_threads(lambda first, last: _rank_products(*sorted_parts, *given, first, last, *made), columns.indptr)
     return RankProducts(products, zero_rank, tie_term, n_rows)
 
 
