@@ -106,7 +106,8 @@ def _by_association(significant: pd.DataFrame | None) -> list[_Choice]:
         (
             (str(site), int(feature)),
             ASSOCIATED,
-            f"no. {turn + 1} for {property_label(str(name))}, " + ("replicated" if held else "not replicated"),
+            f"no. {turn + 1} for {property_label(str(name))}, "
+            + ("replicated" if held else "not replicated"),
         )
         for site, feature, name, turn, held in zip(
             table["site"],
