@@ -235,7 +235,7 @@ def circuit_quality(quality: pd.DataFrame, contributions: pd.DataFrame, *, n: in
     _logarithmic(left)
     left.set_xlabel("nodes of the circuit")
     left.set_ylabel("share of the difference recovered")
-    quiet_legend(left, loc="best")
+    quiet_legend(left, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     if len(rows):
         first = rows.iloc[0]
         note = f"{int(first['n_pairs'])} held-out pairs of {int(first['n_clusters'])} families"
@@ -325,5 +325,8 @@ def _forest(
     axes.axvline(0.0, color=INK, linewidth=0.9)
     axes.set_yticks(range(len(rows)), [dictionary_label(*key) for key in order[1:]], fontsize=SMALL)
     axes.set_ylim(len(rows) - 0.5, -0.6)
-    axes.set_xlabel("lead of the SAE features, mean 1 − |1 − share|\n(below 0: the other comes closer)")
+    axes.xaxis.label.set_fontsize(SMALL)
+    axes.set_xlabel(
+        "lead of the SAE features in mean closeness,\n1 − |1 − share| (below 0: the other is closer)"
+    )
     axes.set_title("With equally many features", loc="left", fontsize=TEXT)

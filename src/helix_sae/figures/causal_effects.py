@@ -231,7 +231,7 @@ def position_effects(positions: pd.DataFrame, *, target: str) -> Figure:
     -------
     Figure
     """
-    figure = new_figure(5.6, 3.5)
+    figure = new_figure(5.6, 3.9)
     axes = tidy(figure.add_subplot())
     x = np.arange(len(positions), dtype=np.float64)
     for offset, name, colour, words in (
@@ -258,7 +258,7 @@ def position_effects(positions: pd.DataFrame, *, target: str) -> Figure:
     axes.set_ylim(0, None)
     axes.set_xlabel("share of the sequence from the first edit on")
     axes.set_ylabel(f"change of {short_label(target)}")
-    quiet_legend(axes, loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=3)
+    quiet_legend(axes, loc="upper center", bbox_to_anchor=(0.45, -0.3), ncols=2)
     heading(figure, "Effects by the position of the edit")
     return figure
 

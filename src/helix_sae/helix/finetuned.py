@@ -199,13 +199,19 @@ class FineTunedModel:
             model.hidden_size,
             model.n_layers,
         )
-        self.check_sites, self.layer_of = model.check_sites, model.layer_of
-        self.batches, self.tensors = model.batches, model.tensors
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.inner.device
+
+    def check_sites(self, sites: Sequence[str]) -> None:
+        """As :meth:`HelixModel.check_sites`."""
+        self.inner.check_sites(sites)
+
+    def layer_of(self, site: str) -> int:
+        """As :meth:`HelixModel.layer_of`."""
+        return self.inner.layer_of(site)
 
     def edited(self, edits: Mapping[str, Edit]) -> AbstractContextManager[None]:
         """As :meth:`HelixModel.edited`; ``[SEP]`` is out of an edit's reach."""
@@ -291,8 +297,8 @@ class FineTunedModel:
     ) -> Float[np.ndarray, "n width"]:
         """What the head reads of each sequence, in the order of the input."""
         out = np.empty((len(tokens), 2 * self.hidden_size), dtype=np.float32)
-        for index in self.batches(tokens, token_budget):
-            ids, is_nucleotide = self.tensors([tokens[i] for i in index])
+        for index in self.inner.batches(tokens, token_budget):
+            ids, is_nucleotide = self.inner.tensors([tokens[i] for i in index])
             out[index] = self.pool(self.run(ids, {}), is_nucleotide).cpu().numpy()
         return out
 
