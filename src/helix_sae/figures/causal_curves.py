@@ -327,6 +327,6 @@ def _forest(
     axes.set_ylim(len(rows) - 0.5, -0.6)
     axes.xaxis.label.set_fontsize(SMALL)
     axes.set_xlabel(
-        "lead of the SAE features in mean closeness,\n1 − |1 − share| (below 0: the other is closer)"
+        "lead of the SAE features\nin mean closeness 1 − |1 − share|\n(below 0: the other is closer)"
     )
     axes.set_title("With equally many features", loc="left", fontsize=TEXT)
