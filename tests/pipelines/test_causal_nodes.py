@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import numpy as np
@@ -14,12 +15,13 @@ from pydantic import ValidationError
 from safetensors.numpy import save_file
 
 from helix_sae.causal.baselines import BASELINES
+from helix_sae.causal.probe import Probe
 from helix_sae.errors import AnalysisError, ConfigurationError, DataError, ModelError, WeakProbeError
 from helix_sae.helix.architecture import save_network
 from helix_sae.helix.finetuned import HEAD_DESCRIPTION, HEAD_WEIGHTS
 from helix_sae.helix.loading import HelixHandle, handle_for
 from helix_sae.mrna.records import RawRecord, RawRecords, Reporter
-from helix_sae.pipelines.causal_acdc import reading
+from helix_sae.pipelines.causal_acdc import circuits, nodes, reading
 from helix_sae.pipelines.causal_acdc.parameters import Baseline, CausalParameters, CurveParameters
 from helix_sae.pipelines.causal_acdc.setting import prepare
 from helix_sae.pipelines.ingestion.parameters import IngestionParameters
@@ -280,3 +282,77 @@ def test_fine_tuned_heads_are_read_by_their_outputs(table, handle, tmp_path: Pat
         probe.predict(embedding.to_numpy()), logits[:, 1] - logits[:, 0], rtol=1e-3, atol=1e-5
     )
     assert metrics["metric"].iloc[0] == "auc"
+
+
+class _Shards:
+    """Activations of some tokens, as the store hands them out."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        self.arrays = arrays
+        self.n_tokens = len(next(iter(arrays.values())))
+
+    def iter_shards(self, sites):
+        yield SimpleNamespace(activations={site: self.arrays[site] for site in sites})
+
+
+def test_every_node_from_effects_to_figures(table, handle):
+    """The whole pipeline behind the pairs, on a tiny model: what one node makes, the next one takes."""
+    rng = np.random.default_rng(0)
+    sites = ("layers.0.mixer", "layers.3")
+    config = TopKConfig(k=4, expansion_factor=2).resolve(16)
+    saes = {s: random_autoencoder(config, InputScaling(torch.zeros(16), 1.0), i) for i, s in enumerate(sites)}
+    weight = rng.normal(size=(16, 1))
+    probe = Probe("ridge", "functional_mrl", np.zeros(16), np.ones(16), (weight,), (np.zeros(1),), 0.5)
+    given = parameters(
+        pairs={"max_edit_distance": 1, "num_sequence_pairs": 24},
+        effects={"exact_top": 6, "ig_steps": 2, "checked_pairs": 4, "checked_top": 6, "tested_top": 6},
+        acdc={
+            "taus": [1e-6, 1e-3],
+            "n_random_orders": 1,
+            "max_pairs": 4,
+            "start_top": 4,
+            "verified_edges": 3,
+        },
+        curves={"baselines": ["neurons", "pca_rectified"], "max_pairs": 6},
+    )
+    pairs, _ = reading.pair(table, pd.DataFrame(columns=["source"]), given)
+    setting = (handle, saes, probe, pairs)
+    atp = nodes.estimate(*setting, given)
+    agreement, ig = nodes.check_estimators(*setting, atp, given)
+    assert set(agreement["estimator"]) == {"atp", "ig", "exact, other direction"}
+    assert len(ig.y_source) == 4
+    exact = nodes.measure(*setting, atp, given)
+    selection, designed, comparison, predicted, positions = nodes.summarise(handle, exact, pairs, given)
+    circuit, steps = circuits.find_circuit(*setting, exact, given)
+    assert (steps["starts_from"] == "a screened set").all()
+    edges, graph = circuits.connect(*setting, circuit, exact, given)
+    assert graph["graph"]["positions"] == "nucleotides"
+    quality, parts = circuits.judge_circuit(*setting, circuit, exact, given)
+    assert quality["tau"].tolist() == [1e-6, 1e-3]
+    shards = _Shards({site: rng.normal(size=(400, 16)).astype(np.float32) for site in sites})
+    curves, summary, limits, blocks, words = nodes.compare(*setting, atp, shards, given)
+    assert summary["dictionary"].tolist() == ["sae", "sae", "sae", "neurons", "pca_rectified"]
+    assert len(words) == 4
+    for made in (
+        agreement,
+        selection,
+        designed,
+        positions,
+        circuit,
+        steps,
+        edges,
+        quality,
+        parts,
+        curves,
+        limits,
+    ):
+        assert {"estimator", "direction", "positions", "error_handling", "model", "dictionary_hash"} <= set(
+            made
+        )
+        assert (made["model"] == handle.fingerprint[:12]).all()
+    figures = nodes.draw(
+        curves, summary, steps, selection, blocks, comparison, predicted, designed, positions, given
+    )
+    assert len(figures) == 8
+    for figure in (*figures, *circuits.draw_circuit(circuit, edges, steps, quality, parts, given)):
+        assert figure.axes

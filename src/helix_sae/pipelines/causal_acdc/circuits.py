@@ -85,6 +85,7 @@ def connect(
         Nodes and edges in node-link form.
     """
     from helix_sae.causal.edges import circuit_edges, circuit_to_json
+    from helix_sae.causal.effects import stamp
     from helix_sae.causal.inference import orientation
 
     rows = some_pairs(pairs, "discovery", parameters.acdc.max_pairs, parameters.seed)
