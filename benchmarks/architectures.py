@@ -2,7 +2,7 @@
 
 The demo records are tabulated as in a run, and activations taken from the mixers and from the residual stream after them.
 Discovery clusters are trained on, validation clusters measured on. Where sparsity is bought with a coefficient
-(L1, Gated, JumpReLU), the coefficient is found first, site by site, by interpolation on a grid of short trainings; each SAE
+(L1, Gated, JumpReLU), the coefficient is found first, site by site, by interpolation on a grid of trainings; each SAE
 is then trained like the others. One JSON line an SAE, and at the end the table in Markdown::
 
     python benchmarks/architectures.py                       # the four mixers, all architectures
@@ -43,9 +43,9 @@ from helix_sae.sae import (
 
 ROOT = Path(__file__).resolve().parent.parent
 COEFFICIENTS: dict[str, tuple[str, tuple[float, float, float]]] = {
-    "relu": ("l1_coefficient", (1e-3, 4e-3, 1.6e-2)),
-    "relu_tied": ("l1_coefficient", (1e-3, 4e-3, 1.6e-2)),
-    "gated": ("l1_coefficient", (1e-3, 4e-3, 1.6e-2)),
+    "relu": ("l1_coefficient", (3e-4, 1e-3, 3e-3)),
+    "relu_tied": ("l1_coefficient", (3e-4, 1e-3, 3e-3)),
+    "gated": ("l1_coefficient", (5e-4, 2e-3, 6e-3)),
     "jumprelu": ("l0_coefficient", (2e-4, 1e-3, 5e-3)),
 }
 CHOOSING = ("topk", "batchtopk", "matryoshka")
@@ -112,13 +112,14 @@ def matched(data: Data, site: str, names: list[str], common: dict[str, Any], opt
     }
     if grid:
         configs = {key: parse_sae_config(values) for key, values in grid.items()}
-        batches = data.batches(site, options.batch, max(1, options.epochs // 2))
+        # As long as the final training: an L1 autoencoder grows sparser all the time.
+        batches = data.batches(site, options.batch, options.epochs)
         found = train_saes(batches, configs, holdout=data.held_out(site), log_every=10**9).evaluations
         for name in priced:
             key, values = COEFFICIENTS[name]
             l0 = [found[SaeKey(site, f"{name} {value}")].summary["l0"] for value in values]
-            logs = np.log(np.maximum(l0, 0.1))[::-1]  # rising
-            at = np.interp(np.log(options.l0), logs, np.log(values)[::-1])
+            order = np.argsort(l0)
+            at = np.interp(np.log(options.l0), np.log(np.maximum(l0, 0.1))[order], np.log(values)[order])
             chosen[name] = {"architecture": name, key: float(np.exp(at)), **common}
     return chosen
 
