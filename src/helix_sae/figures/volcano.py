@@ -130,6 +130,7 @@ def _name_strongest(axes: Any, points: pd.DataFrame, n_labels: int, reach: float
     )
     for side in (-1, 1):
         here = strongest[np.where(strongest["effect"] >= 0, 1, -1) == side]
+        here = here.sort_values(["height", "size"], kind="stable")  # of equal heights the outermost on top
         heights = spread(list(here["height"]), 0.055 * top, 0.03 * top, 0.97 * top)
         for row, height in zip(here.itertuples(), heights, strict=True):
             axes.annotate(
