@@ -17,6 +17,9 @@ INTEROP_VENV := .venv-interop
 # One thread a worker: two workers with a pool of threads each would only fight for the cores.
 SINGLE_THREADED := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
+# Where the output is no terminal, lines of the log would be broken at 80 columns.
+WIDE := test -t 1 || export COLUMNS=$${COLUMNS:-140};
+
 .PHONY: help
 help:
 	@sed -n 's/^\([a-z-]*\):.*## */\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -33,7 +36,7 @@ $(STAMP): requirements.lock pyproject.toml
 
 .PHONY: run
 run: $(STAMP) ## run the default pipeline: sequences, activations, features, their biology and their effects
-	$(BIN)/kedro run
+	$(WIDE) $(BIN)/kedro run
 	@echo
 	@echo "Figures and the report: data/08_reporting"
 	@echo "Tables:                 data/07_model_output"

@@ -182,7 +182,9 @@ def _map_dask(
                     "out of memory. What was completed stays."
                 ) from error
             except (OSError, CancelledError) as error:
-                if client.status == "running":
+                # A closed connection is told before the client itself has noticed that the scheduler is gone.
+                closed = isinstance(error, distributed.comm.CommClosedError)
+                if client.status == "running" and not closed:
                     raise
                 raise EngineError(
                     f"The Dask scheduler is gone ({error}). What was completed stays; run again to go on."

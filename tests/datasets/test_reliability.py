@@ -172,14 +172,17 @@ def test_a_full_disk_and_a_read_only_one(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     body = f"""
+from pathlib import Path
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", {str(disk)!r}], check=True)
 answers["fits"] = attempt("v1", 20)
+other = Path({str(disk)!r}) / "something else"
+other.write_bytes(bytes(32 * 1024))
 answers["full"] = attempt("v2", 400, 1)
+other.unlink()
 answers["fits again"] = attempt("v3", 20)
 subprocess.run(["mount", "-o", "remount,ro", {str(disk)!r}], check=True)
 answers["read-only"] = attempt("v4", 25)
 from dataset_toys import files_of
-from pathlib import Path
 answers["files"] = sorted(name for name in files_of(Path(root)) if "shards" not in name or ".tmp" in name)
 from kedro.io.core import Version
 from helix_sae.datasets.activations import ActivationsDataset

@@ -190,7 +190,8 @@ def acdc_curves(steps: pd.DataFrame) -> Figure:
                 zorder=4 if first else 3,
             )
         axes.set_xlabel(label)
-        axes.set_yscale("symlog", linthresh=1e-3)
+        if _spans_decades(steps["divergence"]):
+            axes.set_yscale("symlog", linthresh=1e-3)
     _logarithmic(left)
     left.invert_xaxis()
     right.invert_xaxis()
@@ -251,13 +252,19 @@ def circuit_quality(quality: pd.DataFrame, contributions: pd.DataFrame, *, n: in
     right.set_yticks(range(len(top)), labels, fontsize=SMALL - 1)
     right.set_ylim(max(len(top), 1) - 0.4, -0.6)
     right.axvline(0.0, color=INK, linewidth=0.9)
-    right.set_xlabel("share of the circuit's gain that is lost without it")
+    right.set_xlabel("share of the circuit's gain lost without it")
     if len(top):
-        more = f", the first {n} of {len(contributions)}" if len(contributions) > n else ""
+        more = f"; the first {n} of {len(contributions)} nodes" if len(contributions) > n else ""
         tau = float(contributions["tau"].iloc[0])
-        right.set_title(f"What each node adds (τ = {tau:g}{more})", loc="left", fontsize=TEXT)
+        right.set_title("What each node adds", loc="left", fontsize=TEXT)
+        right.set_xlabel(f"{right.get_xlabel()}\n(τ = {tau:g}{more})")
     heading(figure, "The circuits on held-out pairs")
     return figure
+
+
+def _spans_decades(divergence: pd.Series) -> bool:
+    """Whether a logarithmic axis would show more than one labelled tick."""
+    return bool(len(divergence)) and divergence.max() > 30 * max(float(divergence.min()), 1e-3)
 
 
 def dictionary_label(dictionary: str, ranking: str) -> str:
