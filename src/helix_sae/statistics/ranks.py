@@ -23,6 +23,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Bool, Float
+from numba.core import config as numba_config
 from scipy import sparse, stats
 
 from helix_sae.errors import AnalysisError
@@ -211,7 +212,8 @@ def _in_threads(work: Callable[[int, int], None], indptr: IntArray) -> None:
     Columns know nothing of each other, so the result is the same on any number of threads; the compiled loops let go
     of the interpreter. Numba's own threads are not used: they cannot be entered from several threads at once.
     """
-    n_threads = min(numba.config.NUMBA_NUM_THREADS, len(indptr) - 1)  # pyright: ignore[reportAttributeAccessIssue]
+    # The attribute is set when Numba reads its environment.
+    n_threads = min(numba_config.NUMBA_NUM_THREADS, len(indptr) - 1)  # pyright: ignore[reportAttributeAccessIssue]
     if n_threads < 2 or indptr[-1] < _WORTH_A_THREAD:
         work(0, len(indptr) - 1)
         return
