@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -85,15 +86,7 @@ def training_history(history: pd.DataFrame, metrics: pd.DataFrame | None = None)
     if metrics is not None:
         handles.append(Line2D([], [], marker="D", markersize=4, linestyle="", color=MUTED))
         names.append("held out")
-    figure.legend(
-        handles,
-        names,
-        loc="outside lower center",
-        ncols=min(4, len(names)),
-        frameon=False,
-        fontsize=SMALL,
-        labelcolor=INK,
-    )
+    _legend_below(figure, handles, names)
     heading(figure, "Training of the sparse autoencoders")
     return figure
 
@@ -188,15 +181,7 @@ def pareto(metrics: pd.DataFrame) -> Figure:
     for axes in panels[::columns]:
         axes.set_ylabel("explained variance")
     handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        names,
-        loc="outside lower center",
-        ncols=min(4, len(names)),
-        frameon=False,
-        fontsize=SMALL,
-        labelcolor=INK,
-    )
+    _legend_below(figure, handles, names)
     heading(figure, "Explained variance against sparsity")
     return figure
 
@@ -245,3 +230,16 @@ def feature_density(density: Mapping[str, npt.NDArray[np.floating[Any]]]) -> Fig
 
 def _power(exponent: int) -> str:
     return "1" if exponent == 0 else "10" + str(exponent).translate(_SUPERSCRIPT)
+
+
+def _legend_below(figure: Figure, handles: list[Artist], names: list[str]) -> None:
+    """One legend for all panels of a figure."""
+    figure.legend(
+        handles,
+        names,
+        loc="outside lower center",
+        ncols=min(4, len(names)),
+        frameon=False,
+        fontsize=SMALL,
+        labelcolor=INK,
+    )
