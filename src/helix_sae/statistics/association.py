@@ -29,10 +29,11 @@ from scipy import special
 
 from helix_sae.statistics.properties import Property
 from helix_sae.statistics.ranks import (
+    RankedRows,
     RankProducts,
     SortedColumns,
     centred_ranks,
-    rank_products,
+    grouped_rank_products,
     sort_columns,
 )
 
@@ -101,14 +102,17 @@ def associations(
     n = np.zeros(len(properties), dtype=np.int64)
     statistic, effect, p_value = (np.full(shape, np.nan) for _ in range(3))
     inside = np.ones(columns.n_rows, dtype=bool) if rows is None else np.asarray(rows, dtype=bool)
-    for mask, members in _by_missingness(properties, inside):
-        count = int(mask.sum())
-        n[members] = count
-        parts = [_part(index, properties[index], mask) for index in members]
-        result = rank_products(columns, np.column_stack([part.vectors for part in parts]), mask)
+    groups = _by_missingness(properties, inside)
+    parts = [[_part(index, properties[index], mask) for index in members] for mask, members in groups]
+    ranked = [
+        RankedRows(np.column_stack([part.vectors for part in of_group]), mask)
+        for (mask, _), of_group in zip(groups, parts, strict=True)
+    ]
+    for of_group, result in zip(parts, grouped_rank_products(columns, ranked), strict=True):
         stop = 0
-        for part in parts:
+        for part in of_group:
             start, stop = stop, stop + part.vectors.shape[1]
+            n[part.index] = result.n_rows
             discount = 1.0 if design_effect is None else design_effect[:, part.index]
             made = _TESTS[part.estimator](result, result.products[:, start:stop], part.sizes, discount)
             statistic[:, part.index], effect[:, part.index], p_value[:, part.index] = made

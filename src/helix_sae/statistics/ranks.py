@@ -15,7 +15,7 @@ double precision up to about 10^5 rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -33,6 +33,11 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 _WORTH_A_THREAD = 200_000  # non-zeros
+_LANES = 4  # of a vector register
+_CACHE_LINE = 64  # bytes
+_WORTH_A_RADIX = 256  # non-zeros of a column
+_DIGIT_BITS = 9
+_KEYS_AT_ONCE = 1 << 20  # of eight bytes; fewer, and too little of each row is read at a time
 
 
 class SortedColumns(NamedTuple):
@@ -98,81 +103,129 @@ class RankProducts(NamedTuple):
 def _radix_sort(keys: Any, spare: Any, counts: Any) -> None:  # pragma: no cover - compiled
     """Sort 64-bit keys in place by their upper 32 bits; stable, hence by their lower bits within ties."""
     n = keys.shape[0]
-    for pass_ in range(3):
-        shift = np.uint64(32 + 11 * pass_)
-        counts[:] = 0
-        for i in range(n):
-            counts[(keys[i] >> shift) & np.uint64(2047)] += 1
-        if counts[(keys[0] >> shift) & np.uint64(2047)] == n:
-            continue  # all keys share this digit
+    smallest, largest = keys[0], keys[0]
+    for i in range(n):
+        smallest, largest = min(smallest, keys[i]), max(largest, keys[i])
+    # Only the bits in which the values of the column differ have to be looked at.
+    offset = (smallest >> np.uint64(32)) << np.uint64(32)
+    span, n_bits = (largest - offset) >> np.uint64(32), 0
+    while span >> np.uint64(n_bits):
+        n_bits += 1
+    passes = -(-n_bits // _DIGIT_BITS)
+    if passes == 0:
+        return
+    width = -(-n_bits // passes)
+    mask = np.uint64((1 << width) - 1)
+    counts[:passes] = 0
+    for i in range(n):
+        value = (keys[i] - offset) >> np.uint64(32)
+        for digit in range(passes):
+            counts[digit, (value >> np.uint64(width * digit)) & mask] += 1
+    source, target = keys, spare[:n]
+    for digit in range(passes):
+        start, shift = counts[digit], np.uint64(32 + width * digit)
         total = 0
-        for b in range(2048):
-            count = counts[b]
-            counts[b] = total
+        for b in range(1 << width):
+            count = start[b]
+            start[b] = total
             total += count
         for i in range(n):
-            digit = (keys[i] >> shift) & np.uint64(2047)
-            spare[counts[digit]] = keys[i]
-            counts[digit] += 1
-        keys[:] = spare[:n]
+            key = source[i]
+            bucket = ((key - offset) >> shift) & mask
+            target[start[bucket]] = key
+            start[bucket] += 1
+        source, target = target, source
+    if passes % 2:
+        keys[:] = source
 
 
 @numba.njit(cache=True, nogil=True)
-def _column_sizes(data: Any, indices: Any, n_columns: int) -> Any:  # pragma: no cover - compiled
-    """Non-zeros of each column; the last entry counts values that are not finite."""
-    sizes = np.zeros(n_columns + 1, dtype=np.int64)
-    for i in range(data.shape[0]):
-        if not np.isfinite(data[i]):
-            sizes[n_columns] += 1
-        elif data[i] != 0:
-            sizes[indices[i]] += 1
+def _column_sizes(
+    row_pointer: Any, indices: Any, data: Any, n_columns: int
+) -> Any:  # pragma: no cover - compiled
+    """Non-zeros of each column; then how many values are not finite, and how many are not in order of column."""
+    sizes = np.zeros(n_columns + 2, dtype=np.int64)
+    for row in range(row_pointer.shape[0] - 1):
+        before = -1
+        for i in range(row_pointer[row], row_pointer[row + 1]):
+            column, value = indices[i], data[i]
+            if not np.isfinite(value):
+                sizes[n_columns] += 1
+            elif value != 0:
+                sizes[column] += 1
+            sizes[n_columns + 1] += column <= before
+            before = column
     return sizes
 
 
 @numba.njit(cache=True, nogil=True)
-def _scatter_float32(
-    row_pointer: Any, indices: Any, data: Any, bits: Any, indptr: Any
-) -> Any:  # pragma: no cover - compiled
-    """Scatter (value, row) of a CSR matrix to its columns as one 64-bit key each."""
-    n_columns = indptr.shape[0] - 1
-    keys = np.empty(indptr[n_columns], dtype=np.uint64)
-    fill = indptr[:-1].copy()
-    for row in range(row_pointer.shape[0] - 1):
-        for i in range(row_pointer[row], row_pointer[row + 1]):
-            if data[i] != 0:
-                # the bit pattern of a float, made to rise with its value over the whole real line
-                value = bits[i]
-                value = ~value if value >> np.uint32(31) else value | np.uint32(0x80000000)
-                column = indices[i]
-                keys[fill[column]] = (np.uint64(value) << np.uint64(32)) | np.uint64(row)
-                fill[column] += 1
-    return keys
-
-
-@numba.njit(cache=True, nogil=True)
 def _sort_float32(
-    keys: Any, indptr: Any, first: int, last_column: int, rows: Any, leads: Any, n_negative: Any
+    row_pointer: Any,
+    indices: Any,
+    data: Any,
+    indptr: Any,
+    first: int,
+    last: int,
+    rows: Any,
+    leads: Any,
+    n_negative: Any,
+    values: Any,
 ) -> None:  # pragma: no cover - compiled
-    """Sort the keys of some columns, and fill in what they say."""
+    """Sort the columns from ``first`` to ``last`` of a CSR matrix whose rows are in order of column.
+
+    Some columns at a time, as 64-bit keys (value, row). ``data`` and ``values`` are bit patterns.
+    """
+    n_rows = row_pointer.shape[0] - 1
+    cursor = np.empty(n_rows, dtype=np.int64)
+    for row in range(n_rows):
+        start, stop = row_pointer[row], row_pointer[row + 1]
+        cursor[row] = start + np.searchsorted(indices[start:stop], first)
+    wanted = max(_KEYS_AT_ONCE, 4 * n_rows)
     widest = 0
-    for column in range(first, last_column):
+    for column in range(first, last):
         widest = max(widest, indptr[column + 1] - indptr[column])
-    spare = np.empty(widest, dtype=np.uint64)
-    counts = np.empty(2048, dtype=np.int64)
-    for column in range(first, last_column):
-        start, stop = indptr[column], indptr[column + 1]
-        if stop - start >= 256:
-            _radix_sort(keys[start:stop], spare, counts)
-        elif stop - start > 1:
-            keys[start:stop].sort()
-        last = np.uint64(0)  # no finite non-zero value has this pattern
-        for i in range(start, stop):
-            value = keys[i] >> np.uint64(32)
-            rows[i] = np.int32(keys[i] & np.uint64(0xFFFFFFFF))
-            leads[i] = value != last
-            last = value
-            if value < np.uint64(0x80000000):
-                n_negative[column] += 1
+    keys, spare = np.empty(0, dtype=np.uint64), np.empty(widest, dtype=np.uint64)
+    counts = np.empty((-(-32 // _DIGIT_BITS), 1 << _DIGIT_BITS), dtype=np.int32)
+    begin = first
+    while begin < last:
+        end = begin + 1
+        while end < last and indptr[end + 1] - indptr[begin] <= wanted:
+            end += 1
+        base, n_keys = indptr[begin], indptr[end] - indptr[begin]
+        if keys.shape[0] < n_keys:
+            keys = np.empty(n_keys, dtype=np.uint64)
+        fill = indptr[begin:end] - base
+        for row in range(n_rows):
+            i, stop = cursor[row], row_pointer[row + 1]
+            while i < stop and indices[i] < end:
+                value = data[i]
+                if value & np.uint32(0x7FFFFFFF):  # neither 0 nor -0
+                    # the bit pattern of a float, made to rise with its value over the whole real line
+                    value = ~value if value >> np.uint32(31) else value | np.uint32(0x80000000)
+                    column = indices[i] - begin
+                    keys[fill[column]] = (np.uint64(value) << np.uint64(32)) | np.uint64(row)
+                    fill[column] += 1
+                i += 1
+            cursor[row] = i
+        for column in range(begin, end):
+            low, high = indptr[column] - base, indptr[column + 1] - base
+            if high - low >= _WORTH_A_RADIX:
+                _radix_sort(keys[low:high], spare, counts)
+            elif high - low > 1:
+                keys[low:high].sort()
+            before = np.uint64(0)  # no finite non-zero value has this pattern
+            for i in range(low, high):
+                value = keys[i] >> np.uint64(32)
+                rows[base + i] = np.int32(keys[i] & np.uint64(0xFFFFFFFF))
+                leads[base + i] = value != before
+                before = value
+                pattern = np.uint32(value)
+                if pattern >> np.uint32(31):
+                    values[base + i] = pattern & np.uint32(0x7FFFFFFF)
+                else:
+                    values[base + i] = ~pattern
+                    n_negative[column] += 1
+        begin = end
 
 
 @numba.njit(cache=True, nogil=True)
@@ -241,51 +294,38 @@ def sort_columns(matrix: Any) -> SortedColumns:
         If a stored value is NaN or infinite.
     """
     csr = sparse.csr_array(matrix)
-    if not csr.has_canonical_format:
-        csr = csr.copy()
-        csr.sum_duplicates()
     n_rows, n_columns = csr.shape
+    sizes = _column_sizes(csr.indptr, csr.indices, csr.data, n_columns)
+    if sizes[-1]:
+        csr = csr.copy()
+        csr.has_canonical_format = False
+        csr.sum_duplicates()
+        sizes = _column_sizes(csr.indptr, csr.indices, csr.data, n_columns)
     data = np.asarray(csr.data)
     if data.dtype not in (np.float32, np.float64):  # pyright: ignore[reportUnnecessaryContains]
         data = data.astype(np.float64)
-    sizes = _column_sizes(data, csr.indices, n_columns)
-    if sizes[-1]:
+    if sizes[-2]:
         raise AnalysisError(
-            f"The feature matrix holds {sizes[-1]} values that are NaN or infinite; "
+            f"The feature matrix holds {sizes[-2]} values that are NaN or infinite; "
             "ranks need finite values. Look for the first site whose codes are not finite."
         )
-    indptr = np.concatenate([[0], np.cumsum(sizes[:-1])]).astype(np.int64)
+    indptr = np.concatenate([[0], np.cumsum(sizes[:-2])]).astype(np.int64)
     if data.dtype == np.float64:
         with np.errstate(over="ignore", under="ignore"):
             narrow = data.astype(np.float32)
         if np.array_equal(narrow, data):
             data = narrow
     if data.dtype == np.float32:
-        data = np.ascontiguousarray(data)
-        keys = _scatter_float32(csr.indptr, csr.indices, data, data.view(np.uint32), indptr)
-        rows, leads = np.empty(len(keys), dtype=np.int32), np.empty(len(keys), dtype=np.bool_)
-        n_negative = np.zeros(n_columns, dtype=np.int64)
+        patterns = np.ascontiguousarray(data).view(np.uint32)
+        rows, leads = np.empty(indptr[-1], dtype=np.int32), np.empty(indptr[-1], dtype=np.bool_)
+        n_negative, values = np.zeros(n_columns, dtype=np.int64), np.empty(indptr[-1], dtype=np.float32)
+        given, made = (csr.indptr, csr.indices, patterns, indptr), (rows, leads, n_negative, values)
         _in_threads(
-            lambda first, last: _sort_float32(keys, indptr, first, last, rows, leads, n_negative), indptr
+            lambda first, last: _sort_float32(*given, first, last, *made[:3], values.view(np.uint32)), indptr
         )
-        parts, values = [rows, leads, n_negative], _decode(keys)
-    else:
-        *parts, values = _sort_float64(csr.indptr, csr.indices, data, indptr)
-    return SortedColumns(indptr, *parts, n_rows, values)  # pyright: ignore[reportCallIssue]
-
-
-@numba.njit(cache=True, nogil=True)
-def _patterns(keys: Any) -> Any:  # pragma: no cover - compiled
-    """Bit patterns of the floats in the upper halves of the keys."""
-    bits = np.empty(keys.shape[0], dtype=np.uint32)
-    for i in range(keys.shape[0]):
-        value = np.uint32(keys[i] >> np.uint64(32))
-        bits[i] = value & np.uint32(0x7FFFFFFF) if value >> np.uint32(31) else ~value
-    return bits
-
-
-def _decode(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:
-    return _patterns(keys).view(np.float32)
+        return SortedColumns(indptr, *made[:3], n_rows, values)
+    rows, leads, n_negative, values = _sort_float64(csr.indptr, csr.indices, data, indptr)
+    return SortedColumns(indptr, rows, leads, n_negative, n_rows, values)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -294,57 +334,84 @@ def _rank_products(
     rows: Any,
     leads: Any,
     n_negative: Any,
-    n_rows: int,
-    counts: Any,
-    masked: bool,
-    vectors: Any,
+    entries: Any,
+    totals: Any,
     first: int,
     last: int,
     products: Any,
     zero_rank: Any,
     tie_term: Any,
 ) -> None:  # pragma: no cover - compiled
-    """One walk over the tied groups of some columns; ``counts`` is 1 for rows that take part, else 0."""
-    n_vectors = vectors.shape[1]
+    """One walk over the tied groups of some columns, for all vectors at once.
+
+    A row of ``entries`` holds that row's value of each vector, then for each vector 1 where the row takes part and
+    else 0; ``totals`` is how many rows do. Where the zeros stand is known only at the end of a column; until then
+    ranks are counted from the first value below zero, and from the first above.
+    """
+    width = totals.shape[0]
+    before, below, total = np.empty(width), np.empty(width), np.empty(width)
+    size, lift, ties = np.empty(width), np.empty(width), np.empty(width)
+    sums = np.empty((2, width))
     for column in range(first, last):
         start, stop = indptr[column], indptr[column + 1]
         split = start + n_negative[column]
-        n_below, n_above = split - start, stop - split
-        if masked:
-            n_below, n_above = 0, 0
-            for i in range(start, split):
-                n_below += counts[rows[i]]
-            for i in range(split, stop):
-                n_above += counts[rows[i]]
-        n_zero = n_rows - n_below - n_above
-        at_zero = n_below + 0.5 * (n_zero + 1)
-        ties = float(n_zero) ** 3 - n_zero
-        total = products[column]
-        before = 0
-        i = start
-        while i < stop:
-            if i == split:
-                before += n_zero
-            end = i + 1
-            while end < stop and not leads[end]:
-                end += 1
-            size = end - i
-            if masked:
-                size = 0
-                for j in range(i, end):
-                    size += counts[rows[j]]
-            if size > 0:
-                lift = before + 0.5 * (size + 1) - at_zero
-                for j in range(i, end):
-                    row = rows[j]
-                    for k in range(n_vectors):
-                        total[k] += lift * vectors[row, k]
-                if size > 1:
-                    ties += float(size) ** 3 - size
-                before += size
-            i = end
-        zero_rank[column] = at_zero
-        tie_term[column] = ties
+        before[:] = 0.0
+        total[:] = 0.0
+        ties[:] = 0.0
+        sums[:] = 0.0
+        for side in range(2):
+            i, border = (start, split) if side == 0 else (split, stop)
+            added = sums[side]
+            while i < border:
+                end = i + 1
+                while end < border and not leads[end]:
+                    end += 1
+                if end == i + 1:
+                    entry = entries[rows[i]]
+                    for k in range(width):
+                        before[k] += entry[width + k]
+                        total[k] += before[k] * entry[k]
+                        added[k] += entry[k]
+                else:
+                    size[:] = 0.0
+                    for j in range(i, end):
+                        entry = entries[rows[j]]
+                        for k in range(width):
+                            size[k] += entry[width + k]
+                    for k in range(width):
+                        lift[k] = before[k] + 0.5 * (size[k] + 1.0)
+                        before[k] += size[k]
+                        ties[k] += size[k] * size[k] * size[k] - size[k]
+                    for j in range(i, end):
+                        entry = entries[rows[j]]
+                        for k in range(width):
+                            total[k] += lift[k] * entry[k]
+                            added[k] += entry[k]
+                i = end
+            if side == 0:
+                below[:] = before
+                before[:] = 0.0
+        for k in range(width):
+            n_zero = totals[k] - below[k] - before[k]
+            at_zero = below[k] + 0.5 * (n_zero + 1.0)
+            products[column, k] = total[k] + (below[k] + n_zero - at_zero) * sums[1, k] - at_zero * sums[0, k]
+            zero_rank[column, k] = at_zero
+            tie_term[column, k] = ties[k] + n_zero * n_zero * n_zero - n_zero
+
+
+class RankedRows(NamedTuple):
+    """Vectors to multiply ranks with, and the rows that are ranked for them.
+
+    Attributes
+    ----------
+    vectors : float (n_rows, n_vectors)
+        Zero outside ``mask``.
+    mask : bool (n_rows,), optional
+        Rows that take part; all when absent.
+    """
+
+    vectors: Float[np.ndarray, "n_rows n_vectors"]
+    mask: Bool[np.ndarray, " n_rows"] | None = None
 
 
 def rank_products(
@@ -370,20 +437,69 @@ def rank_products(
     -------
     RankProducts
     """
-    vectors = np.ascontiguousarray(vectors, dtype=np.float64)
-    if vectors.shape[0] != columns.n_rows:
-        raise AnalysisError(
-            f"The features have {columns.n_rows} rows and the vectors {vectors.shape[0]}; they must be aligned."
+    return grouped_rank_products(columns, [RankedRows(vectors, mask)])[0]
+
+
+def grouped_rank_products(columns: SortedColumns, groups: Sequence[RankedRows]) -> list[RankProducts]:
+    """:func:`rank_products` for several sets of rows (properties with different missing labels) in one walk.
+
+    Raises
+    ------
+    AnalysisError
+        If the vectors have another number of rows than the features.
+    """
+    for group in groups:
+        if group.vectors.shape[0] != columns.n_rows:
+            raise AnalysisError(
+                f"The features have {columns.n_rows} rows and the vectors {group.vectors.shape[0]}; "
+                "they must be aligned."
+            )
+    # A group without vectors still has zeros and ties to be ranked: for one of nothing.
+    blocks = [g.vectors if g.vectors.shape[1] else np.zeros((columns.n_rows, 1)) for g in groups]
+    starts = np.cumsum([0, *(block.shape[1] for block in blocks)])
+    masks = [np.ones(columns.n_rows, dtype=bool) if g.mask is None else g.mask for g in groups]
+    members = [np.broadcast_to(mask[:, None], block.shape) for mask, block in zip(masks, blocks, strict=True)]
+    entries = _side_by_side(np.hstack(blocks, dtype=np.float64), np.hstack(members))
+    width = entries.shape[1] // 2
+    totals = entries[:, width:].sum(axis=0, dtype=np.float64)
+    products, zero_rank, tie_term = np.empty((3, columns.n_columns, width))
+    given = (columns.indptr, columns.rows, columns.leads, columns.n_negative, entries, totals)
+    _in_threads(
+        lambda first, last: _rank_products(*given, first, last, products, zero_rank, tie_term), columns.indptr
+    )
+    return [
+        RankProducts(
+            products[:, start : start + group.vectors.shape[1]],
+            zero_rank[:, start].copy(),
+            tie_term[:, start].copy(),
+            int(totals[start]),
         )
-    masked = mask is not None and not bool(mask.all())
-    counts = np.asarray(mask).astype(np.uint8) if masked else np.empty(0, dtype=np.uint8)
-    n_rows = int(counts.sum()) if masked else columns.n_rows
-    products = np.zeros((columns.n_columns, vectors.shape[1]))
-    zero_rank, tie_term = np.empty(columns.n_columns), np.empty(columns.n_columns)
-    sorted_parts = (columns.indptr, columns.rows, columns.leads, columns.n_negative)
-    given, made = (n_rows, counts, masked, vectors), (products, zero_rank, tie_term)
-    _in_threads(lambda first, last: _rank_products(*sorted_parts, *given, first, last, *made), columns.indptr)
-    return RankProducts(products, zero_rank, tie_term, n_rows)
+        for group, start in zip(groups, starts, strict=False)
+    ]
+
+
+def _side_by_side(vectors: FloatArray, members: BoolArray) -> npt.NDArray[Any]:
+    """All that belongs to a row, in as few cache lines as it can be.
+
+    The walk visits the rows in no order and is bound by reading them. So the numbers are float32 where that loses
+    nothing, as with ranks and indicators.
+
+    Returns
+    -------
+    float32 or float64 (n_rows, 2 width)
+        The vectors and the members, each filled up with zeros.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        narrow = vectors.astype(np.float32)
+    values = narrow if np.array_equal(narrow, vectors) else vectors
+    n_rows, n_vectors = values.shape
+    width = -(-n_vectors // _LANES) * _LANES
+    a_line = _CACHE_LINE // values.itemsize
+    memory = np.zeros(n_rows * 2 * width + a_line, dtype=values.dtype)
+    offset = -memory.ctypes.data % _CACHE_LINE // values.itemsize
+    entries = memory[offset : offset + n_rows * 2 * width].reshape(n_rows, 2 * width)
+    entries[:, :n_vectors], entries[:, width : width + n_vectors] = values, members
+    return entries
 
 
 def centred_ranks(
