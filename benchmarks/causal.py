@@ -38,7 +38,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    model = HelixModel(build_network(released_architecture(), seed=0), fingerprint="random", heads=None)
+    network = build_network(released_architecture(), seed=0).eval().requires_grad_(False)  # as it is loaded
+    model = HelixModel(network, fingerprint="random", heads=None)
     pairs = substitution_pairs(arguments.pairs, arguments.length, seed=0)
     saes = autoencoders(model, pairs, arguments.features, arguments.active)
     probe = random_probe(model.hidden_size)

@@ -117,7 +117,9 @@ class ToyChain:
     def prefix_states(self, cache: ToyCache, start: int) -> ToyPrefix:
         return ToyPrefix(cache, start)
 
-    def resume_suffix(self, site: str, value: Tensor, prefix: ToyPrefix) -> Tensor:
+    def resume_suffix(
+        self, site: str, value: Tensor, prefix: ToyPrefix, *, changed: Tensor | None = None
+    ) -> Tensor:
         cache = prefix.picked()
         whole = torch.cat([self.at_site(site, cache)[:, : prefix.start], value], dim=1)
         return self.resume(site, whole, cache)[:, prefix.start :]

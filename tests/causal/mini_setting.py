@@ -157,10 +157,12 @@ class ReadAtSite:
         before = self.inner.at_site(self.site, cache)[:, :start] @ self.linear
         return _Prefix(self.inner.prefix_states(cache, start), before)
 
-    def resume_suffix(self, site: str, value: Tensor, prefix: _Prefix) -> Tensor:
+    def resume_suffix(
+        self, site: str, value: Tensor, prefix: _Prefix, *, changed: Tensor | None = None
+    ) -> Tensor:
         if site == self.site:
             return value @ self.linear
-        return self._reading(lambda: self.inner.resume_suffix(site, value, prefix.inner))
+        return self._reading(lambda: self.inner.resume_suffix(site, value, prefix.inner, changed=changed))
 
     def pool_suffix(self, hidden: Tensor, prefix: _Prefix, is_nucleotide: Tensor) -> Tensor:
         mask = is_nucleotide if prefix.index is None else is_nucleotide[prefix.index]

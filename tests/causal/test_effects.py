@@ -71,7 +71,7 @@ def test_linear_read_out_has_the_effect_that_one_can_write_down(pairs):
 def test_ends_of_every_run_are_the_models_own(pairs, readout):
     model = random_chain(WIDTH)
     found = effects(
-        model, {"embeddings": RandomSae(WIDTH, 9, 3)}, readout, pairs, method="atp", positions="tokens"
+        model, {"embeddings": RandomSae(WIDTH, 9, 3)}, readout, pairs, method="ig", positions="tokens"
     )
     for i, pair in enumerate(pairs):
         for tokens, y in ((pair.source, found.y_source[i]), (pair.target, found.y_target[i])):

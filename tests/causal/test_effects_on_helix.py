@@ -17,7 +17,7 @@ from helix_sae.causal.interventions import all_nodes, patched_outputs
 from helix_sae.helix.loading import load_helix
 from helix_sae.sae import TopKConfig, estimate_scaling, random_autoencoder
 
-TINY_SITES = ("embeddings", "layers.2.mixer", "layers.3.self_attn", "layers.4")
+TINY_SITES = ("embeddings", "layers.0.mixer", "layers.2.mixer", "layers.3.self_attn", "layers.4")
 
 
 def some_pairs() -> list[TokenPair]:
@@ -79,21 +79,25 @@ def test_exact_equals_one_full_pass_for_each_feature_on_helix_mini(helix_mini):
         np.testing.assert_allclose(fast.values[site], slow, atol=1e-5)
 
 
-def test_only_the_suffix_is_run(helix_mini, monkeypatch):
-    """Nothing before the first differing token goes through the network again."""
+@pytest.mark.parametrize("token_budget", [10**6, 1])
+def test_only_the_suffix_is_run(helix_mini, monkeypatch, token_budget: int):
+    """Nothing before the first differing token goes through the network again; alone, each node runs from its own."""
     saes, pairs = untrained(helix_mini, ["layers.2.mixer"], 96, 8), some_pairs()[1:2]
     seen: list[tuple[int, int]] = []
     resume = helix_mini.resume_suffix
 
-    def counted(site, value, prefix, hooks=None):
+    def counted(site, value, prefix, hooks=None, changed=None):
         seen.append((prefix.start, value.shape[1]))
-        return resume(site, value, prefix, hooks)
+        return resume(site, value, prefix, hooks, changed)
 
     monkeypatch.setattr(helix_mini, "resume_suffix", counted)
-    effects(helix_mini, saes, LinearReadOut(torch.ones(helix_mini.hidden_size)), pairs)
-    first = pairs[0].first
+    probe = LinearReadOut(torch.ones(helix_mini.hidden_size))
+    effects(helix_mini, saes, probe, pairs, token_budget=token_budget)
+    first, time = pairs[0].first, pairs[0].source.ids.size
     assert first > 25
-    assert set(seen) == {(first, pairs[0].source.ids.size - first)}
+    assert all(start + length == time for start, length in seen)
+    assert min(start for start, _ in seen) == first
+    assert (len({start for start, _ in seen}) > 3) == (token_budget == 1)
 
 
 def test_several_sites_are_overwritten_with_values_recomputed_downstream(helix_mini):

@@ -102,7 +102,8 @@ def test_run_resume_and_suffix_agree(imported: Path, site: str):
         torch.testing.assert_close(resumed, whole, atol=1e-5, rtol=1e-5)
         index = torch.tensor([2, 0, 2])
         prefix = model.prefix_states(cache, start).rows(index)
-        hidden = model.resume_suffix(site, (value + change)[index, start:], prefix)
+        changed = torch.ones(3, 13 - start, dtype=torch.bool) if site.endswith("mixer") else None
+        hidden = model.resume_suffix(site, (value + change)[index, start:], prefix, changed=changed)
         torch.testing.assert_close(
             model.pool_suffix(hidden, prefix, nucleotide), whole[index], atol=1e-5, rtol=1e-5
         )

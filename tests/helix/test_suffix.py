@@ -49,9 +49,11 @@ def test_suffix_with_later_edits(site: str):
     torch.testing.assert_close(found, expected[:, start:], rtol=1e-5, atol=1e-5)
 
 
-def test_rows_share_one_prefix():
-    model, ids, start, site = tiny_model(), random_ids(3, TIME), 8, "layers.0.mixer"
-    cache, index = model.cache(ids), torch.tensor([1, 1, 0, 1, 2])
+@pytest.mark.parametrize("n_groups", [1, 2])
+@pytest.mark.parametrize("picked", [[1, 1, 0, 1, 2], [2, 2, 2, 2, 2]])
+def test_rows_share_one_prefix(picked: list[int], n_groups: int):
+    model, ids, start, site = tiny_model(n_groups=n_groups), random_ids(3, TIME), 8, "layers.0.mixer"
+    cache, index = model.cache(ids), torch.tensor(picked)
     is_nucleotide = torch.rand(3, TIME, generator=torch.Generator().manual_seed(2)) > 0.3
     value = model.at_site(site, cache.rows(index))
     change = noise(value)
@@ -65,6 +67,22 @@ def test_rows_share_one_prefix():
     again = prefix.rows(torch.tensor([4, 2]))
     some = model.resume_suffix(site, (value + change)[[4, 2], start:], again)
     torch.testing.assert_close(some, full[[4, 2], start:], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("picked", [[1, 1, 0, 1, 2], [0, 0, 0, 0, 0]])
+@pytest.mark.parametrize("site", SITES)
+def test_tokens_that_did_not_change_need_not_be_computed(site: str, picked: list[int]):
+    model, ids, start = tiny_model(), random_ids(3, TIME), 6
+    cache, index = model.cache(ids), torch.tensor(picked)
+    value = model.at_site(site, cache.rows(index))
+    changed = torch.rand(len(index), TIME, generator=torch.Generator().manual_seed(3)) < 0.3
+    changed[:, :start] = False
+    changed[3] = False
+    patched = value + noise(value) * changed.unsqueeze(-1)
+    full = model.resume(site, patched, cache.rows(index))
+    prefix = model.prefix_states(cache, start).rows(index)
+    found = model.resume_suffix(site, patched[:, start:], prefix, changed=changed[:, start:])
+    torch.testing.assert_close(found, full[:, start:], rtol=1e-5, atol=1e-5)
 
 
 def test_the_prefix_of_an_edited_pass():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -62,13 +62,10 @@ class PairBatch(NamedTuple):
 class Site(NamedTuple):
     """One site of a batch: the source's activation, and what the target has instead at the same tokens.
 
-    ``delta`` and ``error_delta`` are zero at tokens that are not patched. The error is what the dictionary leaves
-    unexplained, ``x - decode(encode(x))``.
+    ``delta`` (target's codes minus the source's) and ``error_delta`` are zero at tokens that are not patched. The error is what the dictionary leaves unexplained, ``x - decode(encode(x))``.
     """
 
     x: Float[Tensor, "n time width"]
-    target_codes: Float[Tensor, "n time features"]
-    target_error: Float[Tensor, "n time width"]
     delta: Float[Tensor, "n time features"]
     error_delta: Float[Tensor, "n time width"]
     target: Float[Tensor, "n time width"]
@@ -122,30 +119,26 @@ def site_values(
     source: Float[Tensor, "n time width"],
     target: Float[Tensor, "n target_time width"],
 ) -> Site:
-    """Codes, errors and their differences at one site."""
+    """Differences of codes and errors at one site, and what a full patch puts there."""
     aligned = batch.align(target)
-    mask = batch.patched.unsqueeze(-1)
-    codes, error = encode(dictionary, source)
-    target_codes, target_error = encode(dictionary, aligned)
-    return Site(
-        x=source,
-        target_codes=target_codes,
-        target_error=target_error,
-        delta=(target_codes - codes) * mask,
-        error_delta=(target_error - error) * mask,
-        target=torch.where(mask, aligned, source),
-    )
+    touched = batch.patched
+    codes, error = encode(dictionary, source[touched])
+    target_codes, target_error = encode(dictionary, aligned[touched])
+    delta = source.new_zeros(*source.shape[:2], codes.shape[-1])
+    error_delta = torch.zeros_like(source)
+    delta[touched], error_delta[touched] = target_codes - codes, target_error - error
+    return Site(source, delta, error_delta, torch.where(touched.unsqueeze(-1), aligned, source))
 
 
 def encode(
-    dictionary: Dictionary, x: Float[Tensor, "n time width"]
-) -> tuple[Float[Tensor, "n time features"], Float[Tensor, "n time width"]]:
-    """Codes and reconstruction errors of a batch of sequences."""
+    dictionary: Dictionary, x: Float[Tensor, "*tokens width"]
+) -> tuple[Float[Tensor, "*tokens features"], Float[Tensor, "*tokens width"]]:
+    """Codes and reconstruction errors of tokens."""
     flat = x.reshape(-1, x.shape[-1])
     with torch.no_grad():
         codes = dictionary.encode(flat)
         error = flat - dictionary.decode(codes)
-    return codes.view(*x.shape[:-1], -1), error.view(x.shape)
+    return codes.view(*x.shape[:-1], codes.shape[-1]), error.view(x.shape)
 
 
 class Experiment(NamedTuple):
@@ -216,24 +209,37 @@ def experiment(
     return Experiment(model, ordered, {s: dictionaries[s] for s in ordered}, decoders, probe)
 
 
+def observe(
+    exp: Experiment,
+    ids: Int[Tensor, "n time"],
+    is_nucleotide: Bool[Tensor, "n time"],
+) -> tuple[Float[Tensor, " n"], dict[str, Float[Tensor, "n time width"]]]:
+    """Read-out and activations at the sites, in one pass of sequences as they are."""
+    seen: dict[str, Tensor] = {}
+
+    def watch(site: str) -> Edit:
+        def record(activation: Tensor) -> Tensor:
+            seen[site] = activation
+            return activation
+
+        return record
+
+    with torch.no_grad():
+        hidden = exp.model.run(ids, {site: watch(site) for site in exp.sites})
+        return exp.read(hidden, is_nucleotide), seen
+
+
 def unpatched(
     exp: Experiment, batch: PairBatch
-) -> tuple[Any, Float[Tensor, " n"], Float[Tensor, " n"], dict[str, Tensor], dict[str, Tensor]]:
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], dict[str, Tensor], dict[str, Tensor]]:
     """Run both sides of a batch as they are.
 
     Returns
     -------
-    cache
-        Of the source's pass.
     y_source, y_target : float (n,)
     source, target : mapping of site to float (n, time, width)
         Activations.
     """
-    identity: Mapping[str, Edit] = {}
-    with torch.no_grad():
-        cache = exp.model.cache(batch.source_ids)
-        source = {site: exp.model.at_site(site, cache) for site in exp.sites}
-        y_source = exp.read(exp.model.run(batch.source_ids, identity), batch.source_nucleotide)
-        y_target = exp.read(exp.model.run(batch.target_ids, identity), batch.target_nucleotide)
-        target = exp.model.capture(batch.target_ids, exp.sites)
-    return cache, y_source, y_target, source, target
+    y_source, source = observe(exp, batch.source_ids, batch.source_nucleotide)
+    y_target, target = observe(exp, batch.target_ids, batch.target_nucleotide)
+    return y_source, y_target, source, target

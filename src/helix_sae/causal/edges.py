@@ -183,7 +183,7 @@ def _estimates(
         return edit
 
     sign = torch.as_tensor(signs[batch.index], device=batch.source_ids.device)
-    _, _, _, source, target = unpatched(exp, batch)
+    _, _, source, target = unpatched(exp, batch)
     states = {s: site_values(batch, exp.dictionaries[s], source[s], target[s]) for s in exp.sites}
     with torch.enable_grad():
         hidden = exp.model.run(batch.source_ids, {site: watch(site) for site in exp.sites})
@@ -219,7 +219,7 @@ def _measured(
     signs: Float[np.ndarray, " n_pairs"],
 ) -> Float[np.ndarray, " n_edges"]:
     """Sum over the batch of oriented effects by path patching: two passes an edge."""
-    _, y_source, _, source, target = unpatched(exp, batch)
+    y_source, _, source, target = unpatched(exp, batch)
     sign = torch.as_tensor(signs[batch.index], device=y_source.device)
     out = np.zeros(len(edges))
     for i, (u, v) in enumerate(edges):

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helix_sae.causal.alignment import TokenPair
@@ -28,6 +28,7 @@ from helix_sae.causal.batches import (
     PairBatch,
     Site,
     experiment,
+    observe,
     pair_batches,
     site_values,
     unpatched,
@@ -63,7 +64,7 @@ class Effects(NamedTuple):
     y_source, y_target : float64 (n_pairs,)
         Read-out of both sequences, ``source`` being the one that is run (see ``direction``).
     y_patched : mapping of site to float64 (n_pairs,)
-        Read-out with all features and the error of this site patched.
+        Read-out with all features and the error of this site patched; NaN for ``atp``, which runs nothing on.
     metadata : dict
         Estimator and everything else that a number depends on.
     """
@@ -154,23 +155,31 @@ def effects(
     exp = experiment(model, dictionaries, probe, sites)
     result = _empty(exp, len(pairs))
     for batch in pair_batches(model, pairs, positions, direction, token_budget):
-        cache, y_source, y_target, source, target = unpatched(exp, batch)
+        if method == "atp":
+            y_source, source, gradients = _source_gradients(exp, batch)
+            y_target, target = observe(exp, batch.target_ids, batch.target_nucleotide)
+            cache = None
+        else:
+            y_source, y_target, source, target = unpatched(exp, batch)
+            gradients = {}
+            with torch.no_grad():
+                cache = model.cache(batch.source_ids)
         result.y_source[batch.index], result.y_target[batch.index] = _numpy(y_source), _numpy(y_target)
-        gradients = _source_gradients(exp, batch) if method == "atp" else {}
         for site in exp.sites:
             state = site_values(batch, exp.dictionaries[site], source[site], target[site])
             run = SiteRun(exp, site, batch, state, cache, y_source)
-            y_patched = run.read_from(state.target)
-            if method == "exact":
-                chosen = None if features is None else np.asarray(features.get(site, ()), dtype=np.int64)
-                values = _exact(run, y_patched, start, chosen, token_budget)
-            elif method == "atp":
+            if method == "atp":
                 values = _attribute(run, gradients[site])
             else:
-                values = _attribute(run, _path_gradient(run, steps))
+                y_patched = run.read_from(state.target)
+                result.y_patched[site][batch.index] = _numpy(y_patched)
+                if method == "exact":
+                    chosen = None if features is None else np.asarray(features.get(site, ()), dtype=np.int64)
+                    values = _exact(run, y_patched, start, chosen, token_budget)
+                else:
+                    values = _attribute(run, _path_gradient(run, steps))
             result.values[site][batch.index] = _numpy(values)
             result.magnitude[site][batch.index] = _numpy(_magnitude(run))
-            result.y_patched[site][batch.index] = _numpy(y_patched)
         if on_batch is not None:
             on_batch(len(batch.index))
     metadata = _metadata(exp, method, direction, positions, start, features, steps)
@@ -214,42 +223,68 @@ def _exact(
     sign = 1.0 if start == "source" else -1.0
     base, y_base = (state.x, run.y_source) if start == "source" else (state.target, y_patched)
     model, nucleotide = run.exp.model, run.batch.source_nucleotide
-    for rows, first in _groups(differs.sum(1).cpu().numpy(), run.batch, token_budget):
+    for rows, row, node, first in _passes(differs, _first_change(state), state.x.shape[1], token_budget):
         with torch.no_grad():
             prefix = model.prefix_states(run.cache.rows(rows), first)  # pyright: ignore[reportAttributeAccessIssue]
-            for part in differs[rows].nonzero().split(max(1, token_budget // (state.x.shape[1] - first))):
-                at, node = part[:, 0], part[:, 1]
-                row = rows[at]
-                value = base[row, first:] + sign * _node_change(run, row, node, first)
-                picked = prefix.rows(at)
-                hidden = model.resume_suffix(run.site, value, picked)  # pyright: ignore[reportAttributeAccessIssue]
-                y = run.exp.probe(model.pool_suffix(hidden, picked, nucleotide[rows]))  # pyright: ignore[reportAttributeAccessIssue]
-                values[row, node] = sign * (y - y_base[row])
+            picked = prefix.rows(torch.searchsorted(rows, row))
+            change = _node_change(run, row, node, first)
+            changed = (change != 0).any(-1) if start == "source" else None
+            value = base[row, first:] + sign * change
+            hidden = model.resume_suffix(run.site, value, picked, changed=changed)  # pyright: ignore[reportAttributeAccessIssue]
+            y = run.exp.probe(model.pool_suffix(hidden, picked, nucleotide[rows]))  # pyright: ignore[reportAttributeAccessIssue]
+            values[row, node] = sign * (y - y_base[row])
     return values
 
 
-def _groups(
-    n_runs: Int[np.ndarray, " n"], batch: PairBatch, token_budget: int
-) -> Iterator[tuple[Int[Tensor, " rows"], int]]:
-    """Pairs that are run together, from the first token at which any of them differs.
+def _first_change(state: Site) -> Int[Tensor, "n nodes"]:
+    """First token at which patching a node changes anything; 0 where it never does."""
+    features = (state.delta != 0).to(torch.uint8).argmax(1)
+    error = (state.error_delta != 0).any(-1).to(torch.uint8).argmax(1)
+    return torch.cat([features, error.unsqueeze(1)], dim=1)
 
-    In order of that token, and as many as fill one pass: few enough that hardly any token is run in vain.
+
+class _Pass(NamedTuple):
+    """Pairs and nodes that are run together.
+
+    Attributes
+    ----------
+    rows : int64 (n_rows,)
+        The pairs of this pass, rising.
+    row, node : int64 (b,)
+        What is patched in each of its sequences.
+    first : int
+        First token that any of them changes.
     """
-    time = batch.source_ids.shape[1]
-    order = np.argsort(batch.first, kind="stable")
-    order = order[n_runs[order] > 0]
-    begin, runs = 0, 0
-    for i, row in enumerate(order):
-        if i > begin and (runs + n_runs[row]) * (time - batch.first[order[begin]]) > token_budget:
-            yield _rows(order[begin:i], batch), int(batch.first[order[begin]])
-            begin, runs = i, 0
-        runs += int(n_runs[row])
-    if len(order) > begin:
-        yield _rows(order[begin:], batch), int(batch.first[order[begin]])
+
+    rows: Int[Tensor, " rows"]
+    row: Int[Tensor, " b"]
+    node: Int[Tensor, " b"]
+    first: int
 
 
-def _rows(index: Int[np.ndarray, " rows"], batch: PairBatch) -> Int[Tensor, " rows"]:
-    return torch.as_tensor(index, device=batch.source_ids.device)
+def _passes(
+    differs: Bool[Tensor, "n nodes"], first: Int[Tensor, "n nodes"], time: int, token_budget: int
+) -> Iterator[_Pass]:
+    """All runs, in passes of at most about ``token_budget`` tokens.
+
+    Pair by pair, and each pair's nodes by the first token that they change, by turns rising and falling: what is run
+    together then starts at nearly the same token, and hardly any token is run in vain.
+    """
+    row, node = differs.nonzero().unbind(1)
+    starts = first[row, node]
+    order = torch.from_numpy(
+        np.lexsort(((starts * (1 - 2 * (row % 2))).cpu().numpy(), row.cpu().numpy()))
+    ).to(row.device)
+    row, node, starts = row[order], node[order], starts[order]
+    begin, earliest = 0, time
+    listed = starts.tolist()
+    for i, start in enumerate(listed):
+        if i > begin and (i + 1 - begin) * (time - min(earliest, start)) > token_budget:
+            yield _Pass(row[begin:i].unique(), row[begin:i], node[begin:i], earliest)
+            begin, earliest = i, time
+        earliest = min(earliest, start)
+    if listed:
+        yield _Pass(row[begin:].unique(), row[begin:], node[begin:], earliest)
 
 
 def _node_change(
@@ -265,12 +300,16 @@ def _node_change(
     return change
 
 
-def _source_gradients(exp: Experiment, batch: PairBatch) -> dict[str, Float[Tensor, "n time width"]]:
-    """Gradient of the read-out in the activations of every site, from one forward and one backward pass."""
+def _source_gradients(
+    exp: Experiment, batch: PairBatch
+) -> tuple[Float[Tensor, " n"], dict[str, Tensor], dict[str, Float[Tensor, "n time width"]]]:
+    """Read-out and activations of the source, and the gradient in these, from one forward and one backward pass."""
+    seen: dict[str, Tensor] = {}
     nudges: dict[str, Tensor] = {}
 
     def nudge(site: str) -> Edit:
         def edit(activation: Tensor) -> Tensor:
+            seen[site] = activation.detach()
             nudges[site] = torch.zeros_like(activation, requires_grad=True)
             return activation + nudges[site]
 
@@ -278,13 +317,14 @@ def _source_gradients(exp: Experiment, batch: PairBatch) -> dict[str, Float[Tens
 
     with torch.enable_grad():
         hidden = exp.model.run(batch.source_ids, {site: nudge(site) for site in exp.sites})
-        total = exp.read(hidden, batch.source_nucleotide).sum()
+        y = exp.read(hidden, batch.source_nucleotide)
         # A site that the read-out does not depend on has no gradient.
-        found = torch.autograd.grad(total, [nudges[s] for s in exp.sites], allow_unused=True)
-    return {
+        found = torch.autograd.grad(y.sum(), [nudges[s] for s in exp.sites], allow_unused=True)
+    gradients = {
         site: torch.zeros_like(nudges[site]) if g is None else g
         for site, g in zip(exp.sites, found, strict=True)
     }
+    return y.detach(), seen, gradients
 
 
 def _path_gradient(run: SiteRun, steps: int) -> Float[Tensor, "n time width"]:
@@ -346,7 +386,7 @@ def _empty(exp: Experiment, n_pairs: int) -> Effects:
         magnitude=matrices(),
         y_source=np.zeros(n_pairs),
         y_target=np.zeros(n_pairs),
-        y_patched={site: np.zeros(n_pairs) for site in exp.sites},
+        y_patched={site: np.full(n_pairs, np.nan) for site in exp.sites},
         metadata={},
     )
 

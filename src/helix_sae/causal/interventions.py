@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from helix_sae.causal.alignment import TokenPair
-from helix_sae.causal.batches import Experiment, PairBatch, encode, experiment, pair_batches
+from helix_sae.causal.batches import Experiment, PairBatch, encode, experiment, observe, pair_batches
 from helix_sae.causal.interfaces import (
     DEFAULT_TOKEN_BUDGET,
     Dictionary,
@@ -168,9 +168,8 @@ class BatchRun:
     def __init__(self, exp: Experiment, batch: PairBatch) -> None:
         self.exp, self.batch = exp, batch
         with torch.no_grad():
-            target = exp.model.capture(batch.target_ids, exp.sites)
             self.y_source = exp.read(exp.model.run(batch.source_ids, {}), batch.source_nucleotide)
-            self.y_target = exp.read(exp.model.run(batch.target_ids, {}), batch.target_nucleotide)
+        self.y_target, target = observe(exp, batch.target_ids, batch.target_nucleotide)
         self.patches = {
             site: SitePatch(
                 exp.dictionaries[site], exp.decoders[site], batch.align(target[site]), batch.patched

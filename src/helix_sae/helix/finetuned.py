@@ -253,12 +253,19 @@ class FineTunedModel:
         return SeparatedPrefix(self.inner.prefix_states(cache, start), cache)
 
     def resume_suffix(
-        self, site: str, value: Float[Tensor, "n suffix hidden"], prefix: SeparatedPrefix
+        self,
+        site: str,
+        value: Float[Tensor, "n suffix hidden"],
+        prefix: SeparatedPrefix,
+        *,
+        changed: Bool[Tensor, "n suffix"] | None = None,
     ) -> Float[Tensor, "n closed_suffix hidden"]:
-        """As :meth:`HelixModel.resume_suffix`."""
+        """As :meth:`HelixModel.resume_suffix`; the closing token is as it was."""
         end = self.inner.at_site(site, prefix.cache)[:, -1:]
         end = end if prefix.index is None else end.index_select(0, prefix.index)
-        return self.inner.resume_suffix(site, torch.cat([value, end], dim=1), prefix.inner)
+        if changed is not None:
+            changed = torch.nn.functional.pad(changed, (0, 1))
+        return self.inner.resume_suffix(site, torch.cat([value, end], dim=1), prefix.inner, changed=changed)
 
     def pool(
         self, hidden: Float[Tensor, "batch closed hidden"], is_nucleotide: Bool[Tensor, "batch time"]

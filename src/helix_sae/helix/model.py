@@ -262,6 +262,7 @@ class HelixModel:
         value: Float[Tensor, "n suffix hidden"],
         prefix: PrefixStates,
         hooks: Mapping[str, Edit] | None = None,
+        changed: Bool[Tensor, "n suffix"] | None = None,
     ) -> Float[Tensor, "n suffix hidden"]:
         """Run on from a site over the tokens from ``prefix.start`` on only.
 
@@ -274,6 +275,9 @@ class HelixModel:
             Of the same sequences: all of the batch, or those picked with its ``rows``.
         hooks : mapping of site to edit, optional
             Edits at *later* sites; they see the suffix only.
+        changed : bool (n, suffix), optional
+            Tokens at which ``value`` is another than in the pass that the prefix is from. Until tokens are mixed again the
+            others are as they were there, and are not computed anew. Not with hooks.
 
         Returns
         -------
@@ -288,7 +292,13 @@ class HelixModel:
             )
             hidden = self._leave_layer(site, value, residual, state)
             for k in range(index + 1, self.n_layers):
-                hidden = apply_layer(self._network.layers[k], hidden, state=prefix.layer(k))[0]
+                layer, state = self._network.layers[k], prefix.layer(k)
+                changed = changed if state is None else None
+                if changed is None:
+                    hidden = apply_layer(layer, hidden, state=state)[0]
+                else:
+                    moved = apply_layer(layer, hidden[changed].unsqueeze(0))[0].squeeze(0)
+                    hidden = prefix.pick(prefix.residual[k + 1]).masked_scatter(changed.unsqueeze(-1), moved)
             return self._network.norm_f(hidden)
 
     def pool_suffix(

@@ -178,7 +178,7 @@ def _factored_outputs(
     n = -(-time // chunk)
     chunk = -(-time // n)
     pad = n * chunk - time
-    x_all = x
+    x_all, C_all = x, C
     if pad:
         x_all, B, C = (torch.nn.functional.pad(t, (0, 0, 0, 0, 0, pad)) for t in (x, B, C))
         dt = torch.nn.functional.pad(dt, (0, 0, 0, pad))
@@ -189,24 +189,40 @@ def _factored_outputs(
     values = _by_group(x_all.reshape(batch, n, chunk, heads, head_dim) * weight.unsqueeze(-1), groups)
     B, C = (t.reshape(batch, n, chunk, *t.shape[2:]).transpose(2, 3) for t in (B, C))
     y = torch.matmul(torch.matmul(C, B.transpose(-1, -2)).tril_(), values)
-    first = 0 if initial is not None else 1
-    if first < n:
+    if n > 1:
         added = torch.matmul(B[:, :-1].transpose(-1, -2), values[:, :-1])
-        before = _scaled_states(added, start, end, initial, (heads, head_dim))
-        y[:, first:] += torch.matmul(C[:, first:], before)
+        y[:, 1:] += torch.matmul(C[:, 1:], _scaled_states(added, start, end, (heads, head_dim)))
     y = _by_head(y, heads, head_dim)
     y *= torch.exp(log_decay - start.unsqueeze(2)).to(x.dtype).unsqueeze(-1)
-    return y.view(batch, n * chunk, heads, head_dim)[:, :time].addcmul_(x, D[:, None])
+    y = y.view(batch, n * chunk, heads, head_dim)[:, :time]
+    if initial is not None:
+        since = torch.cat([torch.zeros_like(end[:, :1]), end[:, :-1]], dim=1).cumsum(1)
+        decay = torch.exp(log_decay + since.unsqueeze(2)).view(batch, n * chunk, heads)[:, :time]
+        y.addcmul_(_from_initial(initial, C_all, groups), decay.to(x.dtype).unsqueeze(-1))
+    return y.addcmul_(x, D[:, None])
+
+
+def _from_initial(
+    initial: Float[Tensor, "batch heads state head_dim"],
+    C: Float[Tensor, "batch time groups state"],
+    groups: int,
+) -> Float[Tensor, "batch time heads head_dim"]:
+    """What each token reads in the initial state, before it decays."""
+    batch, heads, _, head_dim = initial.shape
+    shared = batch > 1 and initial.stride(0) == 0  # one state expanded to many sequences: one large product
+    state = _by_group((initial[:1] if shared else initial).transpose(1, 2), groups)
+    read = C.reshape(1, -1, *C.shape[2:]) if shared else C
+    y = _by_head(torch.matmul(read.transpose(1, 2), state), heads, head_dim)
+    return y.view(batch, C.shape[1], heads, head_dim) if shared else y
 
 
 def _scaled_states(
     added: Float[Tensor, "batch n_1 groups state columns"],
     start: Float[Tensor, "batch n heads"],
     end: Float[Tensor, "batch n heads"],
-    initial: Float[Tensor, "batch heads state head_dim"] | None,
     heads_and_dim: tuple[int, int],
-) -> Float[Tensor, "batch m groups state columns"]:
-    """The state before each chunk, decayed to the first token of that chunk; without an initial one, not before the first."""
+) -> Float[Tensor, "batch n_1 groups state columns"]:
+    """What earlier chunks leave in the state before each chunk but the first, decayed to the first token of that chunk."""
     groups, (heads, head_dim) = added.shape[2], heads_and_dim
 
     def columns(log_decay: Tensor) -> Tensor:
@@ -218,12 +234,8 @@ def _scaled_states(
     # From the first token of a chunk to its last, and on to the first of the next: by turns, as their product might be too
     # small for float32.
     to_end, onward = columns(end[:, :-1] - start[:, :-1]), columns(start)
-    states: list[Tensor] = []
-    if initial is not None:
-        states.append(_by_group(initial.transpose(1, 2), groups) * onward[:, 0])
-    elif added.shape[1]:
-        states.append((added[:, 0] * to_end[:, 0]).mul_(onward[:, 1]))
-    for k in range(len(states) - int(initial is not None), added.shape[1]):
+    states = [(added[:, 0] * to_end[:, 0]).mul_(onward[:, 1])]
+    for k in range(1, added.shape[1]):
         states.append((states[-1] + added[:, k]).mul_(to_end[:, k]).mul_(onward[:, k + 1]))
     return torch.stack(states, dim=1)
 

@@ -34,6 +34,8 @@ class PrefixStates(NamedTuple):
         Last hidden states of the prefix, which no change of the suffix moves.
     index : int (n,), optional
         Rows of the arrays above that stand here; all of them when absent.
+    is_one : bool
+        Whether that is the same row each time: it is then looked at n times instead of copied.
     """
 
     start: int
@@ -41,14 +43,20 @@ class PrefixStates(NamedTuple):
     layers: tuple[MixerState | AttentionState | None, ...]
     hidden: Float[Tensor, "batch start hidden"]
     index: Int[Tensor, " n"] | None = None
+    is_one: bool = False
 
     def rows(self, index: Int[Tensor, " n"]) -> PrefixStates:
         """The states of some sequences of the batch, repeats allowed."""
-        return self._replace(index=index if self.index is None else self.index[index])
+        index = index if self.index is None else self.index[index]
+        return self._replace(index=index, is_one=index.numel() > 0 and bool((index == index[0]).all()))
 
     def pick(self, x: Float[Tensor, "batch *rest"]) -> Float[Tensor, "n *rest"]:
-        """The rows of an array of the whole batch that stand here."""
-        return x if self.index is None else x.index_select(0, self.index)
+        """The rows of an array of the whole batch that stand here; not to be written to."""
+        if self.index is None:
+            return x
+        if self.is_one:
+            return x[int(self.index[0])].unsqueeze(0).expand(len(self.index), *x.shape[1:])
+        return x.index_select(0, self.index)
 
     def layer(self, k: int) -> MixerState | AttentionState | None:
         """The state at layer ``k``, for the rows that stand here."""
