@@ -118,11 +118,20 @@ class ToyChain:
         return ToyPrefix(cache, start)
 
     def resume_suffix(
-        self, site: str, value: Tensor, prefix: ToyPrefix, *, changed: Tensor | None = None
+        self,
+        site: str,
+        value: Tensor,
+        prefix: ToyPrefix,
+        hooks: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+        changed: Tensor | None = None,
     ) -> Tensor:
-        cache = prefix.picked()
-        whole = torch.cat([self.at_site(site, cache)[:, : prefix.start], value], dim=1)
-        return self.resume(site, whole, cache)[:, prefix.start :]
+        cache, start = prefix.picked(), prefix.start
+
+        def behind(hook: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+            return lambda x: torch.cat([x[:, :start], hook(x[:, start:])], dim=1)
+
+        whole = torch.cat([self.at_site(site, cache)[:, :start], value], dim=1)
+        return self.resume(site, whole, cache, {s: behind(h) for s, h in (hooks or {}).items()})[:, start:]
 
     def pool_suffix(self, hidden: Tensor, prefix: ToyPrefix, is_nucleotide: Tensor) -> Tensor:
         cache = prefix.picked()

@@ -158,11 +158,17 @@ class ReadAtSite:
         return _Prefix(self.inner.prefix_states(cache, start), before)
 
     def resume_suffix(
-        self, site: str, value: Tensor, prefix: _Prefix, *, changed: Tensor | None = None
+        self,
+        site: str,
+        value: Tensor,
+        prefix: _Prefix,
+        hooks: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+        changed: Tensor | None = None,
     ) -> Tensor:
         if site == self.site:
             return value @ self.linear
-        return self._reading(lambda: self.inner.resume_suffix(site, value, prefix.inner, changed=changed))
+        with self.inner.edited(hooks or {}):
+            return self._reading(lambda: self.inner.resume_suffix(site, value, prefix.inner, None, changed))
 
     def pool_suffix(self, hidden: Tensor, prefix: _Prefix, is_nucleotide: Tensor) -> Tensor:
         mask = is_nucleotide if prefix.index is None else is_nucleotide[prefix.index]

@@ -54,9 +54,15 @@ class PairBatch(NamedTuple):
     patched: Bool[Tensor, "n time"]
     first: Int[np.ndarray, " n"]
 
-    def align(self, x: Float[Tensor, "n target_time width"]) -> Float[Tensor, "n time width"]:
-        """Rows of the target, each where the source has the token that it stands for."""
-        return x.gather(1, self.aligned.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+    def align(
+        self, x: Float[Tensor, "n target_suffix width"], start: int = 0
+    ) -> Float[Tensor, "n suffix width"]:
+        """Rows of the target, each where the source has the token that it stands for; both from token ``start`` on.
+
+        Nothing may be patched before ``start``.
+        """
+        index = (self.aligned[:, start:] - start).clamp(min=0)
+        return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
 
 
 class Site(NamedTuple):
@@ -113,21 +119,49 @@ def _batch(
     return PairBatch(index, *(torch.from_numpy(a).to(device) for a in arrays), first)  # pyright: ignore[reportCallIssue]
 
 
+class Differences(NamedTuple):
+    """What differs at one site between the sides of a batch, at the patched tokens only.
+
+    Attributes
+    ----------
+    row : int64 (m,)
+        Pair of each patched token.
+    codes : float (m, features)
+        The target's codes less the source's.
+    error : float (m, width)
+        The same of the reconstruction errors.
+    """
+
+    row: Int[Tensor, " m"]
+    codes: Float[Tensor, "m features"]
+    error: Float[Tensor, "m width"]
+
+
+def differences(
+    dictionary: Dictionary,
+    patched: Bool[Tensor, "n time"],
+    source: Float[Tensor, "n time width"],
+    aligned: Float[Tensor, "n time width"],
+) -> Differences:
+    """Differences of codes and errors at one site; ``aligned`` is the target's activation (:meth:`PairBatch.align`)."""
+    codes, error = encode(dictionary, torch.cat([source[patched], aligned[patched]]))
+    m = len(codes) // 2
+    return Differences(patched.nonzero()[:, 0], codes[m:] - codes[:m], error[m:] - error[:m])
+
+
 def site_values(
     batch: PairBatch,
     dictionary: Dictionary,
     source: Float[Tensor, "n time width"],
     target: Float[Tensor, "n target_time width"],
 ) -> Site:
-    """Differences of codes and errors at one site, and what a full patch puts there."""
+    """Differences of codes and errors at one site token by token, and what a full patch puts there."""
     aligned = batch.align(target)
-    touched = batch.patched
-    codes, error = encode(dictionary, source[touched])
-    target_codes, target_error = encode(dictionary, aligned[touched])
-    delta = source.new_zeros(*source.shape[:2], codes.shape[-1])
+    found = differences(dictionary, batch.patched, source, aligned)
+    delta = source.new_zeros(*source.shape[:2], found.codes.shape[-1])
     error_delta = torch.zeros_like(source)
-    delta[touched], error_delta[touched] = target_codes - codes, target_error - error
-    return Site(source, delta, error_delta, torch.where(touched.unsqueeze(-1), aligned, source))
+    delta[batch.patched], error_delta[batch.patched] = found.codes, found.error
+    return Site(source, delta, error_delta, torch.where(batch.patched.unsqueeze(-1), aligned, source))
 
 
 def encode(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,11 +25,12 @@ from torch import Tensor
 
 from helix_sae.causal.alignment import TokenPair
 from helix_sae.causal.batches import (
+    Differences,
     Experiment,
     PairBatch,
     Site,
+    differences,
     experiment,
-    observe,
     pair_batches,
     site_values,
     unpatched,
@@ -45,6 +47,9 @@ from helix_sae.causal.interfaces import (
     Start,
 )
 from helix_sae.errors import ConfigurationError
+
+_FIRST_SITE = "embeddings"
+"""What a model makes of its tokens before any of them are mixed: where both sides of a pair start from."""
 
 DEFAULT_STEPS = 10
 """Midpoints of the integrated-gradients path."""
@@ -154,36 +159,64 @@ def effects(
         raise ConfigurationError(f"start and features belong to method='exact', not {method!r}.")
     exp = experiment(model, dictionaries, probe, sites)
     result = _empty(exp, len(pairs))
-    for batch in pair_batches(model, pairs, positions, direction, token_budget):
+    # A pass that is differentiated keeps all that lies between.
+    tokens = token_budget // 2 if method == "atp" else token_budget
+    for batch in pair_batches(model, pairs, positions, direction, tokens):
         if method == "atp":
-            y_source, source, gradients = _source_gradients(exp, batch)
-            y_target, target = observe(exp, batch.target_ids, batch.target_nucleotide)
-            cache = None
+            _fill_attribution(result, exp, batch)
         else:
-            y_source, y_target, source, target = unpatched(exp, batch)
-            gradients = {}
-            with torch.no_grad():
-                cache = model.cache(batch.source_ids)
-        result.y_source[batch.index], result.y_target[batch.index] = _numpy(y_source), _numpy(y_target)
-        for site in exp.sites:
-            state = site_values(batch, exp.dictionaries[site], source[site], target[site])
-            run = SiteRun(exp, site, batch, state, cache, y_source)
-            if method == "atp":
-                values = _attribute(run, gradients[site])
-            else:
-                y_patched = run.read_from(state.target)
-                result.y_patched[site][batch.index] = _numpy(y_patched)
-                if method == "exact":
-                    chosen = None if features is None else np.asarray(features.get(site, ()), dtype=np.int64)
-                    values = _exact(run, y_patched, start, chosen, token_budget)
-                else:
-                    values = _attribute(run, _path_gradient(run, steps))
-            result.values[site][batch.index] = _numpy(values)
-            result.magnitude[site][batch.index] = _numpy(_magnitude(run))
+            _fill_by_running_on(result, exp, batch, method, start, features, steps, token_budget)
         if on_batch is not None:
             on_batch(len(batch.index))
     metadata = _metadata(exp, method, direction, positions, start, features, steps)
     return result._replace(metadata=metadata)
+
+
+def _fill_attribution(result: Effects, exp: Experiment, batch: PairBatch) -> None:
+    """Estimates of one batch, from one pass of each side and one backward pass, over the tokens that differ and after."""
+    start = int(batch.first.min())
+    patched = batch.patched[:, start:]
+    y_source, y_target, source, target, gradients = _linearised(exp, batch, start)
+    result.y_source[batch.index], result.y_target[batch.index] = _numpy(y_source), _numpy(y_target)
+    for site in exp.sites:
+        aligned = batch.align(target[site], start)
+        found = differences(exp.dictionaries[site], patched, source[site], aligned)
+        values = _attribute(found, gradients[site][patched], exp.decoders[site], len(batch.index))
+        result.values[site][batch.index] = _numpy(values)
+        result.magnitude[site][batch.index] = _numpy(_magnitude(exp, site, batch, found))
+
+
+def _fill_by_running_on(
+    result: Effects,
+    exp: Experiment,
+    batch: PairBatch,
+    method: Method,
+    start: Start,
+    features: Mapping[str, Sequence[int] | Int[np.ndarray, " k"]] | None,
+    steps: int,
+    token_budget: int,
+) -> None:
+    """Effects of one batch by running the model on from each site: exact ones, or along the path of ``ig``."""
+    y_source, y_target, source, target = unpatched(exp, batch)
+    result.y_source[batch.index], result.y_target[batch.index] = _numpy(y_source), _numpy(y_target)
+    with torch.no_grad():
+        cache = exp.model.cache(batch.source_ids)
+    for site in exp.sites:
+        state = site_values(batch, exp.dictionaries[site], source[site], target[site])
+        run = SiteRun(exp, site, batch, state, cache, y_source)
+        y_patched = run.read_from(state.target)
+        found = Differences(
+            batch.patched.nonzero()[:, 0], state.delta[batch.patched], state.error_delta[batch.patched]
+        )
+        if method == "exact":
+            chosen = None if features is None else np.asarray(features.get(site, ()), dtype=np.int64)
+            values = _exact(run, y_patched, start, chosen, token_budget)
+        else:
+            gradient = _path_gradient(run, steps)[batch.patched]
+            values = _attribute(found, gradient, exp.decoders[site], len(batch.index))
+        result.values[site][batch.index] = _numpy(values)
+        result.magnitude[site][batch.index] = _numpy(_magnitude(exp, site, batch, found))
+        result.y_patched[site][batch.index] = _numpy(y_patched)
 
 
 class SiteRun(NamedTuple):
@@ -300,31 +333,57 @@ def _node_change(
     return change
 
 
-def _source_gradients(
-    exp: Experiment, batch: PairBatch
-) -> tuple[Float[Tensor, " n"], dict[str, Tensor], dict[str, Float[Tensor, "n time width"]]]:
-    """Read-out and activations of the source, and the gradient in these, from one forward and one backward pass."""
+def _linearised(
+    exp: Experiment, batch: PairBatch, start: int
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    """Both sides of a batch, and the gradient of the source's read-out in its activations.
+
+    The tokens before ``start`` are the same on both sides and are run once; a patch does not touch them, so that no
+    gradient is needed there.
+
+    Returns
+    -------
+    y_source, y_target : float (n,)
+    source, target, gradients : mapping of site to float (n, time - start, width)
+    """
+    model: Any = exp.model
+    with torch.no_grad():
+        prefix = model.prefix_states(model.cache(batch.source_ids[:, : start + 1]), start)
     seen: dict[str, Tensor] = {}
     nudges: dict[str, Tensor] = {}
 
-    def nudge(site: str) -> Edit:
-        def edit(activation: Tensor) -> Tensor:
-            seen[site] = activation.detach()
-            nudges[site] = torch.zeros_like(activation, requires_grad=True)
-            return activation + nudges[site]
+    def nudge(site: str, activation: Tensor) -> Tensor:
+        seen[site] = activation.detach()
+        nudges[site] = torch.zeros_like(activation, requires_grad=True)
+        return activation + nudges[site]
 
-        return edit
+    def watch(site: str, activation: Tensor) -> Tensor:
+        seen[site] = activation
+        return activation
+
+    def read(
+        ids: Int[Tensor, "n time"],
+        is_nucleotide: Bool[Tensor, "n time"],
+        edit: Callable[[str, Tensor], Tensor],
+    ) -> Float[Tensor, " n"]:
+        edits: dict[str, Edit] = {site: partial(edit, site) for site in exp.sites}
+        value = model.capture(ids[:, start:], [_FIRST_SITE])[_FIRST_SITE]
+        value = edits.pop(_FIRST_SITE, lambda x: x)(value)
+        hidden = model.resume_suffix(_FIRST_SITE, value, prefix, edits)
+        return exp.probe(model.pool_suffix(hidden, prefix, is_nucleotide))
 
     with torch.enable_grad():
-        hidden = exp.model.run(batch.source_ids, {site: nudge(site) for site in exp.sites})
-        y = exp.read(hidden, batch.source_nucleotide)
+        y_source = read(batch.source_ids, batch.source_nucleotide, nudge)
         # A site that the read-out does not depend on has no gradient.
-        found = torch.autograd.grad(y.sum(), [nudges[s] for s in exp.sites], allow_unused=True)
+        found = torch.autograd.grad(y_source.sum(), [nudges[s] for s in exp.sites], allow_unused=True)
+    source = dict(seen)
+    with torch.no_grad():
+        y_target = read(batch.target_ids, batch.target_nucleotide, watch)
     gradients = {
         site: torch.zeros_like(nudges[site]) if g is None else g
         for site, g in zip(exp.sites, found, strict=True)
     }
-    return y.detach(), seen, gradients
+    return y_source.detach(), y_target, source, dict(seen), gradients
 
 
 def _path_gradient(run: SiteRun, steps: int) -> Float[Tensor, "n time width"]:
@@ -341,22 +400,28 @@ def _path_gradient(run: SiteRun, steps: int) -> Float[Tensor, "n time width"]:
     return total / steps
 
 
-def _attribute(run: SiteRun, gradient: Float[Tensor, "n time width"]) -> Float[Tensor, "n nodes"]:
+def _attribute(
+    found: Differences,
+    gradient: Float[Tensor, "m width"],
+    decoder: Float[Tensor, "features width"],
+    n_pairs: int,
+) -> Float[Tensor, "n nodes"]:
     """``sum_t delta_tj <g_t, d_j>``, and for the error ``sum_t <g_t, e'_t - e_t>``."""
-    state = run.state
-    along = gradient @ run.exp.decoders[run.site].T
-    features = torch.einsum("btj,btj->bj", state.delta, along)
-    error = (gradient * state.error_delta).sum(dim=(1, 2))
-    return torch.cat([features, error.unsqueeze(1)], dim=1)
+    features = found.codes * (gradient @ decoder.T)
+    error = (gradient * found.error).sum(-1, keepdim=True)
+    return _by_pair(torch.cat([features, error], dim=1), found.row, n_pairs)
 
 
-def _magnitude(run: SiteRun) -> Float[Tensor, "n nodes"]:
+def _magnitude(exp: Experiment, site: str, batch: PairBatch, found: Differences) -> Float[Tensor, "n nodes"]:
     """Norm of each node's change, averaged over nucleotides."""
-    count = run.batch.source_nucleotide.sum(1, keepdim=True)
-    norms = run.exp.decoders[run.site].norm(dim=1)
-    features = run.state.delta.abs().sum(1) * norms
-    error = run.state.error_delta.norm(dim=-1).sum(1, keepdim=True)
-    return torch.cat([features, error], dim=1) / count
+    features = found.codes.abs() * exp.decoders[site].norm(dim=1)
+    norms = torch.cat([features, found.error.norm(dim=-1, keepdim=True)], dim=1)
+    return _by_pair(norms, found.row, len(batch.index)) / batch.source_nucleotide.sum(1, keepdim=True)
+
+
+def _by_pair(x: Float[Tensor, "m nodes"], row: Int[Tensor, " m"], n_pairs: int) -> Float[Tensor, "n nodes"]:
+    """Sums over the tokens of each pair."""
+    return x.new_zeros(n_pairs, x.shape[1]).index_add_(0, row, x)
 
 
 def screen(estimate: Effects, top: int) -> dict[str, Int[np.ndarray, " k"]]:

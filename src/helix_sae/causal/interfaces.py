@@ -139,7 +139,8 @@ def decoder_directions(
 ) -> Float[Tensor, "features width"]:
     """Change of the activation for one unit of each code.
 
-    Read off ``decode``, not off a weight, so that a scaling that a dictionary applies inside ``decode`` is counted.
+    A dictionary may give them as ``directions``; else they are read off ``decode``, so that a scaling that it applies there
+    is counted.
 
     Parameters
     ----------
@@ -148,6 +149,9 @@ def decoder_directions(
     like : Tensor
         Gives device and dtype.
     """
+    known: Tensor | None = getattr(dictionary, "directions", None)
+    if known is not None:
+        return known.detach()
     basis = torch.eye(n_features, device=like.device, dtype=like.dtype)
     with torch.no_grad():
         return dictionary.decode(basis) - dictionary.decode(basis.new_zeros(1, n_features))

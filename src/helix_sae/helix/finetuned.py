@@ -257,7 +257,7 @@ class FineTunedModel:
         site: str,
         value: Float[Tensor, "n suffix hidden"],
         prefix: SeparatedPrefix,
-        *,
+        hooks: Mapping[str, Edit] | None = None,
         changed: Bool[Tensor, "n suffix"] | None = None,
     ) -> Float[Tensor, "n closed_suffix hidden"]:
         """As :meth:`HelixModel.resume_suffix`; the closing token is as it was."""
@@ -265,7 +265,8 @@ class FineTunedModel:
         end = end if prefix.index is None else end.index_select(0, prefix.index)
         if changed is not None:
             changed = torch.nn.functional.pad(changed, (0, 1))
-        return self.inner.resume_suffix(site, torch.cat([value, end], dim=1), prefix.inner, changed=changed)
+        closed = torch.cat([value, end], dim=1)
+        return self.inner.resume_suffix(site, closed, prefix.inner, _within(hooks or {}), changed)
 
     def pool(
         self, hidden: Float[Tensor, "batch closed hidden"], is_nucleotide: Bool[Tensor, "batch time"]

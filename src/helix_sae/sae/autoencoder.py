@@ -80,6 +80,11 @@ class SparseAutoencoder(nn.Module, ABC):
         """Raw activations of codes."""
         return codes @ self.W_dec + self.b_dec
 
+    @property
+    def directions(self) -> Float[Tensor, "d_sae d_in"]:
+        """Change of the reconstruction for one unit of each code."""
+        return self.W_dec
+
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
         """Reconstruction of raw activations."""
         return self.decode(self.encode(x))

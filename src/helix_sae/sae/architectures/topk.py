@@ -79,5 +79,5 @@ class TopKObjective(Objective[TopKConfig]):
 
 def keep_top_k(pre: Float[Tensor, "*batch d_sae"], k: int) -> Float[Tensor, "*batch d_sae"]:
     """Set all but the ``k`` largest positive entries of the last dimension to 0."""
-    values, features = pre.topk(k, dim=-1)
+    values, features = pre.topk(k, dim=-1, sorted=False)
     return torch.zeros_like(pre).scatter(-1, features, values.relu())
