@@ -319,8 +319,9 @@ def _gated_projections(
     gate = linear_silu(hidden, weights[0][:inner])
     if gate is None:
         return None
-    signal, step = torch.split(linear(hidden, weights[0][inner:]), [inputs, mixer.num_heads], dim=-1)
-    return gate, signal, step
+    # Two products, as the convolution would copy an input that is part of a wider one.
+    signal = linear(hidden, weights[0][inner : inner + inputs])
+    return gate, signal, linear(hidden, weights[0][inner + inputs :])
 
 
 def _scan_inputs(

@@ -222,7 +222,10 @@ def _scaled_states(
     end: Float[Tensor, "batch n heads"],
     heads_and_dim: tuple[int, int],
 ) -> Float[Tensor, "batch n_1 groups state columns"]:
-    """What earlier chunks leave in the state before each chunk but the first, decayed to the first token of that chunk."""
+    """What earlier chunks leave in the state before each chunk but the first, decayed to the first token of that chunk.
+
+    Made of ``added``, what each chunk adds to the state, and in its place.
+    """
     groups, (heads, head_dim) = added.shape[2], heads_and_dim
 
     def columns(log_decay: Tensor) -> Tensor:
@@ -234,10 +237,12 @@ def _scaled_states(
     # From the first token of a chunk to its last, and on to the first of the next: by turns, as their product might be too
     # small for float32.
     to_end, onward = columns(end[:, :-1] - start[:, :-1]), columns(start)
-    states = [(added[:, 0] * to_end[:, 0]).mul_(onward[:, 1])]
-    for k in range(1, added.shape[1]):
-        states.append((states[-1] + added[:, k]).mul_(to_end[:, k]).mul_(onward[:, k + 1]))
-    return torch.stack(states, dim=1)
+    # In place, one chunk after another: there may be many, and each state is as large as what a chunk adds to it.
+    for k in range(added.shape[1]):
+        if k:
+            added[:, k] += added[:, k - 1]
+        added[:, k].mul_(to_end[:, k]).mul_(onward[:, k + 1])
+    return added
 
 
 def final_state(
