@@ -2,8 +2,8 @@
 
 The demo records are tabulated as in a run, and activations taken from the mixers and from the residual stream after them.
 Discovery clusters are trained on, validation clusters measured on. Where sparsity is bought with a coefficient
-(L1, Gated, JumpReLU), the coefficient is found first, site by site, by interpolation on a grid of trainings; each SAE
-is then trained like the others. One JSON line an SAE, and at the end the table in Markdown::
+(L1, Gated, JumpReLU), the coefficient is found first, site by site: two trainings of the full length, then ``--refine`` more at
+the interpolated value; each SAE is then trained like the others. One JSON line an SAE, and at the end the table in Markdown::
 
     python benchmarks/architectures.py                       # the four mixers, all architectures
     python benchmarks/architectures.py --sites residual --architectures default
@@ -42,11 +42,11 @@ from helix_sae.sae import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
-COEFFICIENTS: dict[str, tuple[str, tuple[float, float, float]]] = {
-    "relu": ("l1_coefficient", (3e-4, 1e-3, 3e-3)),
-    "relu_tied": ("l1_coefficient", (3e-4, 1e-3, 3e-3)),
-    "gated": ("l1_coefficient", (5e-4, 2e-3, 6e-3)),
-    "jumprelu": ("l0_coefficient", (2e-4, 1e-3, 5e-3)),
+COEFFICIENTS: dict[str, tuple[str, tuple[float, float]]] = {
+    "relu": ("l1_coefficient", (7e-4, 2e-3)),
+    "relu_tied": ("l1_coefficient", (7e-4, 2e-3)),
+    "gated": ("l1_coefficient", (1e-3, 3e-3)),
+    "jumprelu": ("l0_coefficient", (1e-3, 4e-3)),
 }
 CHOOSING = ("topk", "batchtopk", "matryoshka")
 SHOWN = (
@@ -104,24 +104,50 @@ def matched(data: Data, site: str, names: list[str], common: dict[str, Any], opt
     chosen: dict[str, dict[str, Any]] = {
         name: {"architecture": name, "k": options.l0, **common} for name in names if name in CHOOSING
     }
-    priced = [name for name in names if name in COEFFICIENTS]
-    grid = {
-        f"{name} {value}": {"architecture": name, COEFFICIENTS[name][0]: value, **common}
-        for name in priced
-        for value in COEFFICIENTS[name][1]
-    }
-    if grid:
-        configs = {key: parse_sae_config(values) for key, values in grid.items()}
-        # As long as the final training: an L1 autoencoder grows sparser all the time.
-        batches = data.batches(site, options.batch, options.epochs)
-        found = train_saes(batches, configs, holdout=data.held_out(site), log_every=10**9).evaluations
-        for name in priced:
-            key, values = COEFFICIENTS[name]
-            l0 = [found[SaeKey(site, f"{name} {value}")].summary["l0"] for value in values]
-            order = np.argsort(l0)
-            at = np.interp(np.log(options.l0), np.log(np.maximum(l0, 0.1))[order], np.log(values)[order])
-            chosen[name] = {"architecture": name, key: float(np.exp(at)), **common}
+    tried: dict[str, dict[float, float]] = {name: {} for name in names if name in COEFFICIENTS}
+    wanted = {name: list(COEFFICIENTS[name][1]) for name in tried}
+    for _ in range(1 + options.refine if tried else 0):
+        configs = {
+            (name, value): {"architecture": name, COEFFICIENTS[name][0]: value, **common}
+            for name, values in wanted.items()
+            for value in values
+        }
+        for (name, value), l0 in trained_l0(data, site, configs, options).items():
+            tried[name][value] = l0
+        wanted = {name: [interpolated(points, options.l0)] for name, points in tried.items()}
+    for name, (value,) in wanted.items():
+        chosen[name] = {"architecture": name, COEFFICIENTS[name][0]: value, **common}
     return chosen
+
+
+def trained_l0(
+    data: Data, site: str, configs: dict[tuple[str, float], dict[str, Any]], options: Any
+) -> dict[tuple[str, float], float]:
+    """Held-out L0 after a training as long as the final one: an L1 autoencoder grows sparser all the time."""
+    parsed = {f"{name} {value}": parse_sae_config(values) for (name, value), values in configs.items()}
+    batches = data.batches(site, options.batch, options.epochs)
+    found = train_saes(batches, parsed, holdout=data.held_out(site), log_every=10**9).evaluations
+    l0 = {key: max(found[SaeKey(site, f"{key[0]} {key[1]}")].summary["l0"], 0.05) for key in configs}
+    for (name, value), active in l0.items():
+        print(
+            json.dumps(
+                {"benchmark": "search", "site": site, "architecture": name, "value": value, "l0": active}
+            )
+        )
+    return l0
+
+
+def interpolated(points: dict[float, float], l0: float) -> float:
+    """The coefficient for an L0 by the line through the two points around it (or nearest to it), log against log."""
+    by_distance = sorted(points, key=lambda value: abs(np.log(points[value] / l0)))
+    above = [value for value in by_distance if points[value] >= l0]
+    below = [value for value in by_distance if points[value] < l0]
+    first, second = (above[0], below[0]) if above and below else by_distance[:2]
+    slope = np.log(points[first] / points[second]) / np.log(first / second)
+    if not slope < 0:  # no more than noise between them
+        return first
+    step = np.log(l0 / points[first]) / slope
+    return float(first * np.exp(np.clip(step, -2.0, 2.0)))
 
 
 def measure(data: Data, site: str, configs: dict[str, dict[str, Any]], options: Any) -> list[dict[str, Any]]:
@@ -178,6 +204,7 @@ def main() -> None:
     parser.add_argument("--architectures", nargs="+", default=[*CHOOSING, *COEFFICIENTS])
     parser.add_argument("--sites", nargs="+", default=["mixers"], help="mixers, residual, or names of sites")
     parser.add_argument("--l0", type=int, default=32)
+    parser.add_argument("--refine", type=int, default=2, help="further trainings to find each coefficient")
     parser.add_argument("--expansion", type=float, help="default: that of the default configuration")
     parser.add_argument("--epochs", type=int, help="default: those of the default configuration")
     parser.add_argument("--batch", type=int, help="default: that of the default configuration")
@@ -187,7 +214,10 @@ def main() -> None:
     default = defaults["saes"][defaults["chosen"]]
     options.epochs = options.epochs or defaults["epochs"]
     options.batch = options.batch or defaults["batch_size"]
-    common = {"expansion_factor": options.expansion or default["expansion_factor"]}
+    common = {
+        "expansion_factor": options.expansion or default["expansion_factor"],
+        "data_start": default.get("data_start", 0.0),
+    }
     model = load_helix(ROOT / "data/06_models/helix_mini")
     mixers = list(model.default_sites)
     named = {"mixers": mixers, "residual": [site.removesuffix(".mixer") for site in mixers]}

@@ -55,7 +55,8 @@ def ours(config: SaeConfig, frequencies: str, seed: int, steps: int | None) -> d
 
 def untrained(frequencies: str) -> float:
     """MMCS of a random dictionary of the same size."""
-    random = torch.randn(4 * D_IN, D_IN, generator=torch.Generator().manual_seed(0))
+    # Not the seed of the directions, which would be drawn again.
+    random = torch.randn(4 * D_IN, D_IN, generator=torch.Generator().manual_seed(1_000_003))
     return mmcs(random, Superposition(frequencies, 0).directions)
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kedro.io import DataCatalog
+from kedro.io import DataCatalog, Version
 from kedro.pipeline import Pipeline, node
 from kedro.runner import SequentialRunner
+from kedro_datasets.json import JSONDataset
 from pluggy import PluginManager
 from pydantic import BaseModel
 
@@ -103,6 +104,21 @@ def test_versions_that_the_user_pinned_stay(root: Path) -> None:
     catalog["x"] = pinned["x"]
     assert pin_versions(PIPELINE, catalog) == {"x": "2024-01-01T00.00.00.000Z"}
     assert catalog.load("x") == 1
+
+
+class Forgetful(JSONDataset):
+    """Keeps nothing, as the store does of activations that are computed when they are read."""
+
+    def save(self, data: Any) -> None:
+        del data
+
+
+def test_what_was_not_saved_has_no_provenance(root: Path) -> None:
+    catalog = catalog_at(root, "v1")
+    catalog["z"] = Forgetful(filepath=str(root / "z.json"), version=Version(None, "v1"))
+    run(catalog, "v1")
+    assert (root / "y.json/v1/provenance.json").exists()
+    assert not (root / "z.json").exists()
 
 
 def test_a_run_writes_provenance_beside_each_versioned_artefact(root: Path) -> None:

@@ -75,6 +75,9 @@ class ProjectHooks:
             },
         }
         fs, protocol = cast("Any", dataset)._fs, cast("Any", dataset)._protocol
+        saved = cast("Any", dataset)._get_versioned_path(version)
+        if not fs.exists(get_filepath_str(saved, protocol)):
+            return  # activations that are computed when they are read leave nothing to be described
         write_file(fs, f"{get_filepath_str(folder, protocol)}/{PROVENANCE}", canonical_json(content))
 
     @hook_impl

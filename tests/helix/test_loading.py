@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,18 @@ def test_a_model_is_opened_once(written: Path):
     assert HelixHandle.model_validate_json(handle.model_dump_json()) == handle
     assert str(handle) == f"{written} ({handle.fingerprint[:12]})"
     assert open_model(handle_for(written, device="cpu", dtype="float64")).dtype == torch.float64
+
+
+def test_a_compiled_model_computes_the_same(written: Path, monkeypatch: pytest.MonkeyPatch):
+    # Traced and split into graphs as ever; the C++ that they become takes minutes (benchmarks/extraction.py compiles it).
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    plain, compiled = (open_model(handle_for(written, device="cpu", compiled=c)) for c in (False, True))
+    assert plain is not compiled
+    with torch.no_grad():
+        ids, site = random_ids(2, 70), "layers.0.mixer"
+        torch.testing.assert_close(compiled.hidden(ids), plain.hidden(ids), rtol=1e-5, atol=1e-5)
+        found, expected = (model.capture(ids, [site])[site] for model in (compiled, plain))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_float64_is_float64_throughout(written: Path):

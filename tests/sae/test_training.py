@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -424,6 +427,16 @@ def test_killed_runs_come_out_the_same(tmp_path: Path) -> None:
             assert same(sae, finished.saes[key]), (step, key)
         pd.testing.assert_frame_equal(undisturbed.history, finished.history)
         assert not any((tmp_path / str(step)).rglob("*.safetensors"))
+
+
+def test_sigkill_at_random_moments_changes_nothing(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("killed_trainings.py")
+    run = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    told = json.loads(run.stdout)
+    assert told["found"] == [told["expected"]] * 10
+    assert told["killed"] >= 8
+    assert told["states_left"] >= 6, "most were killed after a state had been saved"
 
 
 def test_a_state_belongs_to_its_inputs(tmp_path: Path) -> None:

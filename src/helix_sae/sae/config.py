@@ -212,6 +212,9 @@ class JumpReluConfig(AuxiliaryConfig):
         random unit vector has a standard deviation of about 1).
     initial_threshold : float
         In the same unit.
+    threshold_rate : float
+        How many times as far as a weight the logarithm of a threshold moves in a step. At 1 a training of 500 steps could not
+        raise a threshold by more than half, whatever the price.
     sparsity_warmup_fraction : float
         Share of the steps over which the price rises from 0.
     aux_coefficient, aux_k
@@ -222,6 +225,7 @@ class JumpReluConfig(AuxiliaryConfig):
     l0_coefficient: float = Field(default=1e-3, gt=0.0, le=1.0)
     bandwidth: float = Field(default=0.2, gt=0.0)
     initial_threshold: float = Field(default=0.2, gt=0.0)
+    threshold_rate: float = Field(default=10.0, gt=0.0)
     sparsity_warmup_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
 
 

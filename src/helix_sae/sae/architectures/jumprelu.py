@@ -1,6 +1,8 @@
 """JumpReLU: a learned threshold for each feature (Rajamanoharan et al. 2024, arXiv:2407.14435).
 
-``c = pre * 1[pre > threshold]`` with ``pre = W_enc (x - b_dec) + b_enc`` and ``threshold = exp(log_threshold)``;
+``c = pre * 1[pre > threshold]`` with ``pre = W_enc (x - b_dec) + b_enc`` and ``threshold = exp(rate * log_threshold)``
+(Adam moves a parameter by about the learning rate a step; ``rate``, the configuration's ``threshold_rate``, lets
+thresholds go further than weights);
 loss ``|z - z_hat|^2 / d_in + l0_coefficient * (active features) + AuxK``. Steps have no gradient: for the threshold
 it is taken from a rectangle of width ``bandwidth`` around it,
 ``dc/dthreshold = -threshold / bandwidth`` and ``d1/dthreshold = -1 / bandwidth`` where
@@ -43,17 +45,23 @@ class JumpReluObjective(Objective[JumpReluConfig]):
 
     def initialise(self, generator: torch.Generator) -> Params:
         """Random unit decoder rows, the encoder their copy, biases 0, equal thresholds."""
-        start = torch.full((self.d_sae,), self.config.initial_threshold).log()
+        start = torch.full((self.d_sae,), self.restart_value("log_threshold"))
         return {**super().initialise(generator), "log_threshold": start}
+
+    def thresholds(self, params: Params) -> Float[Tensor, " d_sae"]:
+        """Threshold of each feature, in scaled units."""
+        return (self.config.threshold_rate * params["log_threshold"]).exp()
 
     def restart_value(self, name: str) -> float:
         """Thresholds go back to where they began, the rest to 0."""
-        return math.log(self.config.initial_threshold) if name == "log_threshold" else 0.0
+        if name != "log_threshold":
+            return 0.0
+        return math.log(self.config.initial_threshold) / self.config.threshold_rate
 
     def forward(self, params: Params, z: Float[Tensor, "n d_in"], context: StepContext) -> Forward:
         """Definition of the loss."""
         pre = (z - params["b_dec"]) @ params["encoder"].T + params["b_enc"]
-        threshold = params["log_threshold"].exp()
+        threshold = self.thresholds(params)
         codes = _Jump.apply(pre, threshold, self.config.bandwidth)
         active = _Step.apply(pre, threshold, self.config.bandwidth)
         reconstruction = codes @ params["decoder"] + params["b_dec"]
@@ -65,7 +73,7 @@ class JumpReluObjective(Objective[JumpReluConfig]):
     def gradients(self, params: Params, z: Float[Tensor, "n d_in"], context: StepContext) -> StepResult:
         """Loss and gradient through the pairs above or just below their threshold, or by autograd where many are."""
         bandwidth = self.config.bandwidth
-        threshold = params["log_threshold"].exp()
+        threshold = self.thresholds(params)
         floor = threshold - bandwidth / 2
         centred = z - params["b_dec"]
         if density_above(centred, params["encoder"], params["b_enc"] - floor) > _SPARSE_BELOW:
@@ -81,7 +89,8 @@ class JumpReluObjective(Objective[JumpReluConfig]):
 
         price = self.config.l0_coefficient * context.sparsity_weight
         # d loss / d log_threshold: what the code is worth at the threshold, and what being active costs.
-        pull = (main.codes * pair_threshold + price / z.shape[0]) * pair_threshold * window / -bandwidth
+        worth = main.codes * pair_threshold + price / z.shape[0]
+        pull = worth * pair_threshold * window * (self.config.threshold_rate / -bandwidth)
         gradients = encoder_gradients(params, centred, active, order, main.codes.mul_(live), workers)
         gradients["decoder"] = weight_gradient(order, active.codes, main.gradient, workers)
         gradients["b_dec"] += main.gradient.sum(0)
@@ -94,7 +103,7 @@ class JumpReluObjective(Objective[JumpReluConfig]):
         self, params: Params, scaling: InputScaling, sample: Float[Tensor, "n d_in"]
     ) -> SparseAutoencoder:
         """Fold the scaling into the weights."""
-        threshold = params["log_threshold"].exp() / scaling.scale
+        threshold = self.thresholds(params) / scaling.scale
         names = ("encoder", "b_enc", "decoder", "b_dec")
         tensors = fold({name: params[name] for name in names}, scaling)
         return ThresholdAutoencoder(self.config, {**tensors, "threshold": threshold})
