@@ -43,9 +43,9 @@ from helix_sae.sae import (
 
 ROOT = Path(__file__).resolve().parent.parent
 COEFFICIENTS: dict[str, tuple[str, tuple[float, float]]] = {
-    "relu": ("l1_coefficient", (7e-4, 2e-3)),
-    "relu_tied": ("l1_coefficient", (7e-4, 2e-3)),
-    "gated": ("l1_coefficient", (1e-3, 3e-3)),
+    "relu": ("l1_coefficient", (1e-3, 1.5e-3)),
+    "relu_tied": ("l1_coefficient", (1.2e-3, 1.8e-3)),
+    "gated": ("l1_coefficient", (1.7e-3, 2.5e-3)),
     "jumprelu": ("l0_coefficient", (1e-3, 4e-3)),
 }
 CHOOSING = ("topk", "batchtopk", "matryoshka")
@@ -147,7 +147,7 @@ def interpolated(points: dict[float, float], l0: float) -> float:
     if not slope < 0:  # no more than noise between them
         return first
     step = np.log(l0 / points[first]) / slope
-    return float(first * np.exp(np.clip(step, -2.0, 2.0)))
+    return min(float(first * np.exp(np.clip(step, -2.0, 2.0))), 1.0)  # more no configuration takes
 
 
 def measure(data: Data, site: str, configs: dict[str, dict[str, Any]], options: Any) -> list[dict[str, Any]]:
