@@ -129,6 +129,7 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(on_dask: EngineParameter
     plan = toy_plan(toy_table(60), seconds=0.1)
     save_version(str(tmp_path / "alone" / "a"), "v", toy_plan(toy_table(60)))
     client = engine._dask_client(on_dask.model_dump_json())[0]
+    client.wait_for_workers(1, timeout=on_dask.timeout_s)  # on a busy machine one may be on its way back
     (victim, *_) = client.run(os.getpid).values()
     shards = tmp_path / "spread" / "a" / "shards"
 

@@ -68,15 +68,19 @@ def test_linear_read_out_has_the_effect_that_one_can_write_down(pairs):
         assert np.delete(score, wired).max() < 1e-6
 
 
-def test_ends_of_every_run_are_the_models_own(pairs, readout):
+@pytest.mark.parametrize("method", ["exact", "atp", "ig"])
+def test_ends_of_every_run_are_the_models_own(pairs, readout, method):
     model = random_chain(WIDTH)
     found = effects(
-        model, {"embeddings": RandomSae(WIDTH, 9, 3)}, readout, pairs, method="ig", positions="tokens"
+        model, {"embeddings": RandomSae(WIDTH, 9, 3)}, readout, pairs, method=method, positions="tokens"
     )
     for i, pair in enumerate(pairs):
         for tokens, y in ((pair.source, found.y_source[i]), (pair.target, found.y_target[i])):
             ids, mask = torch.from_numpy(tokens.ids)[None], torch.from_numpy(tokens.is_nucleotide)[None]
             assert float(readout(model.pool(model.run(ids, {}), mask))[0]) == pytest.approx(y, abs=1e-6)
+    if method == "atp":
+        assert np.isnan(found.y_patched["embeddings"]).all(), "it runs nothing on"
+        return
     # Everything at the embeddings, error included, is the target's run.
     np.testing.assert_allclose(found.y_patched["embeddings"], found.y_target, atol=1e-5)
 

@@ -58,6 +58,13 @@ def test_many_at_once_equal_each_alone(n_threads: int) -> None:
         assert same(alone.by_site()["layers.1"], together.saes[SaeKey("layers.1", name)]), name
 
 
+def test_directions_are_what_one_unit_of_a_code_adds() -> None:
+    for key, sae in train_saes(batches(200), CONFIGS).saes.items():
+        with torch.no_grad():
+            added = sae.decode(torch.eye(sae.d_sae)) - sae.decode(torch.zeros(1, sae.d_sae))
+            torch.testing.assert_close(sae.directions, added, rtol=1e-5, atol=1e-5, msg=str(key))
+
+
 def test_seeds_decide() -> None:
     config = TopKConfig(k=4)
     first, again = (train_saes(batches(), {"a": config}, seed=1).by_site()["layers.0"] for _ in range(2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,6 @@ from helix_sae.causal.interfaces import (
     DEFAULT_TOKEN_BUDGET,
     Dictionary,
     Direction,
-    Edit,
     InterventionModel,
     Positions,
     ReadOut,
@@ -65,12 +65,32 @@ class PairBatch(NamedTuple):
         return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
 
 
+class Differences(NamedTuple):
+    """What differs at one site between the sides of a batch, at the patched tokens only.
+
+    Attributes
+    ----------
+    row : int64 (m,)
+        Pair of each patched token.
+    codes : float (m, features)
+        The target's codes less the source's.
+    error : float (m, width)
+        The same of the reconstruction errors.
+    """
+
+    row: Int[Tensor, " m"]
+    codes: Float[Tensor, "m features"]
+    error: Float[Tensor, "m width"]
+
+
 class Site(NamedTuple):
     """One site of a batch: the source's activation, and what the target has instead at the same tokens.
 
-    ``delta`` (target's codes minus the source's) and ``error_delta`` are zero at tokens that are not patched. The error is what the dictionary leaves unexplained, ``x - decode(encode(x))``.
+    ``delta`` (target's codes minus the source's) and ``error_delta`` are zero at tokens that are not patched; ``found`` has
+    them at the patched ones alone. The error is what the dictionary leaves unexplained, ``x - decode(encode(x))``.
     """
 
+    found: Differences
     x: Float[Tensor, "n time width"]
     delta: Float[Tensor, "n time features"]
     error_delta: Float[Tensor, "n time width"]
@@ -119,24 +139,6 @@ def _batch(
     return PairBatch(index, *(torch.from_numpy(a).to(device) for a in arrays), first)  # pyright: ignore[reportCallIssue]
 
 
-class Differences(NamedTuple):
-    """What differs at one site between the sides of a batch, at the patched tokens only.
-
-    Attributes
-    ----------
-    row : int64 (m,)
-        Pair of each patched token.
-    codes : float (m, features)
-        The target's codes less the source's.
-    error : float (m, width)
-        The same of the reconstruction errors.
-    """
-
-    row: Int[Tensor, " m"]
-    codes: Float[Tensor, "m features"]
-    error: Float[Tensor, "m width"]
-
-
 def differences(
     dictionary: Dictionary,
     patched: Bool[Tensor, "n time"],
@@ -161,7 +163,7 @@ def site_values(
     delta = source.new_zeros(*source.shape[:2], found.codes.shape[-1])
     error_delta = torch.zeros_like(source)
     delta[batch.patched], error_delta[batch.patched] = found.codes, found.error
-    return Site(source, delta, error_delta, torch.where(batch.patched.unsqueeze(-1), aligned, source))
+    return Site(found, source, delta, error_delta, torch.where(batch.patched.unsqueeze(-1), aligned, source))
 
 
 def encode(
@@ -243,6 +245,12 @@ def experiment(
     return Experiment(model, ordered, {s: dictionaries[s] for s in ordered}, decoders, probe)
 
 
+def record(seen: dict[str, Tensor], site: str, activation: Tensor) -> Tensor:
+    """An edit that changes nothing (once ``seen`` and ``site`` are bound): it notes the activation that it is given."""
+    seen[site] = activation
+    return activation
+
+
 def observe(
     exp: Experiment,
     ids: Int[Tensor, "n time"],
@@ -250,16 +258,8 @@ def observe(
 ) -> tuple[Float[Tensor, " n"], dict[str, Float[Tensor, "n time width"]]]:
     """Read-out and activations at the sites, in one pass of sequences as they are."""
     seen: dict[str, Tensor] = {}
-
-    def watch(site: str) -> Edit:
-        def record(activation: Tensor) -> Tensor:
-            seen[site] = activation
-            return activation
-
-        return record
-
     with torch.no_grad():
-        hidden = exp.model.run(ids, {site: watch(site) for site in exp.sites})
+        hidden = exp.model.run(ids, {site: partial(record, seen, site) for site in exp.sites})
         return exp.read(hidden, is_nucleotide), seen
 
 

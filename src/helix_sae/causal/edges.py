@@ -17,6 +17,7 @@ Marks et al. 2024, arXiv:2403.19647; Goldowsky-Dill et al. 2023, arXiv:2304.0596
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ from helix_sae.causal.batches import (
     Site,
     experiment,
     pair_batches,
+    record,
     site_values,
     unpatched,
 )
@@ -238,15 +240,10 @@ def _run_and_read(
     exp: Experiment, batch: PairBatch, node: Node, state: Site, site: str
 ) -> Float[Tensor, "n time width"]:
     """The activation at a later site with one node patched."""
-    seen: list[Tensor] = []
-
-    def read(activation: Tensor) -> Tensor:
-        seen.append(activation)
-        return activation
-
+    seen: dict[str, Tensor] = {}
     change = _change(exp, node, state)
-    exp.model.run(batch.source_ids, {node.site: lambda x: x + change, site: read})
-    return seen[0]
+    exp.model.run(batch.source_ids, {node.site: lambda x: x + change, site: partial(record, seen, site)})
+    return seen[site]
 
 
 def _contribution(

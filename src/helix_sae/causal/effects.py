@@ -32,6 +32,7 @@ from helix_sae.causal.batches import (
     differences,
     experiment,
     pair_batches,
+    record,
     site_values,
     unpatched,
 )
@@ -205,17 +206,14 @@ def _fill_by_running_on(
         state = site_values(batch, exp.dictionaries[site], source[site], target[site])
         run = SiteRun(exp, site, batch, state, cache, y_source)
         y_patched = run.read_from(state.target)
-        found = Differences(
-            batch.patched.nonzero()[:, 0], state.delta[batch.patched], state.error_delta[batch.patched]
-        )
         if method == "exact":
             chosen = None if features is None else np.asarray(features.get(site, ()), dtype=np.int64)
             values = _exact(run, y_patched, start, chosen, token_budget)
         else:
             gradient = _path_gradient(run, steps)[batch.patched]
-            values = _attribute(found, gradient, exp.decoders[site], len(batch.index))
+            values = _attribute(state.found, gradient, exp.decoders[site], len(batch.index))
         result.values[site][batch.index] = _numpy(values)
-        result.magnitude[site][batch.index] = _numpy(_magnitude(exp, site, batch, found))
+        result.magnitude[site][batch.index] = _numpy(_magnitude(exp, site, batch, state.found))
         result.y_patched[site][batch.index] = _numpy(y_patched)
 
 
@@ -258,13 +256,13 @@ def _exact(
     model, nucleotide = run.exp.model, run.batch.source_nucleotide
     for rows, row, node, first in _passes(differs, _first_change(state), state.x.shape[1], token_budget):
         with torch.no_grad():
-            prefix = model.prefix_states(run.cache.rows(rows), first)  # pyright: ignore[reportAttributeAccessIssue]
+            prefix = model.prefix_states(run.cache.rows(rows), first)
             picked = prefix.rows(torch.searchsorted(rows, row))
             change = _node_change(run, row, node, first)
             changed = (change != 0).any(-1) if start == "source" else None
             value = base[row, first:] + sign * change
-            hidden = model.resume_suffix(run.site, value, picked, changed=changed)  # pyright: ignore[reportAttributeAccessIssue]
-            y = run.exp.probe(model.pool_suffix(hidden, picked, nucleotide[rows]))  # pyright: ignore[reportAttributeAccessIssue]
+            hidden = model.resume_suffix(run.site, value, picked, changed=changed)
+            y = run.exp.probe(model.pool_suffix(hidden, picked, nucleotide[rows]))
             values[row, node] = sign * (y - y_base[row])
     return values
 
@@ -346,20 +344,17 @@ def _linearised(
     y_source, y_target : float (n,)
     source, target, gradients : mapping of site to float (n, time - start, width)
     """
-    model: Any = exp.model
+    model = exp.model
     with torch.no_grad():
         prefix = model.prefix_states(model.cache(batch.source_ids[:, : start + 1]), start)
-    seen: dict[str, Tensor] = {}
+    source: dict[str, Tensor] = {}
+    target: dict[str, Tensor] = {}
     nudges: dict[str, Tensor] = {}
 
     def nudge(site: str, activation: Tensor) -> Tensor:
-        seen[site] = activation.detach()
+        source[site] = activation.detach()
         nudges[site] = torch.zeros_like(activation, requires_grad=True)
         return activation + nudges[site]
-
-    def watch(site: str, activation: Tensor) -> Tensor:
-        seen[site] = activation
-        return activation
 
     def read(
         ids: Int[Tensor, "n time"],
@@ -376,14 +371,13 @@ def _linearised(
         y_source = read(batch.source_ids, batch.source_nucleotide, nudge)
         # A site that the read-out does not depend on has no gradient.
         found = torch.autograd.grad(y_source.sum(), [nudges[s] for s in exp.sites], allow_unused=True)
-    source = dict(seen)
     with torch.no_grad():
-        y_target = read(batch.target_ids, batch.target_nucleotide, watch)
+        y_target = read(batch.target_ids, batch.target_nucleotide, partial(record, target))
     gradients = {
         site: torch.zeros_like(nudges[site]) if g is None else g
         for site, g in zip(exp.sites, found, strict=True)
     }
-    return y_source.detach(), y_target, source, dict(seen), gradients
+    return y_source.detach(), y_target, source, target, gradients
 
 
 def _path_gradient(run: SiteRun, steps: int) -> Float[Tensor, "n time width"]:

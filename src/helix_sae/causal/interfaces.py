@@ -89,6 +89,30 @@ class InterventionModel(Protocol):
         """Last hidden state with ``value`` at ``site``; later sites may be edited by hooks."""
         ...
 
+    def prefix_states(self, cache: Any, start: int) -> Any:
+        """What the tokens before ``start`` hand on to those after, for :meth:`resume_suffix`."""
+        ...
+
+    def resume_suffix(
+        self,
+        site: str,
+        value: Float[Tensor, "n suffix width"],
+        prefix: Any,
+        hooks: Mapping[str, Edit] | None = None,
+        changed: Bool[Tensor, "n suffix"] | None = None,
+    ) -> Float[Tensor, "n suffix hidden"]:
+        """:meth:`resume` over the tokens from the prefix's start on; ``changed`` says where ``value`` is another."""
+        ...
+
+    def pool_suffix(
+        self,
+        hidden: Float[Tensor, "n suffix hidden"],
+        prefix: Any,
+        is_nucleotide: Bool[Tensor, "batch time"],
+    ) -> Float[Tensor, "n hidden"]:
+        """:meth:`pool` of whole sequences from a resumed suffix."""
+        ...
+
     def run(
         self, ids: Int[Tensor, "batch time"], edits: Mapping[str, Edit]
     ) -> Float[Tensor, "batch time hidden"]:

@@ -165,7 +165,6 @@ class SeparatedPrefix(NamedTuple):
 
     inner: PrefixStates
     cache: ResidualCache
-    index: Int[Tensor, " n"] | None = None
 
     @property
     def start(self) -> int:
@@ -174,8 +173,7 @@ class SeparatedPrefix(NamedTuple):
 
     def rows(self, index: Int[Tensor, " n"]) -> SeparatedPrefix:
         """The states of some sequences of the batch, repeats allowed."""
-        picked = index if self.index is None else self.index[index]
-        return SeparatedPrefix(self.inner.rows(index), self.cache, picked)
+        return self._replace(inner=self.inner.rows(index))
 
 
 class FineTunedModel:
@@ -261,8 +259,7 @@ class FineTunedModel:
         changed: Bool[Tensor, "n suffix"] | None = None,
     ) -> Float[Tensor, "n closed_suffix hidden"]:
         """As :meth:`HelixModel.resume_suffix`; the closing token is as it was."""
-        end = self.inner.at_site(site, prefix.cache)[:, -1:]
-        end = end if prefix.index is None else end.index_select(0, prefix.index)
+        end = prefix.inner.pick(self.inner.at_site(site, prefix.cache)[:, -1:])
         if changed is not None:
             changed = torch.nn.functional.pad(changed, (0, 1))
         closed = torch.cat([value, end], dim=1)

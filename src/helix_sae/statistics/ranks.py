@@ -143,19 +143,20 @@ def _radix_sort(keys: Any, spare: Any, counts: Any) -> None:  # pragma: no cover
 def _column_sizes(
     row_pointer: Any, indices: Any, data: Any, n_columns: int
 ) -> Any:  # pragma: no cover - compiled
-    """Non-zeros of each column; then how many values are not finite, and how many are not in order of column."""
-    sizes = np.zeros(n_columns + 2, dtype=np.int64)
+    """Non-zeros of each column, how many values are not finite, and how many are not in order of column."""
+    sizes = np.zeros(n_columns, dtype=np.int64)
+    n_infinite, n_disordered = 0, 0
     for row in range(row_pointer.shape[0] - 1):
         before = -1
         for i in range(row_pointer[row], row_pointer[row + 1]):
             column, value = indices[i], data[i]
             if not np.isfinite(value):
-                sizes[n_columns] += 1
+                n_infinite += 1
             elif value != 0:
                 sizes[column] += 1
-            sizes[n_columns + 1] += column <= before
+            n_disordered += column <= before
             before = column
-    return sizes
+    return sizes, n_infinite, n_disordered
 
 
 @numba.njit(cache=True, nogil=True)
@@ -295,21 +296,21 @@ def sort_columns(matrix: Any) -> SortedColumns:
     """
     csr = sparse.csr_array(matrix)
     n_rows, n_columns = csr.shape
-    sizes = _column_sizes(csr.indptr, csr.indices, csr.data, n_columns)
-    if sizes[-1]:
+    sizes, n_infinite, n_disordered = _column_sizes(csr.indptr, csr.indices, csr.data, n_columns)
+    if n_disordered:
         csr = csr.copy()
         csr.has_canonical_format = False
         csr.sum_duplicates()
-        sizes = _column_sizes(csr.indptr, csr.indices, csr.data, n_columns)
+        sizes, n_infinite, _ = _column_sizes(csr.indptr, csr.indices, csr.data, n_columns)
     data = np.asarray(csr.data)
     if data.dtype not in (np.float32, np.float64):  # pyright: ignore[reportUnnecessaryContains]
         data = data.astype(np.float64)
-    if sizes[-2]:
+    if n_infinite:
         raise AnalysisError(
-            f"The feature matrix holds {sizes[-2]} values that are NaN or infinite; "
+            f"The feature matrix holds {n_infinite} values that are NaN or infinite; "
             "ranks need finite values. Look for the first site whose codes are not finite."
         )
-    indptr = np.concatenate([[0], np.cumsum(sizes[:-2])]).astype(np.int64)
+    indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     if data.dtype == np.float64:
         with np.errstate(over="ignore", under="ignore"):
             narrow = data.astype(np.float32)
