@@ -1,6 +1,6 @@
 """Speed of the intervention engine: one JSON line a case.
 
-    python benchmarks/causal.py [--pairs 16] [--length 100] [--features 1024] [--threads 2]
+    python benchmarks/causal.py [--pairs 16] [--length 100] [--features 1024] [--threads 2] [--device cuda]
 
 The model has the released one's size and random weights, the autoencoders are untrained TopK ones: speed does not depend on
 what they have learned. The naive loop, one full hooked pass for every pair and feature, is timed on a sample and scaled up.
@@ -36,10 +36,11 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=1024)
     parser.add_argument("--active", type=int, default=32, help="active features a token")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     network = build_network(released_architecture(), seed=0).eval().requires_grad_(False)  # as it is loaded
-    model = HelixModel(network, fingerprint="random", heads=None)
+    model = HelixModel(network.to(arguments.device), fingerprint="random", heads=None)
     pairs = substitution_pairs(arguments.pairs, arguments.length, seed=0)
     saes = autoencoders(model, pairs, arguments.features, arguments.active)
     probe = random_probe(model.hidden_size)
@@ -49,6 +50,7 @@ def main() -> None:
         "sites": len(SITES),
         "features": arguments.features,
         "threads": arguments.threads,
+        "device": "cpu" if arguments.device == "cpu" else torch.cuda.get_device_name(),
         "torch": torch.__version__,
     }
     exact_seconds, exact = timed(lambda: effects(model, saes, probe, pairs))
@@ -115,7 +117,9 @@ def autoencoders(model: HelixModel, pairs: list[TokenPair], features: int, activ
     config = TopKConfig(k=active, expansion_factor=features / width).resolve(width)
     captured = model.capture(ids, SITES)
     return {
-        site: random_autoencoder(config, estimate_scaling(x.reshape(-1, width), site), seed)
+        site: random_autoencoder(config, estimate_scaling(x.reshape(-1, width).cpu(), site), seed).to(
+            x.device
+        )
         for seed, (site, x) in enumerate(captured.items())
     }
 
@@ -135,10 +139,10 @@ def naive_seconds_per_pass(model: HelixModel, saes: Any, probe: Probe, pairs: li
         ids, nucleotide = model.tensors([pair.source])
         x = model.capture(ids, [site])[site]
         direction = saes[site].W_dec[int(rng.integers(saes[site].d_sae))]
-        change = torch.randn(x.shape[1], 1) * direction
+        change = torch.randn(x.shape[1], 1).to(model.device) * direction
         start = time.perf_counter()
         with torch.no_grad():
-            probe(model.pool(model.run(ids, {site: lambda a, change=change: a + change}), nucleotide))
+            float(probe(model.pool(model.run(ids, {site: lambda a, change=change: a + change}), nucleotide)))
         spent.append(time.perf_counter() - start)
     return float(np.mean(spent[2:]))
 

@@ -18,8 +18,9 @@ Cases:
 ``precision``  float32, bfloat16 and compiled passes, with their error against float64.
 ``store``      the whole of an extraction into a store on this disk, against the bare passes.
 
-On a machine with a CUDA device ``--device cuda`` measures there; ``gemm_fraction`` is then a share of the rate of products
-in the precision of the pass.
+On a machine with a CUDA device ``--device cuda`` measures there, against products of 8,192 cubed; ``gemm_fraction`` is a
+share of the rate of products in the precision of the pass, ``bfloat16_product_fraction`` of those in bfloat16. A GPU wants
+larger batches: ``--budget 131072``.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ from helix_sae.mrna.tokens import tokenize_table
 
 LETTERS = torch.tensor([7, 8, 9, 10])
 CASES = ("helical", "length", "sites", "precision", "store")
-GEMM_SIZE = 2048
+GEMM_SIZE, CUDA_GEMM_SIZE = 2048, 8192
 
 
 def median_seconds(works: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, float]:
@@ -72,9 +73,14 @@ def random_ids(batch: int, time_: int, device: str) -> Tensor:
     return LETTERS[index].to(device)
 
 
+def gemm_size(device: str) -> int:
+    return GEMM_SIZE if device == "cpu" else CUDA_GEMM_SIZE
+
+
 def gemm(device: str, dtype: torch.dtype = torch.float32) -> Callable[[], object]:
     """The product that rates are compared with; through ``torch.mm``."""
-    a, b = (torch.randn(GEMM_SIZE, GEMM_SIZE, device=device).to(dtype) for _ in range(2))
+    size = gemm_size(device)
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(a)
     return lambda: torch.mm(a, b, out=out)
 
@@ -147,7 +153,7 @@ def length_case(model: HelixModel, length: int, budget: int, rounds: int, device
     times = median_seconds(works, rounds, device)
     tokens, flops = batch * length, linear_flops_per_token(model.module)
     rate = tokens * flops / times["pass"]
-    peak = {name: 2 * GEMM_SIZE**3 / times[name] for name in ("gemm", "onednn") if name in times}
+    peak = {name: 2 * gemm_size(device) ** 3 / times[name] for name in ("gemm", "onednn") if name in times}
     return {
         "case": "length",
         "length": length,
@@ -194,15 +200,21 @@ def precision_cases(directory: Path, budget: int, rounds: int, device: str) -> l
     float32 = open_model(handle_for(directory, device=device))
     passes: dict[str, Callable[[Tensor], Tensor]] = {"float32": float32.hidden}
     passes["bfloat16"] = open_model(handle_for(directory, device=device, dtype="bfloat16")).hidden
-    compiled = open_model(handle_for(directory, device=device, compiled=True)).hidden
-    began = time.perf_counter()
-    try:
-        compiled(ids)
-        passes["float32, compiled"] = compiled
-    except RuntimeError as error:  # no C++ compiler, or one that this torch cannot use
-        print(json.dumps({"case": "precision", "compiled": f"not measured: {str(error).splitlines()[0]}"}))
-    compiling = time.perf_counter() - began
-    times = median_seconds({name: partial(run, ids) for name, run in passes.items()}, rounds, device)
+    compiling: dict[str, float] = {}
+    for dtype in ("float32",) if device == "cpu" else ("float32", "bfloat16"):
+        compiled = open_model(handle_for(directory, device=device, dtype=dtype, compiled=True)).hidden
+        began = time.perf_counter()
+        try:
+            compiled(ids)
+            passes[f"{dtype}, compiled"] = compiled
+        except RuntimeError as error:  # no C++ compiler, or one that this torch cannot use
+            reason = f"not measured: {str(error).splitlines()[0]}"
+            print(json.dumps({"case": "precision", "pass": f"{dtype}, compiled", "reason": reason}))
+        compiling[f"{dtype}, compiled"] = time.perf_counter() - began
+    works: dict[str, Callable[[], object]] = {name: partial(run, ids) for name, run in passes.items()}
+    times = median_seconds({**works, "product": gemm(device, torch.bfloat16)}, rounds, device)
+    product_rate = 2 * gemm_size(device) ** 3 / times["product"]
+    flops = linear_flops_per_token(float32.module)
     lines: list[dict[str, Any]] = []
     for name, run in passes.items():
         error = (run(ids)[:4].double().cpu() - exact).abs()
@@ -213,9 +225,10 @@ def precision_cases(directory: Path, budget: int, rounds: int, device: str) -> l
                 "length": 256,
                 "tokens_per_second": ids.numel() / times[name],
                 "times_as_fast_as_float32": times["float32"] / times[name],
+                "bfloat16_product_fraction": ids.numel() * flops / times[name] / product_rate,
                 "max_abs_error": float(error.max()),
                 "relative_rms_error": float(error.square().mean().sqrt() / exact.square().mean().sqrt()),
-                **({"compile_seconds": compiling} if "compiled" in name else {}),
+                **({"compile_seconds": compiling[name]} if name in compiling else {}),
             }
         )
     return lines
@@ -248,6 +261,8 @@ def store_case(directory: Path, budget: int, n_sequences: int, device: str) -> d
     began = time.perf_counter()
     for index in batches:
         model.capture(model.tensors([tokens[i] for i in index])[0], model.default_sites)
+    if device != "cpu":
+        torch.cuda.synchronize()
     bare = time.perf_counter() - began
     with tempfile.TemporaryDirectory(prefix="helix-sae-") as folder:
         began = time.perf_counter()
@@ -258,6 +273,7 @@ def store_case(directory: Path, budget: int, n_sequences: int, device: str) -> d
     values = n_tokens * len(model.default_sites) * model.hidden_size
     return {
         "case": "store",
+        "token_budget": budget,
         "sequences": n_sequences,
         "tokens": n_tokens,
         "sites": len(model.default_sites),
@@ -295,7 +311,7 @@ def run_cases(model: HelixModel, directory: Path, options: argparse.Namespace) -
         "benchmark": "extraction",
         "torch": torch.__version__,
         "threads": options.threads,
-        "device": options.device,
+        "device": options.device if options.device == "cpu" else torch.cuda.get_device_name(),
         "parameters": sum(p.numel() for p in model.module.parameters()),
     }
     rounds, device, budget = options.rounds, options.device, options.budget

@@ -8,6 +8,11 @@ encoder). Floor, our step and the peer's run in turn, round after round; medians
 Cases: ``l1_dense`` (half the codes active), ``l1_sparse`` (at most 40 active: the encoder's bias starts where that many
 pre-activations are positive, as after training), ``topk``, ``batchtopk`` (k = 32), ``loop``
 (the whole of ``train_saes``, batches and history included, against its bare steps), ``four`` (four SAEs at once against one).
+``--device cuda`` measures on a GPU, ``--precision bfloat16`` with products in that precision (the floor's too);
+``--compiled`` with
+``torch.compile``; ``product_fraction`` is what five dense products of the step's shape would make of the rate that one large bfloat16 product
+reaches there.
+
 AuxK is on in ``topk`` and ``batchtopk``; the line says how many features were dead.
 """
 
@@ -19,6 +24,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +37,7 @@ from saelens_peer import Peer
 from toy_activations import mixtures
 
 from helix_sae.sae import ArrayBatches, SaeConfig, SaeKey, estimate_scaling, parse_sae_config, train_saes
-from helix_sae.sae.learner import Learner
+from helix_sae.sae.learner import Learner, Precision
 from helix_sae.sae.workers import SERIAL, Workers, borrowed_threads
 
 CASES: dict[str, dict[str, Any]] = {
@@ -50,13 +56,25 @@ def seconds(work: Callable[[], object], repeats: int) -> float:
     start = time.perf_counter()
     for _ in range(repeats):
         work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return (time.perf_counter() - start) / repeats
 
 
-def floor(n: int, d_in: int, d_sae: int) -> Callable[[], object]:
+def product_rate(device: str, size: int = 8192) -> float:
+    """FLOP/s of one large bfloat16 product on a GPU."""
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    work = lambda: torch.mm(a, b)  # noqa: E731
+    seconds(work, 3)
+    return 2 * size**3 / seconds(work, 10)
+
+
+def floor(n: int, d_in: int, d_sae: int, device: str, precision: Precision) -> Callable[[], object]:
     """The five matrix products, into memory that is there."""
-    x, rows, codes = torch.randn(n, d_in), torch.randn(d_sae, d_in), torch.randn(n, d_sae)
-    wide, narrow, weight = torch.empty(n, d_sae), torch.empty(n, d_in), torch.empty(d_sae, d_in)
+    shapes = ((n, d_in), (d_sae, d_in), (n, d_sae))
+    dtype = getattr(torch, precision)
+    x, rows, codes = (torch.randn(shape, device=device).to(dtype) for shape in shapes)
+    narrow, weight, wide = (torch.empty_like(t) for t in (x, rows, codes))
 
     def products() -> None:
         torch.mm(x, rows.T, out=wide)
@@ -68,9 +86,20 @@ def floor(n: int, d_in: int, d_sae: int) -> Callable[[], object]:
     return products
 
 
-def learner(config: SaeConfig, x: Tensor, name: str = "a") -> Learner:
-    scaling = estimate_scaling(x[:65_536], name)
-    return Learner(SaeKey(name, "a"), config.resolve(x.shape[1]), scaling, n_steps=10_000, seed=0)
+def learner(config: SaeConfig, x: Tensor, options: argparse.Namespace) -> Learner:
+    return Learner(
+        SaeKey("a", "a"),
+        config.resolve(x.shape[1]),
+        estimate_scaling(x[:65_536], "a").to(options.device),
+        n_steps=10_000,
+        seed=0,
+        precision=options.precision,
+        compiled=options.compiled,
+    )
+
+
+def where(options: argparse.Namespace) -> dict[str, Any]:
+    return {"device": options.device, "precision": options.precision, "compiled": options.compiled}
 
 
 def make_sparse(one: Learner, z: Tensor) -> None:
@@ -83,21 +112,22 @@ def make_sparse(one: Learner, z: Tensor) -> None:
 
 
 def step_case(
-    case: str, x: Tensor, batch: int, d_sae: int, rounds: int, repeats: int, peer: Peer
+    case: str, x: Tensor, d_sae: int, options: argparse.Namespace, peer: Peer, peak: float | None
 ) -> dict[str, Any]:
+    batch, rounds, repeats, device = options.batch, options.rounds, options.repeats, options.device
     config = parse_sae_config(
         {**CASES[case], "expansion_factor": d_sae / x.shape[1], "sparsity_warmup_fraction": 0.0}
         if case.startswith("l1")
         else {**CASES[case], "expansion_factor": d_sae / x.shape[1]}
     )
-    one = learner(config, x)
-    z = one.scaling.apply(x)
+    one = learner(config, x, options)
+    z = one.scaling.apply(x.to(device))
     if case == "l1_sparse":
         make_sparse(one, z[:batch])
     turn = [0]
     last: list[Any] = []
     threads = torch.get_num_threads()
-    workers = Workers(threads) if threads > 1 else SERIAL
+    workers = Workers(threads) if threads > 1 and device == "cpu" else SERIAL
 
     def step() -> None:
         start = turn[0] * batch % (z.shape[0] - batch + 1)
@@ -107,7 +137,8 @@ def step_case(
     with borrowed_threads():
         for _ in range(SETTLE):
             step()
-    products = floor(batch, x.shape[1], d_sae)
+    products = floor(batch, x.shape[1], d_sae, device, options.precision)
+    products()
     peer.start(case, x, batch, d_sae, SETTLE)
     times: dict[str, list[float]] = {"floor": [], "ours": [], "peer": []}
     for _ in range(rounds):
@@ -131,6 +162,7 @@ def step_case(
         "step_ms": 1e3 * ours,
         "multiple_of_floor": ours / base,
         "vectors_per_second": batch / ours,
+        "product_fraction": None if peak is None else 10 * batch * x.shape[1] * d_sae / ours / peak,
         "peer": peer.describe(),
         "peer_step_ms": None if theirs is None else 1e3 * theirs,
         "peer_l0": peer.l0,
@@ -138,39 +170,43 @@ def step_case(
     }
 
 
-def loop_case(x: Tensor, batch: int, d_sae: int, rounds: int, epochs: int = 4) -> dict[str, Any]:
+def loop_case(x: Tensor, d_sae: int, options: argparse.Namespace, epochs: int = 4) -> dict[str, Any]:
     """Share of the whole loop's time that its bare steps take: shuffled batches, scaling, history rows, and export."""
     config = parse_sae_config({**CASES["topk"], "expansion_factor": d_sae / x.shape[1]})
+    batch, device = options.batch, options.device
     n_steps = epochs * (x.shape[0] // batch)
     threads = torch.get_num_threads()
-    workers = Workers(threads) if threads > 1 else SERIAL
+    workers = Workers(threads) if threads > 1 and device == "cpu" else SERIAL
     bare, whole = [], []
-    for _ in range(rounds):
-        one = learner(config, x)
-        z = one.scaling.apply(x)
+    train = partial(train_saes, log_every=20, **where(options))
+    for _ in range(options.rounds):
+        one = learner(config, x, options)
+        z = one.scaling.apply(x.to(device))
         parts = z.split(batch)[: n_steps // epochs] * epochs
         with borrowed_threads():
             bare.append(seconds(lambda: [one.step(part, workers) for part in parts], 1))  # noqa: B023
         batches = ArrayBatches({"a": x[: n_steps // epochs * batch]}, batch, seed=0, epochs=epochs)
-        whole.append(seconds(lambda: train_saes(batches, {"a": config}, log_every=20), 1))  # noqa: B023
+        whole.append(seconds(lambda: train(batches, {"a": config}), 1))  # noqa: B023
     workers.close()
     share = statistics.median(bare) / statistics.median(whole)
     return {"case": "loop", "batch": batch, "d_sae": d_sae, "steps": n_steps, "share_of_bare_steps": share}
 
 
-def four_case(x: Tensor, batch: int, d_sae: int, rounds: int) -> dict[str, Any]:
+def four_case(x: Tensor, d_sae: int, options: argparse.Namespace) -> dict[str, Any]:
     """Cost of training four SAEs together, as a multiple of one."""
     config = parse_sae_config({**CASES["topk"], "expansion_factor": d_sae / x.shape[1]})
+    batch = options.batch
     n_steps = 2 * (x.shape[0] // batch)
     sites = {f"site {i}": x for i in range(4)}
     one, four = [], []
-    for _ in range(rounds):
+    train = partial(train_saes, **where(options))
+    for _ in range(options.rounds):
         for number, times in ((1, one), (4, four)):
             arrays = dict(list(sites.items())[:number])
             batches = ArrayBatches(
                 {site: a[: n_steps // 2 * batch] for site, a in arrays.items()}, batch, epochs=2
             )
-            times.append(seconds(lambda: train_saes(batches, {"a": config}), 1))  # noqa: B023
+            times.append(seconds(lambda: train(batches, {"a": config}), 1))  # noqa: B023
     return {
         "case": "four",
         "batch": batch,
@@ -193,23 +229,31 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=5, help="steps a round")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--compiled", action="store_true", help="steps through torch.compile")
     parser.add_argument("--peer-python", help="interpreter of an environment with sae-lens")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     x = mixtures(options.tokens, options.d_in)
     peer = Peer(options.peer_python, options.threads)
+    on_cpu = options.device == "cpu"
+    peak = None if on_cpu else product_rate(options.device)
     for d_sae in options.d_sae:
         for case in options.cases:
             if case == "loop":
-                line = loop_case(x, options.batch, d_sae, options.rounds)
+                line = loop_case(x, d_sae, options)
             elif case == "four":
-                line = four_case(x, options.batch, d_sae, options.rounds)
+                line = four_case(x, d_sae, options)
             else:
-                line = step_case(case, x, options.batch, d_sae, options.rounds, options.repeats, peer)
+                line = step_case(case, x, d_sae, options, peer, peak)
             line = {
                 "benchmark": "sae_training",
                 "torch": torch.__version__,
                 "threads": options.threads,
+                "device": "cpu" if on_cpu else torch.cuda.get_device_name(),
+                "precision": options.precision,
+                "compiled": options.compiled,
                 **line,
             }
             print(json.dumps(line), flush=True)

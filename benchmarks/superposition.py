@@ -27,7 +27,7 @@ from toy_activations import BATCH, D_IN, STEPS, Superposition, mmcs
 from helix_sae.sae import SaeConfig, parse_sae_config, train_saes
 
 CONFIGS: dict[str, dict[str, Any]] = {
-    "relu": {"l1_coefficient": 2e-3, "learning_rate": 3e-3, "sparsity_warmup_fraction": 0.3},
+    "relu": {"l1_coefficient": 2e-3, "learning_rate": 1e-2, "sparsity_warmup_fraction": 0.3},
     "relu_tied": {"l1_coefficient": 3e-3},
     "topk": {"k": 5},
     "batchtopk": {"k": 5, "learning_rate": 2e-3},

@@ -57,6 +57,39 @@ def test_serial_is_in_order_and_lazy() -> None:
     assert done == [1]
 
 
+@pytest.mark.parametrize("kind", ["serial", "threads"])
+def test_what_is_left_to_do_is_done_with_each_result(kind: str) -> None:
+    with use_engine(EngineParameters(kind=kind, workers=2)):
+        squares = partial(power, exponent=2)
+        assert dict(map_work(squares, list(range(20)), finish=str)) == {i: str(i * i) for i in range(20)}
+        with pytest.raises(DataError, match="three"):
+            list(map_work(squares, [0, 1], finish=lambda _: fail_at_three(3)))
+
+
+def test_serial_finishes_beside_the_next_items_and_keeps_little_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine.os, "cpu_count", lambda: 4)
+    begun: list[int] = []
+    second = threading.Event()
+
+    def begin(item: int) -> int:
+        begun.append(item)
+        if item == 1:
+            second.set()
+        return item
+
+    def finish(item: int) -> int:
+        assert second.wait(10), "the second item had to wait for the end of the first"
+        return item
+
+    results = map_work(begin, list(range(100)), finish=finish)
+    assert next(results) == (0, 0)
+    assert begun == [0, 1, 2]
+    results.close()
+    assert len(begun) == 3
+
+
 def test_threads_run_together_and_keep_little_waiting() -> None:
     barrier = threading.Barrier(2, timeout=10)
     with use_engine(EngineParameters(kind="threads", workers=2)):

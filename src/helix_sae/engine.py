@@ -8,11 +8,13 @@ through storage. What does the work is one setting of the environment, made by t
 from __future__ import annotations
 
 import atexit
+import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -22,8 +24,11 @@ from helix_sae.progress import progress_bar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Made = TypeVar("Made")
 
 _IN_FLIGHT_PER_WORKER = 2
+_FINISHING_THREADS = 6
+"""At most so many results wait to be finished, each perhaps large."""
 
 
 class EngineError(HelixSaeError):
@@ -93,9 +98,10 @@ def current_engine() -> EngineParameters:
 
 
 def map_work(
-    function: Callable[[Item], Result],
+    function: Callable[[Item], Made],
     items: Sequence[Item],
     *,
+    finish: Callable[[Made], Result] | None = None,
     label: str = "",
     sizes: Sequence[int] | None = None,
     unit: str = "items",
@@ -107,6 +113,10 @@ def map_work(
     function : callable
         Picklable for a cluster (a function of a module, or a ``functools.partial`` of one).
     items : sequence
+    finish : callable, optional
+        The rest of the work on what ``function`` made, where the result is then this one's: done where ``function`` was
+        done, but in ``serial`` by other threads while it goes on with the next items. What is made in between may be
+        large.
     label : str
         Shown with the progress bar, on a terminal only.
     sizes : sequence of int, optional
@@ -124,7 +134,7 @@ def map_work(
         not begun is then given up.
     """
     runners = {"serial": _map_serial, "threads": _map_threads, "dask": _map_dask}
-    results = runners[_engine.kind](function, items, _engine)
+    results = runners[_engine.kind](function, _nothing_more if finish is None else finish, items, _engine)
     weights = [1] * len(items) if sizes is None else list(sizes)
     done = 0
     with progress_bar(label, sum(weights), unit) as advance:
@@ -134,15 +144,47 @@ def map_work(
             yield index, result
 
 
+def _nothing_more(made: Any) -> Any:
+    return made
+
+
+def _in_one(function: Callable[[Item], Made], finish: Callable[[Made], Result], item: Item) -> Result:
+    return finish(function(item))
+
+
 def _map_serial(
-    function: Callable[[Item], Result], items: Sequence[Item], parameters: EngineParameters
+    function: Callable[[Item], Made],
+    finish: Callable[[Made], Result],
+    items: Sequence[Item],
+    parameters: EngineParameters,
 ) -> Iterator[tuple[int, Result]]:
-    for index, item in enumerate(items):
-        yield index, function(item)
+    if finish is _nothing_more:
+        for index, item in enumerate(items):
+            yield index, finish(function(item))
+        return
+    threads = max(1, min(_FINISHING_THREADS, (os.cpu_count() or 1) // 2))
+    pending: deque[tuple[int, Future[Result]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for index, item in enumerate(items):
+                made = function(item)
+                if len(pending) == threads:
+                    first, future = pending.popleft()
+                    yield first, future.result()
+                pending.append((index, pool.submit(finish, made)))
+                del made
+            for first, future in pending:
+                yield first, future.result()
+        finally:
+            for _, future in pending:
+                future.cancel()
 
 
 def _map_threads(
-    function: Callable[[Item], Result], items: Sequence[Item], parameters: EngineParameters
+    function: Callable[[Item], Made],
+    finish: Callable[[Made], Result],
+    items: Sequence[Item],
+    parameters: EngineParameters,
 ) -> Iterator[tuple[int, Result]]:
     """Keep few items in flight, so that results do not pile up when they are taken slowly."""
     pending: dict[Future[Result], int] = {}
@@ -154,7 +196,7 @@ def _map_threads(
                     entry = next(remaining, None)
                     if entry is None:
                         break
-                    pending[pool.submit(function, entry[1])] = entry[0]
+                    pending[pool.submit(_in_one, function, finish, entry[1])] = entry[0]
                 if not pending:
                     return
                 for future in wait(pending, return_when=FIRST_COMPLETED).done:
@@ -165,11 +207,14 @@ def _map_threads(
 
 
 def _map_dask(
-    function: Callable[[Item], Result], items: Sequence[Item], parameters: EngineParameters
+    function: Callable[[Item], Made],
+    finish: Callable[[Made], Result],
+    items: Sequence[Item],
+    parameters: EngineParameters,
 ) -> Iterator[tuple[int, Result]]:
     """``client.map`` with ``as_completed``: unlike joblib on Dask it raises when workers die, and never hangs."""
     client, distributed = _dask_client(parameters.model_dump_json())
-    futures = client.map(function, list(items), pure=False, retries=1)
+    futures = client.map(partial(_in_one, function, finish), list(items), pure=False, retries=1)
     index_of = {future.key: index for index, future in enumerate(futures)}
     try:
         for future in distributed.as_completed(futures, loop=client.loop):

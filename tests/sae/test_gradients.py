@@ -117,16 +117,3 @@ def test_bfloat16_products_give_nearly_the_same_gradient(name: str, bias: float)
     assert float(torch.cosine_similarity(*flat, dim=0)) > 0.995
     assert not torch.equal(*flat)
     assert float(rough.loss) == pytest.approx(float(exact.loss), rel=0.03)
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("name", NAMES)
-def test_gradients_on_cuda_equal_those_on_the_cpu(name: str) -> None:
-    config = CONFIGS[name].resolve(D_IN)
-    objective = architecture_of(config).objective(config)
-    params, z = random_params(config, bias=SPARSE), scaled()
-    here = objective.gradients(params, z, StepContext())
-    there = objective.gradients({n: p.cuda() for n, p in params.items()}, z.cuda(), StepContext())
-    for parameter, gradient in here.gradients.items():
-        torch.testing.assert_close(there.gradients[parameter].cpu(), gradient, rtol=1e-3, atol=1e-4)

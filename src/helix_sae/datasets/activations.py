@@ -19,10 +19,11 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from kedro.io.core import AbstractVersionedDataset, Version, get_filepath_str, get_protocol_and_path
 from kedro_datasets._typing import JSONPreview
 
@@ -31,23 +32,28 @@ from helix_sae.datasets.activation_stream import ActivationStream
 from helix_sae.datasets.plan import Compute, ExtractionPlan, ShardSpec, plan_extraction
 from helix_sae.datasets.shards import (
     ShardEntry,
-    entry_of_bytes,
     entry_of_file,
+    entry_of_written,
     parse_shard_path,
-    shard_bytes,
+    shard_folder,
     shard_path,
+    write_shard,
 )
 from helix_sae.datasets.storage import (
     Verify,
     canonical_json,
     is_local,
     open_filesystem,
+    publish,
     remove_abandoned,
     sha256,
+    sha256_of_file,
     storage_errors,
+    temporary_file,
     write_file,
 )
 from helix_sae.engine import map_work
+from helix_sae.mrna.tokens import TokenizedSequence
 
 __all__ = [
     "ActivationStore",
@@ -183,16 +189,19 @@ def save_activations(plan: ExtractionPlan, url: str, storage_options: Mapping[st
     root = root.rstrip("/")
     finished = finished_shards(fs, root, {spec.key for spec in plan.shards})
     missing = [spec for spec in plan.shards if spec.key not in finished]
-    make = partial(
-        make_shard,
-        compute=plan.compute,
-        described=plan.described(),
-        url=url,
-        storage_options=dict(storage_options),
+    store = partial(store_shard, described=plan.described(), url=url, storage_options=dict(storage_options))
+    entries_made = map_work(
+        partial(compute_shard, compute=plan.compute),
+        missing,
+        finish=store,
+        label="activations",
+        sizes=[spec.n_tokens for spec in missing],
+        unit="tokens",
     )
-    sizes = [spec.n_tokens for spec in missing]
-    for index, entry in map_work(make, missing, label="activations", sizes=sizes, unit="tokens"):
+    for index, entry in entries_made:
         finished[missing[index].key] = entry
+    # Other threads have written, each through a file system of its own, of whose files this one may not know.
+    fs.invalidate_cache()
     entries = [finished[spec.key] for spec in plan.shards]
     index_data = _index_bytes(plan.shards, entries)
     write_file(fs, f"{folder}/{INDEX}", index_data)
@@ -229,30 +238,43 @@ def finished_shards(fs: Any, root: str, keys: set[str]) -> dict[str, ShardEntry]
     return finished
 
 
-def make_shard(
-    spec: ShardSpec,
-    *,
-    compute: Compute,
-    described: Mapping[str, Any],
-    url: str,
-    storage_options: Mapping[str, Any],
+class ComputedShard(NamedTuple):
+    """A shard's activations, not stored yet."""
+
+    spec: ShardSpec
+    tokens: Sequence[TokenizedSequence]
+    activations: Mapping[str, Float[np.ndarray, "n_tokens width"]]
+
+
+def compute_shard(spec: ShardSpec, *, compute: Compute) -> ComputedShard:
+    """Run the model over the sequences of one shard; with :func:`store_shard` the piece of work that travels to a worker."""
+    tokens = spec.tokens()
+    return ComputedShard(spec, tokens, compute(tokens))
+
+
+def store_shard(
+    shard: ComputedShard, *, described: Mapping[str, Any], url: str, storage_options: Mapping[str, Any]
 ) -> ShardEntry:
-    """Compute one shard and write it; the piece of work that travels to a worker."""
+    """Serialise a shard, name it by its checksum and write it."""
     fs, root = open_filesystem(url, storage_options)
     root = root.rstrip("/")
-    tokens = spec.tokens()
-    data = shard_bytes(
-        compute(tokens),
-        tokens,
-        spec.sequence_ids,
-        described["sites"],
-        described["dtype"],
-        described["tokens_per_sequence"],
-        {**described, "key": spec.key},
-    )
-    path = shard_path(root, spec.key, sha256(data))
-    write_file(fs, path, data)
-    return entry_of_bytes(data, root, path)
+    spec = shard.spec
+    folder = shard_folder(root, spec.key)
+    with storage_errors(folder, "written"), temporary_file(fs, folder) as temporary:
+        write_shard(
+            temporary,
+            shard.activations,
+            shard.tokens,
+            spec.sequence_ids,
+            described["sites"],
+            described["dtype"],
+            described["tokens_per_sequence"],
+            {**described, "key": spec.key},
+        )
+        path = shard_path(root, spec.key, sha256_of_file(temporary))
+        entry = entry_of_written(temporary, root, path)
+        publish(fs, temporary, path)
+    return entry
 
 
 def _index_bytes(specs: Sequence[ShardSpec], entries: Sequence[ShardEntry]) -> bytes:

@@ -10,17 +10,19 @@ its sequence and that token's nucleotide; ``is_nucleotide`` uint8 (rows,); ``off
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import mmap
+import os
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
-from safetensors import TensorSpec, serialize
+from safetensors import SafetensorError, TensorSpec, serialize_file
 
 from helix_sae.datasets.storage import Verify, sha256, storage_errors
 from helix_sae.errors import StoreError
@@ -33,6 +35,8 @@ METADATA = "helix_sae"
 _SHARD_NAME = re.compile(r"(?P<key>[0-9a-f]{64})\.(?P<sha256>[0-9a-f]{64})\.safetensors$")
 _NUMPY_DTYPE = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I32": "<i4", "I64": "<i8", "U8": "u1"}
 _HEADER_LIMIT = 100_000_000
+_BLOCK = 1 << 17
+"""Values that are summed up at a time."""
 
 
 class StorageError(NamedTuple):
@@ -80,7 +84,8 @@ def draw_tokens(sequence_id: str, n_tokens: int, tokens_per_sequence: int | None
     return np.sort(drawn).astype(np.int32)
 
 
-def shard_bytes(
+def write_shard(
+    file: str,
     activations: Mapping[str, Float[np.ndarray, "tokens _"]],
     tokens: Sequence[TokenizedSequence],
     sequence_ids: Sequence[str],
@@ -88,13 +93,15 @@ def shard_bytes(
     dtype: StorageDtype,
     tokens_per_sequence: int | None,
     described: Mapping[str, object],
-) -> bytes:
-    """Serialise the activations of some sequences, one after another, as a shard.
+) -> None:
+    """Write the activations of some sequences, one after another, into a local file.
 
     Raises
     ------
     StoreError
         If a site is missing or has another number of rows, or a value is not finite or too large for ``dtype``.
+    OSError
+        If the file cannot be written.
     """
     sizes = np.array([t.ids.size for t in tokens], dtype=np.int64)
     start = np.cumsum(sizes) - sizes
@@ -113,7 +120,7 @@ def shard_bytes(
         stored, errors[site] = _store(values if everything else values[rows], site, dtype)
         arrays[f"site:{site}"] = (dtype, stored)
     metadata = {**described, "sequence_ids": list(sequence_ids), "errors": errors}
-    return _safetensors(arrays, {METADATA: json.dumps(metadata, sort_keys=True, allow_nan=False)})
+    _write_safetensors(file, arrays, {METADATA: json.dumps(metadata, sort_keys=True, allow_nan=False)})
 
 
 def _checked(
@@ -124,18 +131,25 @@ def _checked(
     values = np.ascontiguousarray(activations[site], dtype=np.float32)
     if values.ndim != 2 or len(values) != n_tokens:
         raise StoreError(f"Site {site!r}: activations of shape {values.shape} for {n_tokens} tokens.")
-    if not np.isfinite(values).all():
-        raise StoreError(
-            f"Site {site!r}: the model gave activations that are not finite; check its weights and dtype."
-        )
     return values
+
+
+def _sum_of_squares(values: Float[np.ndarray, "rows width"]) -> float:
+    """In float64, not finite exactly if a value is not; by blocks, as they stay in a processor's cache."""
+    flat = values.reshape(-1)
+    blocks = (flat[i : i + _BLOCK].astype(np.float64) for i in range(0, flat.size, _BLOCK))
+    return math.fsum(float(np.dot(block, block)) for block in blocks)
 
 
 def _store(
     values: Float[np.ndarray, "rows width"], site: str, dtype: StorageDtype
 ) -> tuple[Shaped[np.ndarray, "rows width"], StorageError]:
     """Values at the storage precision (bfloat16 as its 16 bits), and what that costs."""
-    sum_sq = float(np.square(values, dtype=np.float64).sum())
+    sum_sq = _sum_of_squares(values)
+    if not math.isfinite(sum_sq):
+        raise StoreError(
+            f"Site {site!r}: the model gave activations that are not finite; check its weights and dtype."
+        )
     if dtype == "float32":
         return values, StorageError(0.0, 0.0, sum_sq)
     if dtype == "float16":
@@ -162,13 +176,19 @@ def _widen(bits: Int[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
-def _safetensors(arrays: Mapping[str, tuple[str, np.ndarray]], metadata: Mapping[str, str]) -> bytes:
+def _write_safetensors(
+    file: str, arrays: Mapping[str, tuple[str, np.ndarray]], metadata: Mapping[str, str]
+) -> None:
     contiguous = {name: (dtype, np.ascontiguousarray(array)) for name, (dtype, array) in arrays.items()}
     specs = {
         name: TensorSpec(dtype=dtype, shape=array.shape, data_ptr=array.ctypes.data, data_len=array.nbytes)
         for name, (dtype, array) in contiguous.items()
     }
-    return bytes(serialize(specs, metadata=dict(metadata)))
+    try:
+        serialize_file(specs, file, metadata=dict(metadata))
+    except SafetensorError as error:
+        cause = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(cause[1]) if cause else errno.EIO, str(error), file) from error
 
 
 class Shard:
@@ -270,7 +290,12 @@ def parse_header(start: bytes, path: str) -> tuple[dict[str, Any], int]:
 
 def shard_path(root: str, key: str, digest: str) -> str:
     """Path of a shard below the store's root."""
-    return f"{root}/shards/{key[:2]}/{key}.{digest}.safetensors"
+    return f"{shard_folder(root, key)}/{key}.{digest}.safetensors"
+
+
+def shard_folder(root: str, key: str) -> str:
+    """Folder of a shard below the store's root."""
+    return f"{root}/shards/{key[:2]}"
 
 
 def parse_shard_path(path: str) -> tuple[str, str] | None:
@@ -286,42 +311,42 @@ def entry_of_file(fs: Any, root: str, path: str, size: int) -> ShardEntry | None
         return None
     try:
         with storage_errors(path, "read"), fs.open(path, "rb") as file:
-            start = cast("bytes", file.read(8))
-            start += cast("bytes", file.read(header_length(start, path)))
-            header, data = parse_header(start, path)
-            tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-            if data + max(entry["data_offsets"][1] for entry in tensors.values()) != size:
-                return None
-            first, last = tensors["offsets"]["data_offsets"]
-            file.seek(data + first)
-            offsets = np.frombuffer(file.read(last - first), dtype="<i8")
+            return _entry(file, named, path.removeprefix(root).lstrip("/"), size)
     except StoreError:
         return None
-    return _entry(named, path.removeprefix(root).lstrip("/"), size, header, offsets)
 
 
-def entry_of_bytes(data: bytes, root: str, path: str) -> ShardEntry:
-    """Entry of a shard just made."""
+def entry_of_written(written: str, root: str, path: str) -> ShardEntry:
+    """Entry of a shard just written to a local file, whose place is ``path``."""
     named = parse_shard_path(path)
     assert named is not None
-    header, begin = parse_header(data[: 8 + header_length(data, path)], path)
-    first, last = header["offsets"]["data_offsets"]
-    offsets = np.frombuffer(data[begin + first : begin + last], dtype="<i8")
-    return _entry(named, path.removeprefix(root).lstrip("/"), len(data), header, offsets)
+    with open(written, "rb") as file:
+        entry = _entry(file, named, path.removeprefix(root).lstrip("/"), os.path.getsize(written))
+    if entry is None:
+        raise StoreError(f"{path}: the shard was cut short as it was written; run again.")
+    return entry
 
 
-def _entry(
-    named: tuple[str, str], file: str, size: int, header: dict[str, Any], offsets: Int[np.ndarray, " _"]
-) -> ShardEntry:
+def _entry(file: BinaryIO, named: tuple[str, str], name: str, size: int) -> ShardEntry | None:
+    """Entry of an opened shard; None if it is cut short."""
+    start = file.read(8)
+    start += file.read(header_length(start, name))
+    header, data = parse_header(start, name)
+    tensors = {tensor: entry for tensor, entry in header.items() if tensor != "__metadata__"}
+    if data + max(entry["data_offsets"][1] for entry in tensors.values()) != size:
+        return None
+    first, last = tensors["offsets"]["data_offsets"]
+    file.seek(data + first)
+    offsets: Int[np.ndarray, " _"] = np.frombuffer(file.read(last - first), dtype="<i8")
     metadata = json.loads(header["__metadata__"][METADATA])
     widths = {
-        name.removeprefix("site:"): entry["shape"][1]
-        for name, entry in header.items()
-        if name.startswith("site:")
+        tensor.removeprefix("site:"): entry["shape"][1]
+        for tensor, entry in tensors.items()
+        if tensor.startswith("site:")
     }
     return ShardEntry(
         key=named[0],
-        file=file,
+        file=name,
         sha256=named[1],
         bytes=size,
         n_sequences=len(offsets) - 1,

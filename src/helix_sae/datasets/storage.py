@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,12 @@ def sha256(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def sha256_of_file(path: str) -> str:
+    """SHA-256 of a local file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def canonical_json(content: object) -> bytes:
     """JSON with sorted keys, the same bytes for the same content; NaN is refused."""
     return (
@@ -68,18 +75,35 @@ def write_file(fs: Any, path: str, data: bytes) -> None:
         if not is_local(fs):
             fs.pipe_file(path, data)
             return
-        folder = os.path.dirname(path)
-        os.makedirs(folder, exist_ok=True)
-        temporary = os.path.join(folder, f"{temporary_prefix()}{next(_counter)}")
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-        sync_folder(folder)
+        with temporary_file(fs, os.path.dirname(path)) as temporary:
+            Path(temporary).write_bytes(data)
+            publish(fs, temporary, path)
+
+
+@contextmanager
+def temporary_file(fs: Any, folder: str) -> Iterator[str]:
+    """Path of a local file to write, for :func:`publish`: in the folder itself where that is local; removed in the end."""
+    if not is_local(fs):
+        with tempfile.TemporaryDirectory(prefix="helix-sae-") as elsewhere:
+            yield os.path.join(elsewhere, "file")
+        return
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, f"{temporary_prefix()}{next(_counter)}")
+    try:
+        yield temporary
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def publish(fs: Any, temporary: str, path: str) -> None:
+    """Give a finished :func:`temporary_file` its place: flushed to the disk and renamed, or sent to an object store."""
+    if not is_local(fs):
+        fs.put_file(temporary, path)
+        return
+    with open(temporary, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(os.path.dirname(path))
 
 
 def sync_folder(folder: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from helix_sae.helix.batching import DEFAULT_TOKEN_BUDGET
@@ -54,11 +55,17 @@ def activations_of(
     """The same, of a model that is open already; see :func:`extract_activations`."""
     lengths = np.array([t.ids.size for t in tokens], dtype=np.int64)
     first = np.concatenate([[0], np.cumsum(lengths)])
-    out = {site: np.empty((int(first[-1]), model.hidden_size), dtype=np.float32) for site in sites}
+    on_gpu = model.device.type == "cuda"
+    shape = (int(first[-1]), model.hidden_size)
+    # A GPU copies into pinned memory at several times the speed, and is waited for once, at the end.
+    out = {site: torch.empty(shape, pin_memory=on_gpu) for site in sites}
     for index in model.batches(tokens, token_budget):
         ids, _ = model.tensors([tokens[i] for i in index])
         for site, activation in model.capture(ids, sites).items():
-            values = activation.float().cpu().numpy()
+            values = activation.float()
             for row, i in enumerate(index):
-                out[site][first[i] : first[i + 1]] = values[row, : lengths[i]]
-    return out
+                rows = slice(int(first[i]), int(first[i + 1]))
+                out[site][rows].copy_(values[row, : lengths[i]], non_blocking=on_gpu)
+    if on_gpu:
+        torch.cuda.synchronize(model.device)
+    return {site: values.numpy() for site, values in out.items()}

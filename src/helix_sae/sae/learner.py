@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from helix_sae.errors import ConfigurationError, DataError
 from helix_sae.sae.autoencoder import SparseAutoencoder
+from helix_sae.sae.compiled import compiled_gradients
 from helix_sae.sae.config import AuxiliaryConfig, SaeConfig
 from helix_sae.sae.objective import Objective, Params, StepContext, StepResult
 from helix_sae.sae.registry import architecture_of
@@ -21,6 +23,8 @@ Precision = Literal["float32", "bfloat16"]
 
 _ADAM_BETAS = (0.9, 0.999)
 _RESAMPLED_ENCODER_NORM = 0.2
+_UNCHECKED_STEPS = 32
+"""Most steps on a GPU whose losses were not looked at."""
 
 
 class SaeKey(NamedTuple):
@@ -50,6 +54,8 @@ class Learner:
         Of the matrix products of a step (autocast); parameters, sums and the optimiser stay float32.
     sample : Tensor (n, d_in), optional
         Scaled activations that ``config.data_start`` draws from.
+    compiled : bool
+        Whether gradients go through ``torch.compile``; see :mod:`helix_sae.sae.compiled`.
 
     Raises
     ------
@@ -66,6 +72,7 @@ class Learner:
         seed: int,
         precision: Precision = "float32",
         sample: Float[Tensor, "n d_in"] | None = None,
+        compiled: bool = False,
     ) -> None:
         device = scaling.mean.device
         self.precision = precision
@@ -87,6 +94,9 @@ class Learner:
             self.params.values(), lr=config.peak_rate, betas=_ADAM_BETAS, fused=fused
         )
         self.tokens_since_fired = torch.zeros(config.d_sae, dtype=torch.int64, device=device)
+        self._gradients = compiled_gradients(self.objective) if compiled else self.objective.gradients
+        self._all_live_until = 0
+        self._unchecked: list[tuple[int, Tensor]] = []
 
     def step(self, z: Float[Tensor, "n d_in"], workers: Workers = SERIAL) -> StepResult:
         """Learn from one batch of scaled activations.
@@ -94,28 +104,48 @@ class Learner:
         Raises
         ------
         DataError
-            If the loss is not finite, that is, an activation was not.
+            If the loss is not finite, that is, an activation was not. On a GPU up to some steps later, as it would
+            stand still to be asked after each.
         """
-        dead = self.dead()
-        context = StepContext(self.sparsity_weight(), dead if bool(dead.any()) else None, workers)
+        context = StepContext(self.sparsity_weight(), self._dead_now(), workers)
         weights = {name: value.detach() for name, value in self.params.items()}
         with torch.autocast(z.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            result = self.objective.gradients(weights, z, context)
-        if not bool(torch.isfinite(result.loss)):
-            raise DataError(
-                f"The loss of the SAE {self.key.config!r} at site {self.key.site} became {float(result.loss)} at step "
-                f"{self.steps_done}: the activations of that batch are not finite, or the learning rate "
-                f"({self.rate():.2g}) is far too high."
-            )
+            result = self._gradients(weights, z, context)
+        self._unchecked.append((self.steps_done, result.loss))
+        if z.device.type == "cpu" or len(self._unchecked) >= _UNCHECKED_STEPS:
+            self.check_losses()
         self._descend(weights, result.gradients)
         self._count(result, z.shape[0])
         self._maybe_resample(weights, result, z)
         self.steps_done += 1
         return result
 
+    def check_losses(self) -> None:
+        """Raise a DataError if the loss of a step since the last check was not finite."""
+        checked, self._unchecked = self._unchecked, []
+        losses = torch.stack([loss for _, loss in checked]).tolist() if checked else []
+        for (step, _), loss in zip(checked, losses, strict=True):
+            if not math.isfinite(loss):
+                raise DataError(
+                    f"The loss of the SAE {self.key.config!r} at site {self.key.site} became {loss} at step {step}: "
+                    f"the activations of that batch are not finite, or the learning rate ({self.rate():.2g}) is far "
+                    "too high."
+                )
+
     def dead(self) -> Tensor:
         """Features that were not active for ``dead_after_tokens`` tokens, bool (d_sae,)."""
         return self.tokens_since_fired >= self.config.dead_after_tokens
+
+    def _dead_now(self) -> Tensor | None:
+        """:meth:`dead`, None when there is none; looked at when one can be, as a GPU has to be waited for."""
+        if self.tokens_seen < self._all_live_until:
+            return None
+        dead = self.dead()
+        if bool(dead.any()):
+            return dead
+        longest = int(self.tokens_since_fired.max())
+        self._all_live_until = self.tokens_seen + self.config.dead_after_tokens - longest
+        return None
 
     def rate(self) -> float:
         """Learning rate of the coming step: linear rise, plateau, linear fall to (almost) 0."""
@@ -133,11 +163,13 @@ class Learner:
 
     def export(self, sample: Float[Tensor, "n d_in"]) -> SparseAutoencoder:
         """Give the SAE as it stands, for raw activations, on the CPU; ``sample`` are scaled activations."""
+        self.check_losses()
         params = {name: value.detach().cpu() for name, value in self.params.items()}
         return self.objective.export(params, self.scaling.to("cpu"), sample.cpu())
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything the coming steps depend on: tensors, and counters as plain values."""
+        self.check_losses()
         tensors = {
             "tokens_since_fired": self.tokens_since_fired.cpu(),
             "generator": self.generator.get_state(),
@@ -157,6 +189,7 @@ class Learner:
         self.steps_done = int(counters["steps_done"])
         self.tokens_seen = int(counters["tokens_seen"])
         self.plateau = dict(counters["plateau"])
+        self._all_live_until, self._unchecked = 0, []
         self.generator.set_state(tensors["generator"])
         self.tokens_since_fired.copy_(tensors["tokens_since_fired"])
         for name, value in self.params.items():
@@ -257,9 +290,11 @@ def lean_on_data(
 def clip_(gradients: list[Tensor], largest: float) -> None:
     """Scale gradients in place so that their joint L2 norm is at most ``largest``."""
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
-    if float(norm) > largest:
-        for gradient in gradients:
-            gradient.mul_(largest / norm)
+    if norm.device.type == "cpu" and float(norm) <= largest:
+        return
+    factor = (largest / norm).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factor)
 
 
 def stream_seed(seed: int, site: str, config: SaeConfig) -> int:

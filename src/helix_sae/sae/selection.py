@@ -94,7 +94,10 @@ def largest_active(active: ActiveCodes, count: int) -> tuple[ActiveCodes, float]
     """
     if active.codes.numel() < count:
         return active, 0.0
-    edge = torch.kthvalue(active.codes, active.codes.numel() - count + 1).values
+    if active.codes.device.type == "cpu":
+        edge = torch.kthvalue(active.codes, active.codes.numel() - count + 1).values
+    else:  # which has many blocks of a GPU at work, where kthvalue has one
+        edge = active.codes.topk(count, sorted=False).values.amin()
     mask = active.codes > edge
     tied = (active.codes == edge).nonzero().squeeze(1)
     mask[tied[: count - int(mask.sum())]] = True

@@ -69,7 +69,9 @@ def to_dense(active: ActiveCodes, d_sae: int) -> Float[Tensor, "n d_sae"]:
 def row_of_pair(active: ActiveCodes) -> Int[Tensor, " n_active"]:
     """Token of each pair."""
     counts = active.offsets.diff()
-    return torch.repeat_interleave(torch.arange(counts.numel(), device=counts.device), counts)
+    rows = torch.arange(counts.numel(), device=counts.device)
+    # The size is known: without it a GPU would be waited for.
+    return torch.repeat_interleave(rows, counts, output_size=active.features.numel())
 
 
 def decode_active(active: ActiveCodes, decoder: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "n d_in"]:
@@ -117,7 +119,7 @@ def by_feature(active: ActiveCodes, d_sae: int) -> FeatureOrder:
         arrays = (columns.data, columns.indices, columns.indptr)
         return FeatureOrder(*(torch.from_numpy(array).long() for array in arrays))
     permutation = torch.sort(active.features, stable=True).indices
-    counts = torch.bincount(active.features, minlength=d_sae)
+    counts = count_features(active.features, d_sae)
     return FeatureOrder(permutation, row_of_pair(active)[permutation], F.pad(counts.cumsum(0), (1, 0)))
 
 
@@ -130,6 +132,15 @@ def weight_gradient(
     """Return ``values^T @ rows``, where ``values`` are given on the pairs in token order."""
     sorted_values = values[order.permutation]
     n_features = order.offsets.numel() - 1
+    if workers.n_threads == 1:
+        return F.embedding_bag(
+            order.tokens,
+            rows,
+            order.offsets,
+            per_sample_weights=sorted_values,
+            mode="sum",
+            include_last_offset=True,
+        )
     result = torch.empty(n_features, rows.shape[1], dtype=rows.dtype, device=rows.device)
 
     def gather(features: slice) -> None:
@@ -144,7 +155,7 @@ def weight_gradient(
             include_last_offset=True,
         )
 
-    size = n_features if workers.n_threads == 1 else -(-n_features // (2 * workers.n_threads))
+    size = -(-n_features // (2 * workers.n_threads))
     workers.map(gather, (slice(i, min(n_features, i + size)) for i in range(0, n_features, size)))
     return result
 
@@ -153,4 +164,21 @@ def feature_sum(
     active: ActiveCodes, values: Float[Tensor, " n_active"], d_sae: int
 ) -> Float[Tensor, " d_sae"]:
     """Sum ``values`` (one a pair) over each feature's pairs."""
-    return torch.bincount(active.features, weights=values, minlength=d_sae).to(values.dtype)
+    if values.device.type == "cpu":
+        return torch.bincount(active.features, weights=values, minlength=d_sae).to(values.dtype)
+    return values.new_zeros(d_sae).index_add_(0, active.features, values)
+
+
+def fired_of(active: ActiveCodes, live: Bool[Tensor, " n_active"], d_sae: int) -> Int[Tensor, " d_sae"]:
+    """On how many tokens each feature is active, of the pairs where ``live`` is set."""
+    if live.device.type == "cpu":
+        return torch.bincount(active.features[live], minlength=d_sae)
+    return active.features.new_zeros(d_sae).index_add_(0, active.features, live.long())
+
+
+def count_features(features: Int[Tensor, " n"], d_sae: int) -> Int[Tensor, " d_sae"]:
+    """How often each feature occurs."""
+    if features.device.type == "cpu":
+        return torch.bincount(features, minlength=d_sae)
+    # bincount would wait for a GPU, to learn the largest.
+    return features.new_zeros(d_sae).index_add_(0, features, torch.ones_like(features))

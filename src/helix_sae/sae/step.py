@@ -20,6 +20,7 @@ from helix_sae.sae.sparse import (
     code_gradient,
     decode_active,
     feature_sum,
+    fired_of,
     rows_of,
     weight_gradient,
 )
@@ -42,9 +43,13 @@ def reconstruct(
 ) -> Reconstruction:
     """Decode active pairs and send the gradient of ``|z - z_hat|^2 / d_in`` (mean over tokens) back to them."""
     n, d_in = z.shape
+    decoder = params["decoder"]
+    if workers.n_threads == 1:
+        residual = decode_active(active, decoder).add_(params["b_dec"]).sub_(z)
+        gradient = residual * (2.0 / (n * d_in))
+        return Reconstruction(residual, gradient, code_gradient(active, gradient, decoder))
     residual, gradient = torch.empty_like(z), torch.empty_like(z)
     codes = torch.empty_like(active.codes)
-    decoder = params["decoder"]
 
     def part(rows: slice) -> None:
         pairs = rows_of(active, rows)
@@ -108,7 +113,7 @@ def sparse_result(
     """Measurements of a step whose codes are active pairs; ``loss`` by default that of reconstruction and L1."""
     squared_error = residual.square().sum()
     l1 = active.codes.sum() / residual.shape[0]
-    fired = torch.bincount(active.features[live], minlength=gradients["encoder"].shape[0])
+    fired = fired_of(active, live, gradients["encoder"].shape[0])
     if loss is None:
         loss = squared_error / residual.numel() + penalty * l1
     return StepResult(gradients, residual, squared_error, l1, loss, fired)
@@ -123,7 +128,7 @@ def dense_gradients(
 ) -> StepResult:
     """Compute the same for ReLU codes, dense, block by block of rows."""
     n = z.shape[0]
-    size = -(-n // _SHARDS)
+    size = -(-n // _SHARDS) if z.device.type == "cpu" else n
     residual = torch.empty_like(z)
     shards = [slice(start, min(n, start + size)) for start in range(0, n, size)]
     parts = workers.map(lambda rows: _dense_part(params, z, centred, residual, rows, penalty / n), shards)
@@ -150,8 +155,9 @@ def _dense_part(
         "decoder": torch.zeros_like(decoder),
     }
     l1, fired = z.new_zeros(()), z.new_zeros(encoder.shape[0])
-    for start in range(shard.start, shard.stop, _ROWS):
-        rows = slice(start, min(shard.stop, start + _ROWS))
+    block = _ROWS if z.device.type == "cpu" else z.shape[0]
+    for start in range(shard.start, shard.stop, block):
+        rows = slice(start, min(shard.stop, start + block))
         # Under autocast the products are bfloat16; what is summed up stays float32.
         codes = torch.addmm(params["b_enc"], centred[rows], encoder.T).float().relu_()
         error = torch.addmm(params["b_dec"], codes, decoder).float().sub_(z[rows])
@@ -167,5 +173,5 @@ def _dense_part(
 
 
 def _row_parts(n: int, workers: Workers) -> list[slice]:
-    size = n if workers.n_threads == 1 else -(-n // (2 * workers.n_threads))
+    size = -(-n // (2 * workers.n_threads))
     return [slice(start, min(n, start + size)) for start in range(0, n, size)]

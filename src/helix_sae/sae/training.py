@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,9 @@ HISTORY_COLUMNS = (
 
 _SAMPLE_TOKENS = 32_768
 """Tokens of the last batches by which thresholds are set."""
+
+_BATCHES_AHEAD = 3
+"""Batches on their way to a GPU while it works."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,7 @@ def train_saes(
     log_every: int = 50,
     device: str | torch.device = "cpu",
     precision: Precision = "float32",
+    compiled: bool = False,
     progress: Progress | None = None,
     scratch: Scratch | None = None,
     early_stopping: EarlyStopping | None = None,
@@ -165,6 +171,8 @@ def train_saes(
         Where to train.
     precision : {"float32", "bfloat16"}
         Of the matrix products of the steps (autocast); worth it on a GPU. Parameters, sums and optimiser stay float32.
+    compiled : bool
+        Whether steps go through ``torch.compile``, which on a GPU is worth it for long trainings.
     progress : callable, optional
         Called as ``progress(step, n_steps, {key: explained variance})`` with each row of the history.
     scratch : Scratch, optional
@@ -209,6 +217,7 @@ def train_saes(
             seed,
             precision,
             scaling.apply(samples[site]) if config.data_start > 0 else None,
+            compiled,
         )
         for site, scaling in scalings.items()
         for name, config in configs.items()
@@ -222,6 +231,7 @@ def train_saes(
             "calibration_tokens": calibration_tokens,
             "log_every": log_every,
             "precision": precision,
+            "compiled": compiled,
             "early_stopping": None if early_stopping is None else asdict(early_stopping),
         }
         path = state_path(scratch, configs, settings)
@@ -264,7 +274,7 @@ class _Run:
         self.running = list(learners)
         self.rows: list[dict[str, Any]] = []
         self.done = 0
-        self.recent: deque[SiteBatch] = deque()
+        self.recent: deque[dict[str, Tensor]] = deque()
 
     def train(
         self, batches: Iterable[SiteBatch], n_threads: int, state: Path | None, save_every: int
@@ -280,7 +290,7 @@ class _Run:
         abreast = len(self.learners) >= n_threads
         outer, inner = (Workers(n_threads), SERIAL) if abreast else (SERIAL, Workers(n_threads))
         try:
-            for position, batch in zip(range(self.n_steps), batches, strict=False):
+            for position, batch in zip(range(self.n_steps), self._placed(batches), strict=False):
                 self._remember(batch)
                 if position >= skip:
                     self._step(batch, outer, inner)
@@ -306,7 +316,27 @@ class _Run:
         }
         return {learner.key: learner.export(samples[learner.key.site]) for learner in self.learners}
 
-    def _step(self, batch: SiteBatch, outer: Workers, inner: Workers) -> None:
+    def _placed(self, batches: Iterable[SiteBatch]) -> Iterator[dict[str, Tensor]]:
+        """The batches, checked, where the SAEs are; for a GPU the next ones are brought there while it works."""
+        place = partial(_place, scalings=self.scalings)
+        if all(scaling.mean.device.type == "cpu" for scaling in self.scalings.values()):
+            yield from map(place, batches)
+            return
+        stream = iter(batches)
+        with ThreadPoolExecutor(1) as pool:
+            ahead = deque(pool.submit(lambda: place(next(stream))) for _ in range(_BATCHES_AHEAD))
+            try:
+                while True:
+                    batch = ahead.popleft().result()
+                    ahead.append(pool.submit(lambda: place(next(stream))))
+                    yield batch
+            except StopIteration:
+                return
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def _step(self, batch: dict[str, Tensor], outer: Workers, inner: Workers) -> None:
         z = {site: self._scaled(batch, site) for site in self.scalings}
         last = self.done + 1 == self.n_steps
         record = self.done % self.log_every == 0 or last
@@ -337,7 +367,7 @@ class _Run:
             patience = self.early_stopping.patience
             self.running = [learner for learner in self.learners if learner.plateau["waited"] < patience]
 
-    def _remember(self, batch: SiteBatch) -> None:
+    def _remember(self, batch: dict[str, Tensor]) -> None:
         """Keep the last batches, to set thresholds by."""
         self.recent.append(batch)
         sizes = [len(next(iter(kept.values()))) for kept in self.recent]
@@ -345,15 +375,21 @@ class _Run:
             self.recent.popleft()
             sizes.pop(0)
 
-    def _scaled(self, batch: SiteBatch, site: str) -> Float[Tensor, "batch d_in"]:
-        scaling = self.scalings[site]
+    def _scaled(self, batch: Mapping[str, Tensor], site: str) -> Float[Tensor, "batch d_in"]:
+        return self.scalings[site].apply(batch[site])
+
+
+def _place(batch: SiteBatch, scalings: Mapping[str, InputScaling]) -> dict[str, Tensor]:
+    """The wanted sites of a batch, checked, as tensors where their scalings are."""
+    placed: dict[str, Tensor] = {}
+    for site, scaling in scalings.items():
         if site not in batch:
-            raise DataError(
-                f"A batch lacks site {site}; every batch must hold all of {sorted(self.scalings)}."
-            )
-        return scaling.apply(
-            as_batch(batch[site], scaling.mean.numel(), f"site {site}").to(scaling.mean.device)
-        )
+            raise DataError(f"A batch lacks site {site}; every batch must hold all of {sorted(scalings)}.")
+        values = as_batch(batch[site], scaling.mean.numel(), f"site {site}")
+        device = scaling.mean.device
+        # From pinned memory a copy to a GPU is not waited for.
+        placed[site] = values if device.type == "cpu" else values.pin_memory().to(device, non_blocking=True)
+    return placed
 
 
 def _number_of_steps(batches: Iterable[SiteBatch], n_steps: int | None) -> int:

@@ -65,6 +65,7 @@ def train(
             log_every=parameters.log_every,
             device=resolve_device(parameters.device),
             precision=parameters.precision,
+            compiled=parameters.compiled,
             progress=lambda step, _total, _explained: advance(step),
             scratch=_scratch(activations, table, parameters),
             early_stopping=None if rule is None else EarlyStopping(**rule.model_dump()),

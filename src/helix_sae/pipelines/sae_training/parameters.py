@@ -124,6 +124,8 @@ class SaeTrainingParameters(BaseModel):
         ``cpu``, ``cuda`` or ``auto``.
     precision : {"float32", "bfloat16"}
         Of the matrix products while training; ``bfloat16`` is for GPUs.
+    compiled : bool
+        Whether training steps go through ``torch.compile``; for long trainings on a GPU.
     scratch : ScratchParameters, optional
         Keep the state of an unfinished training; not kept when null.
     early_stopping : EarlyStoppingParameters, optional
@@ -145,6 +147,7 @@ class SaeTrainingParameters(BaseModel):
     seed: int = Field(0, ge=0)
     device: str = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
+    compiled: bool = False
     scratch: ScratchParameters | None = None
     early_stopping: EarlyStoppingParameters | None = None
     downstream: DownstreamParameters = DownstreamParameters()  # pyright: ignore[reportCallIssue]

@@ -114,5 +114,5 @@ class BatchTopKObjective(BatchChoice[BatchTopKConfig]):
 def keep_batch_top(pre: Float[Tensor, "n d_sae"], k: int) -> Float[Tensor, "n d_sae"]:
     """Set all but the ``n k`` largest positive entries of a matrix to 0."""
     positive = pre.relu().flatten()
-    values, cells = positive.topk(pre.shape[0] * k)
+    values, cells = positive.topk(pre.shape[0] * k, sorted=False)
     return torch.zeros_like(positive).scatter(0, cells, values).view_as(pre)
