@@ -7,11 +7,16 @@ oneDNN, also inside torch, reaches. Both add up the same float32 products, in an
 from __future__ import annotations
 
 import functools
+import os
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+# oneDNN keeps what it made for each shape, by default 1,024 of them, which at ever new lengths are hundreds of megabytes.
+# Read when it is first used.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 _ONEDNN: Any = torch.ops.mkldnn
 """torch's own operators for oneDNN, made for its compiler and no part of its public interface."""
