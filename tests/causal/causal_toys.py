@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from helix_sae.errors import UnknownSiteError
+from helix_sae.helix.suffix import StillTokens
 
 Layer = Callable[[Tensor], Tensor]
 """From the residual stream, (batch, time, width), to what the block adds to it."""
@@ -124,6 +125,7 @@ class ToyChain:
         prefix: ToyPrefix,
         hooks: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
         changed: Tensor | None = None,
+        still: StillTokens | None = None,
     ) -> Tensor:
         cache, start = prefix.picked(), prefix.start
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from helix_sae.causal.alignment import TokenPair, align_table
 from helix_sae.helix.loading import load_helix
 from helix_sae.helix.model import HelixModel
+from helix_sae.helix.suffix import StillTokens
 from helix_sae.mrna.counterfactuals import counterfactual_pairs
 from helix_sae.mrna.simulator import simulate_constructs
 from helix_sae.mrna.tokens import TokenizedSequence, tokenize_table
@@ -164,11 +165,14 @@ class ReadAtSite:
         prefix: _Prefix,
         hooks: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
         changed: Tensor | None = None,
+        still: StillTokens | None = None,
     ) -> Tensor:
         if site == self.site:
             return value @ self.linear
         with self.inner.edited(hooks or {}):
-            return self._reading(lambda: self.inner.resume_suffix(site, value, prefix.inner, None, changed))
+            return self._reading(
+                lambda: self.inner.resume_suffix(site, value, prefix.inner, None, changed, still)
+            )
 
     def pool_suffix(self, hidden: Tensor, prefix: _Prefix, is_nucleotide: Tensor) -> Tensor:
         mask = is_nucleotide if prefix.index is None else is_nucleotide[prefix.index]

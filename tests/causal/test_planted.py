@@ -63,7 +63,7 @@ def _differences(setting: MiniSetting, pairs: list[TokenPair]) -> tuple[Tensor, 
     probe_free = exp._replace(probe=lambda embedding: embedding.sum(-1))
     for batch in pair_batches(setting.model, pairs, "nucleotides", "source_to_target"):
         _, _, source, target = unpatched(probe_free, batch)
-        state = site_values(batch, sae, source[SITE], target[SITE])
+        state = site_values(batch, sae, sae.W_dec.detach(), source[SITE], target[SITE])
         count = batch.source_nucleotide.sum(1)[:, None]
         delta.append(state.delta.sum(1) / count)
         error.append(state.error_delta.sum(1) / count)

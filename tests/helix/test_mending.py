@@ -321,6 +321,14 @@ def test_the_convolution_with_and_without_a_gradient(time: int, has_tail: bool):
         found = forward.causal_convolution(x, weight.requires_grad_(wanted), bias, tail=tail)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
         assert found.requires_grad == wanted
+    if time:
+        gradients = []
+        for wanted in (False, True):  # with fixed weights by a convolution of its own, otherwise by autograd
+            leaf = x.clone().requires_grad_()
+            found = forward.causal_convolution(leaf, weight.requires_grad_(wanted), bias, tail=tail)
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+            gradients.append(torch.autograd.grad((found * expected).sum(), leaf)[0])
+        torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=1e-5)
 
 
 def test_linear_products_do_not_depend_on_the_way():

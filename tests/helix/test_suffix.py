@@ -8,6 +8,7 @@ from helix_twin import random_ids, tiny_model
 from test_model import SITES, noise
 
 from helix_sae.errors import ModelError
+from helix_sae.helix.suffix import StillTokens
 
 TIME = 19
 
@@ -83,6 +84,44 @@ def test_tokens_that_did_not_change_need_not_be_computed(site: str, picked: list
     prefix = model.prefix_states(cache, start).rows(index)
     found = model.resume_suffix(site, patched[:, start:], prefix, changed=changed[:, start:])
     torch.testing.assert_close(found, full[:, start:], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("edited", ["layers.0.mixer", "layers.1", "layers.4.feed_forward"])
+def test_still_tokens_are_computed_once_and_not_differentiated(edited: str):
+    """Two passes that part at other tokens in each row, the second of them with fewer tokens, edited on the way."""
+    model, ids, start = tiny_model(), random_ids(3, TIME), 4
+    first = torch.tensor([start, start + 3, start + 6]).unsqueeze(1)
+    other = torch.where(torch.arange(TIME) < first, ids, random_ids(3, TIME, seed=1))
+    prefix = model.prefix_states(model.cache(ids), start)
+    still = StillTokens(torch.arange(start, TIME) < first)
+
+    def halved(x: Tensor) -> Tensor:
+        return 0.5 * x
+
+    def passes(still: StillTokens | None) -> tuple[Tensor, Tensor, Tensor]:
+        found: list[Tensor] = []
+        value = model.capture(ids[:, start:], ["embeddings"])["embeddings"].requires_grad_()
+        found.append(model.resume_suffix("embeddings", value, prefix, {edited: halved}, still=still))
+        weights = noise(found[0])
+        (gradient,) = torch.autograd.grad((found[0] * weights).sum(), value)
+        shorter = model.capture(other[:, start : TIME - 1], ["embeddings"])["embeddings"]
+        found.append(model.resume_suffix("embeddings", shorter, prefix, {edited: halved}, still=still))
+        return found[0].detach(), found[1].detach(), gradient
+
+    expected, found = passes(None), passes(still)
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-5, atol=1e-5)
+    moving = torch.arange(start, TIME) >= first
+    torch.testing.assert_close(found[2][moving], expected[2][moving], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(found[2][~moving], expected[2][~moving], rtol=1e-2, atol=1e-2)
+
+
+def test_changed_tokens_and_hooks_do_not_go_together():
+    model, ids = tiny_model(), random_ids(1, TIME)
+    prefix = model.prefix_states(model.cache(ids), 0)
+    value, changed = torch.zeros(1, TIME, 16), torch.ones(1, TIME, dtype=torch.bool)
+    with pytest.raises(ValueError, match="either `changed` or `hooks`"):
+        model.resume_suffix("embeddings", value, prefix, {"layers.1": lambda x: x}, changed)
 
 
 def test_the_prefix_of_an_edited_pass():

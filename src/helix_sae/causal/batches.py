@@ -141,25 +141,35 @@ def _batch(
 
 def differences(
     dictionary: Dictionary,
+    decoder: Float[Tensor, "features width"],
     patched: Bool[Tensor, "n time"],
     source: Float[Tensor, "n time width"],
     aligned: Float[Tensor, "n time width"],
 ) -> Differences:
     """Differences of codes and errors at one site; ``aligned`` is the target's activation (:meth:`PairBatch.align`)."""
-    codes, error = encode(dictionary, torch.cat([source[patched], aligned[patched]]))
-    m = len(codes) // 2
-    return Differences(patched.nonzero()[:, 0], codes[m:] - codes[:m], error[m:] - error[:m])
+    before, after = source[patched], aligned[patched]
+    with torch.no_grad():
+        codes = dictionary.encode(torch.cat([before, after]))
+        m = len(before)
+        moved = codes[m:] - codes[:m]
+        # As decoding is affine: once, of the difference, in place of twice.
+        explained = moved @ decoder
+    return Differences(patched.nonzero()[:, 0], moved, after - before - explained)
 
 
 def site_values(
     batch: PairBatch,
     dictionary: Dictionary,
+    decoder: Float[Tensor, "features width"],
     source: Float[Tensor, "n time width"],
     target: Float[Tensor, "n target_time width"],
 ) -> Site:
-    """Differences of codes and errors at one site token by token, and what a full patch puts there."""
+    """Differences of codes and errors at one site token by token, and what a full patch puts there.
+
+    ``decoder`` holds what one unit of each code adds to an activation.
+    """
     aligned = batch.align(target)
-    found = differences(dictionary, batch.patched, source, aligned)
+    found = differences(dictionary, decoder, batch.patched, source, aligned)
     delta = source.new_zeros(*source.shape[:2], found.codes.shape[-1])
     error_delta = torch.zeros_like(source)
     delta[batch.patched], error_delta[batch.patched] = found.codes, found.error

@@ -186,7 +186,9 @@ def _estimates(
 
     sign = torch.as_tensor(signs[batch.index], device=batch.source_ids.device)
     _, _, source, target = unpatched(exp, batch)
-    states = {s: site_values(batch, exp.dictionaries[s], source[s], target[s]) for s in exp.sites}
+    states = {
+        s: site_values(batch, exp.dictionaries[s], exp.decoders[s], source[s], target[s]) for s in exp.sites
+    }
     with torch.enable_grad():
         hidden = exp.model.run(batch.source_ids, {site: watch(site) for site in exp.sites})
         y = (exp.read(hidden, batch.source_nucleotide) * sign.to(hidden.dtype)).sum()
@@ -225,7 +227,9 @@ def _measured(
     sign = torch.as_tensor(signs[batch.index], device=y_source.device)
     out = np.zeros(len(edges))
     for i, (u, v) in enumerate(edges):
-        state = site_values(batch, exp.dictionaries[u.site], source[u.site], target[u.site])
+        state = site_values(
+            batch, exp.dictionaries[u.site], exp.decoders[u.site], source[u.site], target[u.site]
+        )
         with torch.no_grad():
             arrived = _run_and_read(exp, batch, u, state, v.site)
             moved = _contribution(exp, v, arrived) - _contribution(exp, v, source[v.site])

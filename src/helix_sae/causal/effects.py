@@ -48,6 +48,7 @@ from helix_sae.causal.interfaces import (
     Start,
 )
 from helix_sae.errors import ConfigurationError
+from helix_sae.helix.suffix import StillTokens
 
 _FIRST_SITE = "embeddings"
 """What a model makes of its tokens before any of them are mixed: where both sides of a pair start from."""
@@ -181,7 +182,7 @@ def _fill_attribution(result: Effects, exp: Experiment, batch: PairBatch) -> Non
     result.y_source[batch.index], result.y_target[batch.index] = _numpy(y_source), _numpy(y_target)
     for site in exp.sites:
         aligned = batch.align(target[site], start)
-        found = differences(exp.dictionaries[site], patched, source[site], aligned)
+        found = differences(exp.dictionaries[site], exp.decoders[site], patched, source[site], aligned)
         values = _attribute(found, gradients[site][patched], exp.decoders[site], len(batch.index))
         result.values[site][batch.index] = _numpy(values)
         result.magnitude[site][batch.index] = _numpy(_magnitude(exp, site, batch, found))
@@ -203,7 +204,7 @@ def _fill_by_running_on(
     with torch.no_grad():
         cache = exp.model.cache(batch.source_ids)
     for site in exp.sites:
-        state = site_values(batch, exp.dictionaries[site], source[site], target[site])
+        state = site_values(batch, exp.dictionaries[site], exp.decoders[site], source[site], target[site])
         run = SiteRun(exp, site, batch, state, cache, y_source)
         y_patched = run.read_from(state.target)
         if method == "exact":
@@ -347,6 +348,7 @@ def _linearised(
     model = exp.model
     with torch.no_grad():
         prefix = model.prefix_states(model.cache(batch.source_ids[:, : start + 1]), start)
+    still = _still_tokens(batch, start)
     source: dict[str, Tensor] = {}
     target: dict[str, Tensor] = {}
     nudges: dict[str, Tensor] = {}
@@ -364,7 +366,7 @@ def _linearised(
         edits: dict[str, Edit] = {site: partial(edit, site) for site in exp.sites}
         value = model.capture(ids[:, start:], [_FIRST_SITE])[_FIRST_SITE]
         value = edits.pop(_FIRST_SITE, lambda x: x)(value)
-        hidden = model.resume_suffix(_FIRST_SITE, value, prefix, edits)
+        hidden = model.resume_suffix(_FIRST_SITE, value, prefix, edits, still=still)
         return exp.probe(model.pool_suffix(hidden, prefix, is_nucleotide))
 
     with torch.enable_grad():
@@ -378,6 +380,13 @@ def _linearised(
         for site, g in zip(exp.sites, found, strict=True)
     }
     return y_source.detach(), y_target, source, target, gradients
+
+
+def _still_tokens(batch: PairBatch, start: int) -> StillTokens | None:
+    """Tokens from ``start`` on that come before the first difference of their pair."""
+    position = torch.arange(start, batch.source_ids.shape[1])
+    still = (position < torch.from_numpy(batch.first).unsqueeze(1)).to(batch.source_ids.device)
+    return StillTokens(still) if bool(still.any()) else None
 
 
 def _path_gradient(run: SiteRun, steps: int) -> Float[Tensor, "n time width"]:

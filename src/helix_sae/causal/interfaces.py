@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from helix_sae.helix.suffix import StillTokens
+
 Edit = Callable[[Tensor], Tensor]
 """Replaces an activation of shape (batch, time, width) by another of the same shape."""
 
@@ -100,8 +102,12 @@ class InterventionModel(Protocol):
         prefix: Any,
         hooks: Mapping[str, Edit] | None = None,
         changed: Bool[Tensor, "n suffix"] | None = None,
+        still: StillTokens | None = None,
     ) -> Float[Tensor, "n suffix hidden"]:
-        """:meth:`resume` over the tokens from the prefix's start on; ``changed`` says where ``value`` is another."""
+        """:meth:`resume` over the tokens from the prefix's start on.
+
+        ``changed`` says where ``value`` is another, ``still`` names tokens that need to be computed once only.
+        """
         ...
 
     def pool_suffix(

@@ -25,7 +25,7 @@ from torch import Tensor
 from helix_sae.errors import ModelError
 from helix_sae.helix.batching import DEFAULT_TOKEN_BUDGET
 from helix_sae.helix.model import Edit, HelixModel, ResidualCache
-from helix_sae.helix.suffix import PrefixStates
+from helix_sae.helix.suffix import PrefixStates, StillTokens
 from helix_sae.mrna.tokens import PAD_ID, TokenizedSequence
 
 HEAD_WEIGHTS, HEAD_DESCRIPTION = "fine_tuned_head.safetensors", "fine_tuned_head.json"
@@ -257,13 +257,14 @@ class FineTunedModel:
         prefix: SeparatedPrefix,
         hooks: Mapping[str, Edit] | None = None,
         changed: Bool[Tensor, "n suffix"] | None = None,
+        still: StillTokens | None = None,
     ) -> Float[Tensor, "n closed_suffix hidden"]:
         """As :meth:`HelixModel.resume_suffix`; the closing token is as it was."""
         end = prefix.inner.pick(self.inner.at_site(site, prefix.cache)[:, -1:])
         if changed is not None:
             changed = torch.nn.functional.pad(changed, (0, 1))
         closed = torch.cat([value, end], dim=1)
-        return self.inner.resume_suffix(site, closed, prefix.inner, _within(hooks or {}), changed)
+        return self.inner.resume_suffix(site, closed, prefix.inner, _within(hooks or {}), changed, still)
 
     def pool(
         self, hidden: Float[Tensor, "batch closed hidden"], is_nucleotide: Bool[Tensor, "batch time"]

@@ -7,11 +7,12 @@ arguments. Everything runs in the weights' precision except norms and the scan, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from helix_sae.helix.linear import convolution_silu, gated_unit, linear, linear_forward, linear_silu
 from helix_sae.helix.scan import final_state, scan_outputs
@@ -180,8 +181,11 @@ def causal_convolution(
     """
     kernel, time = weight.shape[-1], x.shape[1]
     wants_gradient = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    if x.device.type == "cpu" and time > 0 and not wants_gradient:
-        return _convolution_channels_last(x, weight, bias, tail)
+    if x.device.type == "cpu" and time > 0 and not torch.compiler.is_compiling():
+        if not wants_gradient:
+            return _convolution_channels_last(x, weight, bias, tail)
+        if not any(t is not None and t.requires_grad for t in (weight, bias, tail)):
+            return cast("Tensor", _ConvolutionOfFrozenWeights.apply(x, weight, bias, tail))
     if tail is None:
         padded = nn.functional.pad(x, (0, 0, kernel - 1, 0))
     else:
@@ -210,6 +214,27 @@ def _convolution_channels_last(x: Tensor, weight: Tensor, bias: Tensor | None, t
     image, padding = _as_image(x, weight, tail)
     out = nn.functional.conv2d(image, weight.unsqueeze(2), bias, padding=(0, padding), groups=weight.shape[0])
     return _from_image(out, x.shape[1])
+
+
+class _ConvolutionOfFrozenWeights(torch.autograd.Function):
+    """:func:`_convolution_channels_last` with a gradient for its input alone: a convolution that looks ahead.
+
+    Autograd's own, through a sum of slices, writes an array of zeros for each of them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor | None) -> Tensor:
+        ctx.weight = weight
+        return _convolution_channels_last(x, weight, bias, tail)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        kernel = ctx.weight.shape[-1]
+        padded = nn.functional.pad(grads[0], (0, 0, 0, kernel - 1))
+        image = padded.unsqueeze(1).permute(0, 3, 1, 2)
+        out = nn.functional.conv2d(image, ctx.weight.flip(-1).unsqueeze(2), groups=ctx.weight.shape[0])
+        return _from_image(out, grads[0].shape[1]), None, None, None
 
 
 def _as_image(x: Tensor, weight: Tensor, tail: Tensor | None) -> tuple[Tensor, int]:

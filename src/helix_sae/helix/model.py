@@ -15,7 +15,7 @@ from helix_sae.errors import UnknownSiteError
 from helix_sae.helix.batching import DEFAULT_TOKEN_BUDGET, length_batches
 from helix_sae.helix.forward import AttentionState, MixerState, apply_layer, attend
 from helix_sae.helix.heads import Heads
-from helix_sae.helix.suffix import PrefixStates, pool_suffix, prefix_states
+from helix_sae.helix.suffix import PrefixStates, StillTokens, pool_suffix, prefix_states
 from helix_sae.mrna.tokens import TokenizedSequence, pad_batch
 
 Edit = Callable[[Tensor], Tensor]
@@ -263,6 +263,7 @@ class HelixModel:
         prefix: PrefixStates,
         hooks: Mapping[str, Edit] | None = None,
         changed: Bool[Tensor, "n suffix"] | None = None,
+        still: StillTokens | None = None,
     ) -> Float[Tensor, "n suffix hidden"]:
         """Run on from a site over the tokens from ``prefix.start`` on only.
 
@@ -278,14 +279,25 @@ class HelixModel:
         changed : bool (n, suffix), optional
             Tokens at which ``value`` is another than in the pass that the prefix is from. Until tokens are mixed again the
             others are as they were there, and are not computed anew. Not with hooks.
+        still : StillTokens, optional
+            Tokens that are the same in all passes that are given this object, whatever their hooks do, and in which no
+            gradient is wanted.
+
+        Raises
+        ------
+        ValueError
+            If ``changed`` is given with hooks.
 
         Returns
         -------
         float (n, suffix, hidden)
             Last hidden states of the suffix: those of :meth:`resume` when nothing changes before it. Differentiable.
         """
+        if changed is not None and hooks:
+            raise ValueError("Hooks may change any token: give either `changed` or `hooks`.")
         index = self.layer_of(site)
         with self.edited(hooks or {}):
+            edited = {self.layer_of(name) for edits in self._edits for name in edits}
             residual, state = (
                 prefix.pick(prefix.residual[max(index, 0)]),
                 None if index < 0 else prefix.layer(index),
@@ -294,7 +306,9 @@ class HelixModel:
             for k in range(index + 1, self.n_layers):
                 layer, state = self._network.layers[k], prefix.layer(k)
                 changed = changed if state is None else None
-                if changed is None:
+                if still is not None and state is None and k not in edited:
+                    hidden = still.through(k, lambda x, layer=layer: apply_layer(layer, x)[0], hidden)
+                elif changed is None:
                     hidden = apply_layer(layer, hidden, state=state)[0]
                 else:
                     moved = apply_layer(layer, hidden[changed].unsqueeze(0))[0].squeeze(0)

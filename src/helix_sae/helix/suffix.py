@@ -8,8 +8,10 @@ any number of resumed passes then share them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -62,6 +64,40 @@ class PrefixStates(NamedTuple):
         """The state at layer ``k``, for the rows that stand here."""
         state = self.layers[k]
         return state if state is None else state.map(self.pick)
+
+
+class StillTokens:
+    """Tokens of a suffix that are the same in several passes, and in which no gradient is wanted.
+
+    That is, tokens before the first change of each row, where several rows share one suffix. Layers without memory compute
+    them once, in the first pass, and the later ones take over what they gave.
+
+    Parameters
+    ----------
+    mask : bool (n, suffix)
+        True where a token is still. A pass may have more or fewer tokens behind the last of them.
+    """
+
+    def __init__(self, mask: Bool[Tensor, "n suffix"]) -> None:
+        self._mask = mask
+        self._kept: dict[int, Tensor] = {}
+
+    def through(
+        self,
+        k: int,
+        layer: Callable[[Float[Tensor, "n suffix hidden"]], Float[Tensor, "n suffix hidden"]],
+        hidden: Float[Tensor, "n suffix hidden"],
+    ) -> Float[Tensor, "n suffix hidden"]:
+        """What layer ``k``, which works token by token, makes of the residual stream."""
+        mask = nn.functional.pad(self._mask, (0, hidden.shape[1] - self._mask.shape[1])).flatten()
+        still, moving = mask.nonzero().squeeze(1), (~mask).nonzero().squeeze(1)
+        tokens = hidden.flatten(0, 1)
+        if k not in self._kept:
+            with torch.no_grad():
+                self._kept[k] = layer(tokens[still].unsqueeze(0)).squeeze(0)
+        moved = layer(tokens.index_select(0, moving).unsqueeze(0)).squeeze(0)
+        out = moved.new_empty(tokens.shape)
+        return out.index_copy(0, still, self._kept[k]).index_copy(0, moving, moved).view(hidden.shape)
 
 
 def prefix_states(

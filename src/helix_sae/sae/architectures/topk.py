@@ -27,7 +27,7 @@ from helix_sae.sae.objective import (
 )
 from helix_sae.sae.scaling import InputScaling
 from helix_sae.sae.selection import top_k_active
-from helix_sae.sae.sparse import ActiveCodes
+from helix_sae.sae.sparse import ActiveCodes, to_dense
 from helix_sae.sae.step import sparse_gradients
 
 
@@ -39,6 +39,9 @@ class TopKAutoencoder(SparseAutoencoder):
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         """Codes of raw activations: ``k`` at most for each token."""
+        if x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled():
+            active = self.encode_active(x.reshape(-1, x.shape[-1]))  # several times as fast as torch's topk
+            return to_dense(active, self.d_sae).view(*x.shape[:-1], self.d_sae)
         return keep_top_k(self.project(x) + self.b_enc, self.config.k)
 
     def encode_active(self, x: Float[Tensor, "n d_in"]) -> ActiveCodes:
