@@ -51,12 +51,14 @@ def untrained(model, sites, features: int, k: int):
     }
 
 
+@pytest.mark.parametrize("token_budget", [4096, 60])
 @pytest.mark.parametrize(("start", "positions"), [("source", "nucleotides"), ("patched", "tokens")])
-def test_exact_equals_one_full_pass_for_each_feature_at_every_kind_of_site(start, positions):
+def test_exact_equals_one_full_pass_for_each_feature_at_every_kind_of_site(start, positions, token_budget):
+    """Also where the nodes of a pair go in several passes, of which the later ones start behind its first difference."""
     model = tiny_model()
     saes = untrained(model, TINY_SITES, 16, 4)
     probe, pairs = LinearReadOut(torch.linspace(-1, 2, 16)), some_pairs()[1:]
-    fast = effects(model, saes, probe, pairs, start=start, positions=positions)
+    fast = effects(model, saes, probe, pairs, start=start, positions=positions, token_budget=token_budget)
     for site, sae in saes.items():
         slow = slow_effects(model, sae, site, probe, pairs, positions, start)
         assert np.abs(slow).max() > 1e-3

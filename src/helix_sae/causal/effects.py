@@ -255,17 +255,25 @@ def _exact(
     sign = 1.0 if start == "source" else -1.0
     base, y_base = (state.x, run.y_source) if start == "source" else (state.target, y_patched)
     model, nucleotide = run.exp.model, run.batch.source_nucleotide
+    # What a pass starts behind has to be that of its own beginning: the patched tokens before it, where it starts there.
+    cache = run.cache if start == "source" else _patched_cache(run)
     for rows, row, node, first in _passes(differs, _first_change(state), state.x.shape[1], token_budget):
         with torch.no_grad():
-            prefix = model.prefix_states(run.cache.rows(rows), first)
+            prefix = model.prefix_states(cache.rows(rows), first)
             picked = prefix.rows(torch.searchsorted(rows, row))
             change = _node_change(run, row, node, first)
-            changed = (change != 0).any(-1) if start == "source" else None
+            changed = (change != 0).any(-1)
             value = base[row, first:] + sign * change
             hidden = model.resume_suffix(run.site, value, picked, changed=changed)
             y = run.exp.probe(model.pool_suffix(hidden, picked, nucleotide[rows]))
             values[row, node] = sign * (y - y_base[row])
     return values
+
+
+def _patched_cache(run: SiteRun) -> Any:
+    """The cache of the source's pass with the whole patch at the site."""
+    with torch.no_grad(), run.exp.model.edited({run.site: lambda _: run.state.target}):
+        return run.exp.model.cache(run.batch.source_ids)
 
 
 def _first_change(state: Site) -> Int[Tensor, "n nodes"]:
