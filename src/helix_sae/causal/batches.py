@@ -244,14 +244,16 @@ def experiment(
             f"No trained dictionary for site {', '.join(missing) or '(none given)'}; there are some for "
             f"{', '.join(dictionaries) or 'no site'}. Train one, or leave the site out of target_blocks."
         )
-    probe_ids = torch.tensor([[7]], device=model.device)
-    like = model.capture(probe_ids, ordered)
-    decoders: dict[str, Tensor] = {}
-    for site in ordered:
-        dictionary, x = dictionaries[site], like[site].reshape(-1, like[site].shape[-1])
-        with torch.no_grad():
-            n_features = int(dictionary.encode(x).shape[-1])
-        decoders[site] = decoder_directions(dictionary, n_features, x)
+    model.check_sites(ordered)
+    known: dict[str, Tensor | None] = {s: getattr(dictionaries[s], "directions", None) for s in ordered}
+    told = {site: directions.detach() for site, directions in known.items() if directions is not None}
+    # One token shows how wide a dictionary is that does not tell its directions.
+    untold = [site for site in ordered if site not in told]
+    like = model.capture(torch.tensor([[7]], device=model.device), untold) if untold else {}
+    read_off = {
+        site: decoder_directions(dictionaries[site], x.reshape(-1, x.shape[-1])) for site, x in like.items()
+    }
+    decoders = {site: {**told, **read_off}[site] for site in ordered}
     return Experiment(model, ordered, {s: dictionaries[s] for s in ordered}, decoders, probe)
 
 

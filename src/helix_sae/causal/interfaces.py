@@ -133,7 +133,10 @@ class InterventionModel(Protocol):
 
 
 class Dictionary(Protocol):
-    """Features of a site's activations. ``decode`` must be affine."""
+    """Features of a site's activations. ``decode`` must be affine.
+
+    What one unit of each code adds to an activation may be given as ``directions``, (features, width).
+    """
 
     def encode(self, x: Float[Tensor, "n width"]) -> Float[Tensor, "n features"]:
         """Codes of raw activations, differentiable."""
@@ -165,23 +168,17 @@ def in_forward_order(model: InterventionModel, sites: Sequence[str]) -> tuple[st
 
 
 def decoder_directions(
-    dictionary: Dictionary, n_features: int, like: Tensor
+    dictionary: Dictionary, x: Float[Tensor, "n width"]
 ) -> Float[Tensor, "features width"]:
-    """Change of the activation for one unit of each code.
-
-    A dictionary may give them as ``directions``; else they are read off ``decode``, so that a scaling that it applies there
-    is counted.
+    """Change of the activation for one unit of each code, read off ``decode``, so that a scaling applied there is counted.
 
     Parameters
     ----------
     dictionary : Dictionary
-    n_features : int
-    like : Tensor
-        Gives device and dtype.
+    x : float (n, width)
+        Any activations of the site.
     """
-    known: Tensor | None = getattr(dictionary, "directions", None)
-    if known is not None:
-        return known.detach()
-    basis = torch.eye(n_features, device=like.device, dtype=like.dtype)
     with torch.no_grad():
+        n_features = int(dictionary.encode(x).shape[-1])
+        basis = torch.eye(n_features, device=x.device, dtype=x.dtype)
         return dictionary.decode(basis) - dictionary.decode(basis.new_zeros(1, n_features))
