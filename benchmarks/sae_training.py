@@ -9,9 +9,8 @@ Cases: ``l1_dense`` (half the codes active), ``l1_sparse`` (at most 40 active: t
 pre-activations are positive, as after training), ``topk``, ``batchtopk`` (k = 32), ``loop``
 (the whole of ``train_saes``, batches and history included, against its bare steps), ``four`` (four SAEs at once against one).
 ``--device cuda`` measures on a GPU, ``--precision bfloat16`` with products in that precision (the floor's too);
-``--compiled`` with
-``torch.compile``; ``product_fraction`` is what five dense products of the step's shape would make of the rate that one large bfloat16 product
-reaches there.
+``--compiled`` with ``torch.compile``; ``product_fraction`` is what five dense products of the step's shape would make of the
+rate that one large bfloat16 product reaches there.
 
 AuxK is on in ``topk`` and ``batchtopk``; the line says how many features were dead.
 """

@@ -443,7 +443,7 @@ def test_sigkill_at_random_moments_changes_nothing(tmp_path: Path) -> None:
     told = json.loads(run.stdout)
     assert told["found"] == [told["expected"]] * 10
     assert told["killed"] == 10
-    assert told["states_left"] >= 4, "most were killed after a state had been saved"
+    assert told["states_left"] >= 6, "most were killed after a state had been saved"
 
 
 def test_a_state_belongs_to_its_inputs(tmp_path: Path) -> None:

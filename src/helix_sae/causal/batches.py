@@ -253,7 +253,8 @@ def experiment(
     read_off = {
         site: decoder_directions(dictionaries[site], x.reshape(-1, x.shape[-1])) for site, x in like.items()
     }
-    decoders = {site: {**told, **read_off}[site] for site in ordered}
+    found = told | read_off
+    decoders = {site: found[site] for site in ordered}
     return Experiment(model, ordered, {s: dictionaries[s] for s in ordered}, decoders, probe)
 
 

@@ -116,8 +116,11 @@ def write_shard(
     errors: dict[str, StorageError] = {}
     everything = rows.size == sizes.sum()
     for site in sites:
-        values = _checked(activations, site, int(sizes.sum()))
-        stored, errors[site] = _store(values if everything else values[rows], site, dtype)
+        values, sum_sq = _checked(activations, site, int(sizes.sum()))
+        if not everything:
+            values = values[rows]
+            sum_sq = _sum_of_squares(values)
+        stored, errors[site] = _store(values, sum_sq, site, dtype)
         arrays[f"site:{site}"] = (dtype, stored)
     metadata = {**described, "sequence_ids": list(sequence_ids), "errors": errors}
     _write_safetensors(file, arrays, {METADATA: json.dumps(metadata, sort_keys=True, allow_nan=False)})
@@ -125,13 +128,19 @@ def write_shard(
 
 def _checked(
     activations: Mapping[str, np.ndarray], site: str, n_tokens: int
-) -> Float[np.ndarray, "tokens _"]:
+) -> tuple[Float[np.ndarray, "tokens _"], float]:
+    """Activations of a site, finite and of the right shape, and the sum of their squares."""
     if site not in activations:
         raise StoreError(f"No activations were computed for site {site!r}, only for {sorted(activations)}.")
     values = np.ascontiguousarray(activations[site], dtype=np.float32)
     if values.ndim != 2 or len(values) != n_tokens:
         raise StoreError(f"Site {site!r}: activations of shape {values.shape} for {n_tokens} tokens.")
-    return values
+    sum_sq = _sum_of_squares(values)
+    if not math.isfinite(sum_sq):
+        raise StoreError(
+            f"Site {site!r}: the model gave activations that are not finite; check its weights and dtype."
+        )
+    return values, sum_sq
 
 
 def _sum_of_squares(values: Float[np.ndarray, "rows width"]) -> float:
@@ -142,14 +151,9 @@ def _sum_of_squares(values: Float[np.ndarray, "rows width"]) -> float:
 
 
 def _store(
-    values: Float[np.ndarray, "rows width"], site: str, dtype: StorageDtype
+    values: Float[np.ndarray, "rows width"], sum_sq: float, site: str, dtype: StorageDtype
 ) -> tuple[Shaped[np.ndarray, "rows width"], StorageError]:
     """Values at the storage precision (bfloat16 as its 16 bits), and what that costs."""
-    sum_sq = _sum_of_squares(values)
-    if not math.isfinite(sum_sq):
-        raise StoreError(
-            f"Site {site!r}: the model gave activations that are not finite; check its weights and dtype."
-        )
     if dtype == "float32":
         return values, StorageError(0.0, 0.0, sum_sq)
     if dtype == "float16":

@@ -181,10 +181,11 @@ def causal_convolution(
     """
     kernel, time = weight.shape[-1], x.shape[1]
     wants_gradient = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    if x.device.type == "cpu" and time > 0 and not torch.compiler.is_compiling():
+    if x.device.type == "cpu" and time > 0:
         if not wants_gradient:
             return _convolution_channels_last(x, weight, bias, tail)
-        if not any(t is not None and t.requires_grad for t in (weight, bias, tail)):
+        is_fixed = not any(t is not None and t.requires_grad for t in (weight, bias, tail))
+        if is_fixed and not torch.compiler.is_compiling():
             return cast("Tensor", _ConvolutionOfFrozenWeights.apply(x, weight, bias, tail))
     if tail is None:
         padded = nn.functional.pad(x, (0, 0, kernel - 1, 0))

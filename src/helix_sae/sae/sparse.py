@@ -119,7 +119,7 @@ def by_feature(active: ActiveCodes, d_sae: int) -> FeatureOrder:
         arrays = (columns.data, columns.indices, columns.indptr)
         return FeatureOrder(*(torch.from_numpy(array).long() for array in arrays))
     permutation = torch.sort(active.features, stable=True).indices
-    counts = count_features(active.features, d_sae)
+    counts = feature_sum(active, torch.ones_like(active.features), d_sae)
     return FeatureOrder(permutation, row_of_pair(active)[permutation], F.pad(counts.cumsum(0), (1, 0)))
 
 
@@ -130,30 +130,14 @@ def weight_gradient(
     workers: Workers = SERIAL,
 ) -> Float[Tensor, "d_sae d_in"]:
     """Return ``values^T @ rows``, where ``values`` are given on the pairs in token order."""
-    sorted_values = values[order.permutation]
-    n_features = order.offsets.numel() - 1
+    transposed = ActiveCodes(values[order.permutation], order.tokens, order.offsets)
     if workers.n_threads == 1:
-        return F.embedding_bag(
-            order.tokens,
-            rows,
-            order.offsets,
-            per_sample_weights=sorted_values,
-            mode="sum",
-            include_last_offset=True,
-        )
+        return decode_active(transposed, rows)
+    n_features = order.offsets.numel() - 1
     result = torch.empty(n_features, rows.shape[1], dtype=rows.dtype, device=rows.device)
 
     def gather(features: slice) -> None:
-        offsets = order.offsets[features.start : features.stop + 1]
-        start, stop = int(offsets[0]), int(offsets[-1])
-        result[features] = F.embedding_bag(
-            order.tokens[start:stop],
-            rows,
-            offsets - start,
-            per_sample_weights=sorted_values[start:stop],
-            mode="sum",
-            include_last_offset=True,
-        )
+        result[features] = decode_active(rows_of(transposed, features), rows)
 
     size = -(-n_features // (2 * workers.n_threads))
     workers.map(gather, (slice(i, min(n_features, i + size)) for i in range(0, n_features, size)))
@@ -166,19 +150,5 @@ def feature_sum(
     """Sum ``values`` (one a pair) over each feature's pairs."""
     if values.device.type == "cpu":
         return torch.bincount(active.features, weights=values, minlength=d_sae).to(values.dtype)
+    # bincount would wait for a GPU, to learn the largest feature.
     return values.new_zeros(d_sae).index_add_(0, active.features, values)
-
-
-def fired_of(active: ActiveCodes, live: Bool[Tensor, " n_active"], d_sae: int) -> Int[Tensor, " d_sae"]:
-    """On how many tokens each feature is active, of the pairs where ``live`` is set."""
-    if live.device.type == "cpu":
-        return torch.bincount(active.features[live], minlength=d_sae)
-    return active.features.new_zeros(d_sae).index_add_(0, active.features, live.long())
-
-
-def count_features(features: Int[Tensor, " n"], d_sae: int) -> Int[Tensor, " d_sae"]:
-    """How often each feature occurs."""
-    if features.device.type == "cpu":
-        return torch.bincount(features, minlength=d_sae)
-    # bincount would wait for a GPU, to learn the largest.
-    return features.new_zeros(d_sae).index_add_(0, features, torch.ones_like(features))

@@ -20,7 +20,6 @@ from helix_sae.sae.sparse import (
     code_gradient,
     decode_active,
     feature_sum,
-    fired_of,
     rows_of,
     weight_gradient,
 )
@@ -44,23 +43,16 @@ def reconstruct(
     """Decode active pairs and send the gradient of ``|z - z_hat|^2 / d_in`` (mean over tokens) back to them."""
     n, d_in = z.shape
     decoder = params["decoder"]
-    if workers.n_threads == 1:
-        residual = decode_active(active, decoder).add_(params["b_dec"]).sub_(z)
+
+    def part(pairs: ActiveCodes, wanted: Float[Tensor, "rows d_in"]) -> Reconstruction:
+        residual = decode_active(pairs, decoder).add_(params["b_dec"]).sub_(wanted)
         gradient = residual * (2.0 / (n * d_in))
-        return Reconstruction(residual, gradient, code_gradient(active, gradient, decoder))
-    residual, gradient = torch.empty_like(z), torch.empty_like(z)
-    codes = torch.empty_like(active.codes)
+        return Reconstruction(residual, gradient, code_gradient(pairs, gradient, decoder))
 
-    def part(rows: slice) -> None:
-        pairs = rows_of(active, rows)
-        error = decode_active(pairs, decoder).add_(params["b_dec"]).sub_(z[rows])
-        residual[rows] = error
-        gradient[rows] = error.mul_(2.0 / (n * d_in))
-        start = int(active.offsets[rows.start])
-        codes[start : start + pairs.codes.numel()] = code_gradient(pairs, error, decoder)
-
-    workers.map(part, _row_parts(n, workers))
-    return Reconstruction(residual, gradient, codes)
+    if workers.n_threads == 1:
+        return part(active, z)
+    parts = workers.map(lambda rows: part(rows_of(active, rows), z[rows]), _row_parts(n, workers))
+    return Reconstruction(*(torch.cat(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def encoder_gradients(
@@ -113,7 +105,7 @@ def sparse_result(
     """Measurements of a step whose codes are active pairs; ``loss`` by default that of reconstruction and L1."""
     squared_error = residual.square().sum()
     l1 = active.codes.sum() / residual.shape[0]
-    fired = fired_of(active, live, gradients["encoder"].shape[0])
+    fired = feature_sum(active, live.long(), gradients["encoder"].shape[0])
     if loss is None:
         loss = squared_error / residual.numel() + penalty * l1
     return StepResult(gradients, residual, squared_error, l1, loss, fired)
