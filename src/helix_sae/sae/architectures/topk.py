@@ -40,7 +40,7 @@ class TopKAutoencoder(SparseAutoencoder):
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         """Codes of raw activations: ``k`` at most for each token."""
         if x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled():
-            active = self.encode_active(x.reshape(-1, x.shape[-1]))  # several times as fast as torch's topk
+            active = self.encode_active(x.reshape(-1, x.shape[-1]))  # in three quarters of the time
             return to_dense(active, self.d_sae).view(*x.shape[:-1], self.d_sae)
         return keep_top_k(self.project(x) + self.b_enc, self.config.k)
 
