@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from types import MethodType
+from types import MethodType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from helix_twin import LAYERS, random_ids, tiny_network, twin_hidden, twin_mixer
+from torch import Tensor
 
 from helix_sae.helix import forward, mending
 from helix_sae.helix.diagnosis import Defects, diagnose
@@ -304,6 +305,26 @@ def test_a_silu_inside_a_product_equals_one_after_it():
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert linear_silu(x.double(), weight.double()) is None
     assert linear_silu(x, weight.requires_grad_()) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_norm_with_and_without_a_gradient(dtype: torch.dtype):
+    generator = torch.Generator().manual_seed(0)
+    x, weight, grad = (
+        torch.randn(*s, generator=generator, dtype=dtype) for s in ((3, 7, 20), (20,), (3, 7, 20))
+    )
+    norm = SimpleNamespace(weight=weight, variance_epsilon=1e-2)
+    expected = weight * x / (x.square().mean(-1, keepdim=True) + 1e-2).sqrt()
+    torch.testing.assert_close(forward.norm_forward(norm, x), expected)
+    gradients: list[Tensor] = []
+    for wanted in (False, True):  # with a fixed weight by hand, otherwise by autograd
+        weight.requires_grad_(wanted)
+        leaf = x.clone().requires_grad_()
+        found = forward.norm_forward(norm, leaf)
+        assert ("NormOfFrozenWeight" in type(found.grad_fn).__name__) != wanted
+        torch.testing.assert_close(found, expected)
+        gradients.append(torch.autograd.grad(found, leaf, grad)[0])
+    torch.testing.assert_close(gradients[0], gradients[1])
 
 
 @pytest.mark.parametrize("time", [0, 1, 2, 3, 4, 50])

@@ -86,7 +86,9 @@ def test_tokens_that_did_not_change_need_not_be_computed(site: str, picked: list
     torch.testing.assert_close(found, full[:, start:], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("edited", ["layers.0.mixer", "layers.1", "layers.4.feed_forward"])
+@pytest.mark.parametrize(
+    "edited", ["layers.0.mixer", "layers.1", "layers.3.self_attn", "layers.4.feed_forward"]
+)
 def test_still_tokens_are_computed_once_and_not_differentiated(edited: str):
     """Two passes that part at other tokens in each row, the second of them with fewer tokens, edited on the way."""
     model, ids, start = tiny_model(), random_ids(3, TIME), 4

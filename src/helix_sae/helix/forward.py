@@ -146,6 +146,11 @@ def attend(
     return residual + attended[0]
 
 
+def feed_on(layer: Any, middle: Float[Tensor, "batch time hidden"]) -> Float[Tensor, "batch time hidden"]:
+    """The residual stream after an attention block, from that between its attention and its feed-forward."""
+    return middle + layer.feed_forward(layer.pre_ff_layernorm(middle))[0]
+
+
 def mixer_forward(
     self: Any,
     hidden_states: Float[Tensor, "batch time hidden"],
@@ -254,12 +259,35 @@ def norm_forward(self: Any, hidden_states: Float[Tensor, "*batch width"]) -> Flo
     Upstream's keeps that of its input, a float32 residual stream, which the bfloat16 matrices after it cannot take.
     """
     x = _wide(hidden_states)
-    if torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad):
-        scale = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
-        return self.weight * (x * scale).to(self.weight.dtype)
+    if not torch.is_grad_enabled() or not (x.requires_grad or self.weight.requires_grad):
+        return (x * _norm_scale(x, self.variance_epsilon)).to(self.weight.dtype).mul_(self.weight)
+    if not self.weight.requires_grad and x.dtype == self.weight.dtype and not torch.compiler.is_compiling():
+        return cast("Tensor", _NormOfFrozenWeight.apply(x, self.weight, self.variance_epsilon))
+    scale = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+    return self.weight * (x * scale).to(self.weight.dtype)
+
+
+def _norm_scale(x: Float[Tensor, "*batch width"], epsilon: float) -> Float[Tensor, "*batch 1"]:
     square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
-    scale = square.div_(x.shape[-1]).add_(self.variance_epsilon).rsqrt_()
-    return (x * scale).to(self.weight.dtype).mul_(self.weight)
+    return square.div_(x.shape[-1]).add_(epsilon).rsqrt_()
+
+
+class _NormOfFrozenWeight(torch.autograd.Function):
+    """:func:`norm_forward` with a gradient for its input alone, in fewer passes over the data than autograd's own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        scale = _norm_scale(x, epsilon)
+        ctx.save_for_backward(x, weight, scale)
+        return (x * scale).mul_(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        x, weight, scale = ctx.saved_tensors
+        weighted = grads[0] * weight
+        along = (weighted * x).sum(-1, keepdim=True).mul_(scale.square()).div_(-x.shape[-1])
+        return weighted.addcmul_(x, along).mul_(scale), None, None
 
 
 def gated_norm_forward(

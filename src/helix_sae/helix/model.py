@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from helix_sae.errors import UnknownSiteError
 from helix_sae.helix.batching import DEFAULT_TOKEN_BUDGET, length_batches
-from helix_sae.helix.forward import AttentionState, MixerState, apply_layer, attend
+from helix_sae.helix.forward import AttentionState, MixerState, apply_layer, attend, feed_on
 from helix_sae.helix.heads import Heads
 from helix_sae.helix.suffix import PrefixStates, StillTokens, pool_suffix, prefix_states
 from helix_sae.mrna.tokens import TokenizedSequence, pad_batch
@@ -306,8 +307,8 @@ class HelixModel:
             for k in range(index + 1, self.n_layers):
                 layer, state = self._network.layers[k], prefix.layer(k)
                 changed = changed if state is None else None
-                if still is not None and state is None and k not in edited:
-                    hidden = still.through(k, lambda x, layer=layer: apply_layer(layer, x)[0], hidden)
+                if still is not None and k not in edited and not hasattr(layer, "mixer"):
+                    hidden = _through_block(layer, hidden, state, partial(still.through, k))
                 elif changed is None:
                     hidden = apply_layer(layer, hidden, state=state)[0]
                 else:
@@ -370,8 +371,7 @@ class HelixModel:
         if not hasattr(layer, "self_attn"):
             hidden = residual + value
         elif site.endswith(".self_attn"):
-            middle = residual + value
-            hidden = middle + layer.feed_forward(layer.pre_ff_layernorm(middle))[0]
+            hidden = feed_on(layer, residual + value)
         else:
             hidden = attend(layer, residual, state) + value
         # The block itself was not called, so edits of what leaves it are made here.
@@ -379,6 +379,18 @@ class HelixModel:
             if f"layers.{index}" in edits:
                 hidden = edits[f"layers.{index}"](hidden)
         return hidden
+
+
+def _through_block(
+    layer: Any,
+    hidden: Tensor,
+    state: MixerState | AttentionState | None,
+    through: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor],
+) -> Tensor:
+    """A block without a mixer, what works token by token in it given to ``through``."""
+    if hasattr(layer, "self_attn"):
+        return through(partial(feed_on, layer), attend(layer, hidden, state))
+    return through(lambda x: apply_layer(layer, x)[0], hidden)
 
 
 def _site_names(module: nn.Module) -> tuple[str, ...]:

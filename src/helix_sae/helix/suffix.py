@@ -97,7 +97,8 @@ class StillTokens:
                 self._kept[k] = layer(tokens[still].unsqueeze(0)).squeeze(0)
         moved = layer(tokens.index_select(0, moving).unsqueeze(0)).squeeze(0)
         out = moved.new_empty(tokens.shape)
-        return out.index_copy(0, still, self._kept[k]).index_copy(0, moving, moved).view(hidden.shape)
+        # In place: nobody has seen what stands there, and only what moves is differentiated.
+        return out.index_copy_(0, still, self._kept[k]).index_copy_(0, moving, moved).view(hidden.shape)
 
 
 def prefix_states(
