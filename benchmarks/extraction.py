@@ -10,6 +10,8 @@ Cases:
 
 ``helical``    ``speedup_vs_helical``: helical's modules, chained by hand as its own forward does not, against the mended
                network, 2 x 256 nt; both give the same hidden states up to 256 tokens, which is checked.
+               ``speedup_of_the_linear_products_alone`` is what it would be if the linear layers ran at the rate of the
+               large products, of ``torch.mm`` or oneDNN, whichever is faster, and all else took no time.
 ``length``     tokens/s and ``gemm_fraction`` at one length: the FLOPs of the linear layers alone, over the time of the
                whole pass, as a share of what ``torch.mm`` reaches; ``onednn_fraction`` is the same share of what oneDNN
                reaches, which on some processors is more. The core of attention, which grows with the square of the
@@ -30,7 +32,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,13 +54,24 @@ from helix_sae.mrna.tokens import tokenize_table
 LETTERS = torch.tensor([7, 8, 9, 10])
 CASES = ("helical", "length", "sites", "precision", "store")
 GEMM_SIZE, CUDA_GEMM_SIZE = 2048, 8192
+COMPARED_LENGTH = 256
 
 
-def median_seconds(works: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, float]:
-    """Median time of each piece of work; they take turns, so that a slow moment strikes all of them."""
+def median_seconds(
+    works: dict[str, Callable[[], object]], rounds: int, device: str, *, settled: bool = False
+) -> dict[str, float]:
+    """Median time of each piece of work; they take turns, so that a slow moment strikes all of them.
+
+    ``settled`` has each done twice a turn, the first time untimed: what is short would otherwise be timed with the
+    caches that what is long has left behind, which nobody meets who extracts batch after batch.
+    """
     times: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds + 1):
         for name, work in works.items():
+            if settled:
+                work()
+                if device != "cpu":
+                    torch.cuda.synchronize()
             began = time.perf_counter()
             work()
             if device != "cpu":
@@ -89,6 +102,19 @@ def onednn_gemm() -> Callable[[], object]:
     """The same product through oneDNN."""
     a, b = torch.randn(GEMM_SIZE, GEMM_SIZE), torch.randn(GEMM_SIZE, GEMM_SIZE)
     return lambda: linear(a, b)
+
+
+def product_works(model: HelixModel, device: str) -> dict[str, Callable[[], object]]:
+    """The products that rates are compared with."""
+    works: dict[str, Callable[[], object]] = {"gemm": gemm(device, model.dtype)}
+    if device == "cpu" and has_onednn():
+        works["onednn"] = onednn_gemm()
+    return works
+
+
+def product_rates(times: dict[str, float], device: str) -> dict[str, float]:
+    """FLOP/s of :func:`product_works`."""
+    return {name: 2 * gemm_size(device) ** 3 / times[name] for name in ("gemm", "onednn") if name in times}
 
 
 def linear_flops_per_token(module: nn.Module) -> int:
@@ -126,10 +152,15 @@ def helical_case(model: HelixModel, rounds: int, device: str) -> dict[str, Any]:
     stock.load_state_dict(model.module.state_dict())
     ids = random_ids(batch, length, device)
     torch.testing.assert_close(chained_by_hand(stock, ids), model.hidden(ids), rtol=1e-3, atol=1e-3)
-    times = median_seconds(
-        {"helical": lambda: chained_by_hand(stock, ids), "ours": lambda: model.hidden(ids)}, rounds, device
-    )
+    works = {
+        "helical": lambda: chained_by_hand(stock, ids),
+        "ours": lambda: model.hidden(ids),
+        **product_works(model, device),
+    }
+    times = median_seconds(works, rounds, device, settled=True)
     tokens = batch * length
+    rate = max(product_rates(times, device).values())
+    products_alone = linear_flops_per_token(model.module) * tokens / rate
     return {
         "case": "helical",
         "batch": batch,
@@ -137,36 +168,42 @@ def helical_case(model: HelixModel, rounds: int, device: str) -> dict[str, Any]:
         "helical_tokens_per_second": tokens / times["helical"],
         "tokens_per_second": tokens / times["ours"],
         "speedup_vs_helical": times["helical"] / times["ours"],
+        "fastest_product_gflops": rate / 1e9,
+        "fastest_product_fraction": products_alone / times["ours"],
+        "speedup_of_the_linear_products_alone": times["helical"] / products_alone,
     }
 
 
-def length_case(model: HelixModel, length: int, budget: int, rounds: int, device: str) -> dict[str, Any]:
-    batch = max(1, budget // length)
-    ids = random_ids(batch, length, device)
-    works: dict[str, Callable[[], object]] = {
-        "pass": lambda: model.hidden(ids),
-        "gemm": gemm(device, model.dtype),
-        "attention": attention_core(model, batch, length),
-    }
-    if device == "cpu" and has_onednn():
-        works["onednn"] = onednn_gemm()
+def length_cases(
+    model: HelixModel, lengths: list[int], budget: int, rounds: int, device: str
+) -> Iterator[dict[str, Any]]:
+    """One case a length; all lengths take turns, so that they can be compared."""
+    works = product_works(model, device)
+    batches = {length: max(1, budget // length) for length in lengths}
+    for length, batch in batches.items():
+        works[f"pass {length}"] = partial(model.hidden, random_ids(batch, length, device))
+        works[f"attention {length}"] = attention_core(model, batch, length)
     times = median_seconds(works, rounds, device)
-    tokens, flops = batch * length, linear_flops_per_token(model.module)
-    rate = tokens * flops / times["pass"]
-    peak = {name: 2 * gemm_size(device) ** 3 / times[name] for name in ("gemm", "onednn") if name in times}
-    return {
-        "case": "length",
-        "length": length,
-        "batch": batch,
-        "tokens_per_second": tokens / times["pass"],
-        "linear_gflops": rate / 1e9,
-        "gemm_gflops": peak["gemm"] / 1e9,
-        "gemm_fraction": rate / peak["gemm"],
-        "onednn_gflops": peak["onednn"] / 1e9 if "onednn" in peak else None,
-        "onednn_fraction": rate / peak["onednn"] if "onednn" in peak else None,
-        "attention_core_share": times["attention"] / times["pass"],
-        "tokens_per_second_without_attention_core": tokens / (times["pass"] - times["attention"]),
-    }
+    peak = product_rates(times, device)
+    flops = linear_flops_per_token(model.module)
+    reference = COMPARED_LENGTH if COMPARED_LENGTH in batches else lengths[0]
+    per_token = {length: times[f"pass {length}"] / (batch * length) for length, batch in batches.items()}
+    for length, batch in batches.items():
+        rate, core = flops / per_token[length], times[f"attention {length}"] / times[f"pass {length}"]
+        yield {
+            "case": "length",
+            "length": length,
+            "batch": batch,
+            "tokens_per_second": 1 / per_token[length],
+            f"speed_over_that_at_{reference}": per_token[reference] / per_token[length],
+            "linear_gflops": rate / 1e9,
+            "gemm_gflops": peak["gemm"] / 1e9,
+            "gemm_fraction": rate / peak["gemm"],
+            "onednn_gflops": peak["onednn"] / 1e9 if "onednn" in peak else None,
+            "onednn_fraction": rate / peak["onednn"] if "onednn" in peak else None,
+            "attention_core_share": core,
+            "tokens_per_second_without_attention_core": 1 / (per_token[length] * (1 - core)),
+        }
 
 
 def sites_case(model: HelixModel, budget: int, rounds: int, device: str) -> dict[str, Any]:
@@ -322,8 +359,8 @@ def run_cases(model: HelixModel, directory: Path, options: argparse.Namespace) -
     if "helical" in options.cases:
         report(helical_case(model, rounds, device))
     if "length" in options.cases:
-        for length in options.lengths:
-            report(length_case(model, length, budget, rounds, device))
+        for line in length_cases(model, options.lengths, budget, rounds, device):
+            report(line)
     if "sites" in options.cases:
         report(sites_case(model, budget, rounds, device))
     if "precision" in options.cases:

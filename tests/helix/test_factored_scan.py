@@ -104,12 +104,14 @@ def test_no_bit_depends_on_what_comes_after(time: int):
 
 
 def test_chunks_are_as_long_as_their_decay_allows():
-    inputs = make_inputs(time=1024).to(torch.float32)
+    inputs = make_inputs(time=512).to(torch.float32)
     for decay, expected in ((0.05, 256), (0.3, 128), (0.7, 64), (1.5, 32), (3.5, 16), (5.0, None)):
         steady = inputs._replace(A=-torch.ones(HEADS), dt=torch.full_like(inputs.dt, decay))
         assert split_chunk(steady) == expected
         assert factored_chunk(steady.dt, steady.A, 100) == (64 if decay < 0.5 else expected)
     assert split_chunk(inputs._replace(A=inputs.A * torch.nan)) is None
+    weak = make_inputs(time=513)
+    assert split_chunk(weak._replace(A=weak.A * 1e-3)) == 128
 
 
 def test_which_scan_is_taken(monkeypatch: pytest.MonkeyPatch):

@@ -23,7 +23,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNKS = (256, 128, 64, 32, 16)
-"""Tokens a chunk: the longest of them in which the decay is not too strong. A short sequence is best one chunk."""
+"""Tokens a chunk: the longest of them in which the decay is not too strong; of a long sequence not the longest.
+
+One chunk needs no states, and a few long ones need few: worth it as long as what lies inside is small.
+"""
 
 LARGEST_EXPONENT = 60.0
 """Of either factor of a decay; float32 ends at 87, and what the factors multiply needs room as well."""
@@ -47,7 +50,8 @@ def factored_chunk(
         return None
     batch, time, heads = dt.shape
     decay = (dt.detach() * A.detach()).neg_()
-    for chunk in (size for size in CHUNKS if size <= longest):
+    sizes = CHUNKS if time <= 2 * CHUNKS[0] else CHUNKS[1:]
+    for chunk in (size for size in sizes if size <= longest):
         n, length = _evenly(time, chunk)
         chunks = _padded(decay, n * length).view(batch, n, length, heads)
         if float(chunks[:, :, 1:].sum(2).max()) <= largest:
