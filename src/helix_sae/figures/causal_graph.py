@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
+from matplotlib.patheffects import withStroke
 
 from helix_sae.figures.style import (
     BLUE,
@@ -57,7 +58,11 @@ def circuit_graph(
     axes.set_axis_off()
     drawn, places = _layout(circuit, sites)
     largest = max(float(circuit["attribution"].abs().max()) if len(circuit) else 0.0, 1e-12)
-    _edges(axes, edges, places, n_edges)
+    radius = {
+        (str(row.site), str(row.feature)): float(np.sqrt(_area(row, largest))) / 2
+        for row in drawn.itertuples(index=False)
+    }
+    _edges(axes, edges, places, radius, n_edges)
     for row in drawn.itertuples(index=False):
         _node(axes, places[row.site, row.feature], row, largest)
     for level, site in enumerate(sites):
@@ -108,7 +113,7 @@ def _spaced(n: int) -> list[float]:
 
 def _node(axes: Axes, place: tuple[float, float], row: Any, largest: float) -> None:
     error = row.feature == "error"
-    size = 60 + 380 * abs(row.attribution) / largest
+    size = _area(row, largest)
     colour = MUTED if error else BLUE if row.attribution >= 0 else VERMILLION
     axes.scatter(*place, s=size, marker="s" if error else "o", color=colour, linewidths=0, zorder=4)
     axes.annotate(
@@ -121,11 +126,21 @@ def _node(axes: Axes, place: tuple[float, float], row: Any, largest: float) -> N
         fontsize=SMALL - 1,
         color=INK,
         zorder=5,
+        path_effects=[withStroke(linewidth=2.5, foreground="white")],  # edges end beside it
     )
 
 
+def _area(row: Any, largest: float) -> float:
+    """Of a node's mark, in square points."""
+    return 60 + 380 * abs(row.attribution) / largest
+
+
 def _edges(
-    axes: Axes, edges: pd.DataFrame, places: dict[tuple[str, str], tuple[float, float]], n_edges: int
+    axes: Axes,
+    edges: pd.DataFrame,
+    places: dict[tuple[str, str], tuple[float, float]],
+    radius: dict[tuple[str, str], float],
+    n_edges: int,
 ) -> None:
     weight = edges["exact"].fillna(edges["estimate"])
     order = weight.abs().sort_values(ascending=False, kind="stable").index
@@ -145,8 +160,8 @@ def _edges(
                 places[ends[1]],
                 arrowstyle="-|>",
                 mutation_scale=7,
-                shrinkA=8,
-                shrinkB=10,
+                shrinkA=radius[ends[0]] + 2,
+                shrinkB=radius[ends[1]] + 4,
                 linewidth=0.4 + 2.6 * strength,
                 color=BLUE if float(weight[i]) >= 0 else VERMILLION,
                 alpha=0.2 + 0.6 * strength,

@@ -69,8 +69,9 @@ class PrefixStates(NamedTuple):
 class StillTokens:
     """Tokens of a suffix that are the same in several passes, and in which no gradient is wanted.
 
-    That is, tokens before the first change of each row, where several rows share one suffix. Layers without memory compute
-    them once, in the first pass, and the later ones take over what they gave.
+    That is, tokens before the first change of each row, where several rows share one suffix. What works token by token
+    (blocks without memory, the feed-forward of an attention block) computes them once, in the first pass, and the later
+    ones take over what it gave.
 
     Parameters
     ----------
@@ -88,7 +89,7 @@ class StillTokens:
         layer: Callable[[Float[Tensor, "n suffix hidden"]], Float[Tensor, "n suffix hidden"]],
         hidden: Float[Tensor, "n suffix hidden"],
     ) -> Float[Tensor, "n suffix hidden"]:
-        """What layer ``k``, which works token by token, makes of the residual stream."""
+        """What layer ``k``, or the part of it that works token by token, makes of the residual stream."""
         mask = nn.functional.pad(self._mask, (0, hidden.shape[1] - self._mask.shape[1])).flatten()
         still, moving = mask.nonzero().squeeze(1), (~mask).nonzero().squeeze(1)
         tokens = hidden.flatten(0, 1)
