@@ -8,6 +8,7 @@ from helix_twin import random_ids, tiny_model
 from test_model import SITES, noise
 
 from helix_sae.errors import ModelError
+from helix_sae.helix import suffix
 from helix_sae.helix.suffix import StillTokens
 
 TIME = 19
@@ -150,6 +151,23 @@ def test_suffix_is_differentiable(site: str):
     prefix = model.prefix_states(cache, start)
     (found,) = torch.autograd.grad((model.resume_suffix(site, suffix, prefix) * weights).sum(), suffix)
     torch.testing.assert_close(found, expected[:, start:], rtol=1e-4, atol=1e-4)
+
+
+def test_states_are_computed_once_and_only_where_a_pass_needs_them(monkeypatch: pytest.MonkeyPatch):
+    model, ids = tiny_model(), random_ids(2, TIME)
+    computed: list[str] = []
+    original = suffix._state
+    monkeypatch.setattr(
+        suffix, "_state", lambda layer, x: computed.append(type(layer).__name__) or original(layer, x)
+    )
+    cache = model.cache(ids)
+    prefix = model.prefix_states(cache, 5)
+    assert computed == []
+    for _ in range(2):
+        model.resume_suffix("layers.2", cache.residual[3][:, 5:], prefix.rows(torch.tensor([1, 0])))
+        assert len(computed) == model.n_layers - 3  # of those behind it
+    model.resume_suffix("embeddings", cache.residual[0][:, 5:], prefix)
+    assert len(computed) == model.n_layers
 
 
 def test_the_scan_goes_on_over_several_chunks():

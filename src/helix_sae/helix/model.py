@@ -299,11 +299,9 @@ class HelixModel:
         index = self.layer_of(site)
         with self.edited(hooks or {}):
             edited = {self.layer_of(name) for edits in self._edits for name in edits}
-            residual, state = (
-                prefix.pick(prefix.residual[max(index, 0)]),
-                None if index < 0 else prefix.layer(index),
-            )
-            hidden = self._leave_layer(site, value, residual, state)
+            residual = prefix.pick(prefix.residual[max(index, 0)])
+            attends = index >= 0 and hasattr(self._network.layers[index], "self_attn")
+            hidden = self._leave_layer(site, value, residual, prefix.layer(index) if attends else None)
             for k in range(index + 1, self.n_layers):
                 layer, state = self._network.layers[k], prefix.layer(k)
                 changed = changed if state is None else None

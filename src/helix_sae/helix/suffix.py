@@ -8,7 +8,7 @@ any number of resumed passes then share them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +17,31 @@ from torch import Tensor, nn
 
 from helix_sae.errors import ModelError
 from helix_sae.helix.forward import AttentionState, MixerState, attention_state, mixer_state
+
+
+class LayerStates:
+    """States of the layers after a prefix, each computed when it is first asked for: a pass from a late site needs few.
+
+    Parameters
+    ----------
+    layers : iterable of nn.Module
+    residual : sequence of float (batch, start, hidden)
+        The residual stream of the prefix that enters each of them.
+    """
+
+    def __init__(
+        self, layers: Iterable[nn.Module], residual: Sequence[Float[Tensor, "batch start hidden"]]
+    ) -> None:
+        self._entering = list(zip(layers, residual, strict=True))
+        self._found: dict[int, MixerState | AttentionState | None] = {}
+        self._grad_enabled = torch.is_grad_enabled()
+
+    def __getitem__(self, k: int) -> MixerState | AttentionState | None:
+        """The state of layer ``k``; None for one without memory."""
+        if k not in self._found:
+            with torch.set_grad_enabled(self._grad_enabled):
+                self._found[k] = _state(*self._entering[k])
+        return self._found[k]
 
 
 class PrefixStates(NamedTuple):
@@ -30,8 +55,7 @@ class PrefixStates(NamedTuple):
         Number of tokens before the suffix.
     residual : tuple of float (batch, time - start, hidden)
         The residual stream of the suffix: ``residual[k]`` enters layer ``k``; the last one leaves the last layer.
-    layers : tuple of MixerState, AttentionState or None
-        None for a layer without memory.
+    layers : LayerStates
     hidden : float (batch, start, hidden)
         Last hidden states of the prefix, which no change of the suffix moves.
     index : int (n,), optional
@@ -42,7 +66,7 @@ class PrefixStates(NamedTuple):
 
     start: int
     residual: tuple[Float[Tensor, "batch suffix hidden"], ...]
-    layers: tuple[MixerState | AttentionState | None, ...]
+    layers: LayerStates
     hidden: Float[Tensor, "batch start hidden"]
     index: Int[Tensor, " n"] | None = None
     is_one: bool = False
@@ -126,10 +150,7 @@ def prefix_states(
         raise ModelError(
             f"A suffix of {time} tokens cannot start at token {start}; give a start from 0 to {time - 1}."
         )
-    states = tuple(
-        _state(layer, entering[:, :start])
-        for layer, entering in zip(network.layers, residual[:-1], strict=True)
-    )
+    states = LayerStates(network.layers, [entering[:, :start] for entering in residual[:-1]])
     hidden = network.norm_f(residual[-1][:, :start])
     return PrefixStates(start, tuple(r[:, start:] for r in residual), states, hidden)
 
