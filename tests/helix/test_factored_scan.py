@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -101,6 +102,27 @@ def test_no_bit_depends_on_what_comes_after(time: int):
         found = scan_outputs(*changed)
         assert torch.equal(found[:, :at], y[:, :at])
         assert not torch.equal(found[:, at], y[:, at])
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("largest", [-1.0, 8.0, 60.0])
+@pytest.mark.parametrize("time", [1, 31, 64, 65, 200, 257])
+def test_decays_split_or_not_give_the_same(
+    time: int, largest: float, groups: int, monkeypatch: pytest.MonkeyPatch
+):
+    bounded = partial(factored_chunk, largest=largest)
+    monkeypatch.setattr(scan, "factored_chunk", bounded)
+    inputs = make_inputs(time, groups)._replace(A=-torch.tensor([0.05, 0.1, 0.2, 0.5], dtype=torch.float64))
+    narrow = inputs.to(torch.float32)
+    chunk = bounded(narrow.dt, narrow.A)
+    assert (chunk is None) == (largest < 0)
+    if time >= 200:
+        assert chunk in {-1.0: (None,), 8.0: (16, 32), 60.0: (256,)}[largest]
+    for state in (None, initial_state()):
+        expected = recurrence(*inputs, initial_state=state).y
+        found = scan_outputs(*narrow, initial_state=None if state is None else state.float())
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(scan_outputs(*inputs, initial_state=state), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_chunks_are_as_long_as_their_decay_allows():

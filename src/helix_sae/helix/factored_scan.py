@@ -52,8 +52,8 @@ def factored_chunk(
     decay = (dt.detach() * A.detach()).neg_()
     sizes = CHUNKS if time <= 2 * CHUNKS[0] else CHUNKS[1:]
     for chunk in (size for size in sizes if size <= longest):
-        n, length = _evenly(time, chunk)
-        chunks = _padded(decay, n * length).view(batch, n, length, heads)
+        n, length = evenly(time, chunk)
+        chunks = padded(decay, n * length).view(batch, n, length, heads)
         if float(chunks[:, :, 1:].sum(2).max()) <= largest:
             return chunk
     return None
@@ -158,8 +158,8 @@ class _Found(NamedTuple):
 
 
 def _cut(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk: int) -> _Chunks:
-    n, length = _evenly(x.shape[1], chunk)
-    x, dt, B, C = (_padded(t, n * length).unflatten(1, (n, length)) for t in (x, dt, B, C))
+    n, length = evenly(x.shape[1], chunk)
+    x, dt, B, C = (padded(t, n * length).unflatten(1, (n, length)) for t in (x, dt, B, C))
     # In float64, as differences of these sums are what counts; they are small beside everything else.
     log_decay = (dt.double() * A.double()).cumsum(2)
     first = log_decay[:, :, 0]
@@ -221,7 +221,7 @@ def _backwards(
     """Gradients of ``x, dt, B, C`` from that of the outputs."""
     time, (n, length, heads, head_dim) = grad.shape[1], chunks.x.shape[1:]
     B, C = chunks.B, chunks.C
-    y = _padded(grad, n * length).unflatten(1, (n, length))
+    y = padded(grad, n * length).unflatten(1, (n, length))
     read = by_group(y * chunks.onto.unsqueeze(-1), B.shape[2])
     scores = torch.matmul(read, found.values.transpose(-1, -2)).tril_()
     values = torch.matmul(found.scores.transpose(-1, -2), read)
@@ -285,8 +285,13 @@ def _columns(
     log_decay: Float[Tensor, "*batch heads"], chunks: _Chunks
 ) -> Float[Tensor, "*batch groups 1 columns"]:
     """Decays of the heads as factors of the columns."""
-    head_dim, groups = chunks.x.shape[-1], chunks.B.shape[2]
-    factor = torch.exp(log_decay).to(chunks.x.dtype)
+    return head_columns(torch.exp(log_decay).to(chunks.x.dtype), chunks.B.shape[2], chunks.x.shape[-1])
+
+
+def head_columns(
+    factor: Float[Tensor, "*batch heads"], groups: int, head_dim: int
+) -> Float[Tensor, "*batch groups 1 columns"]:
+    """A factor of each head as one of its columns, laid out as by :func:`by_group`."""
     split = factor.unflatten(-1, (-1, groups)).transpose(-1, -2)
     return split.repeat_interleave(head_dim, dim=-1).unsqueeze(-2)
 
@@ -323,13 +328,13 @@ def by_head(
     return split.reshape(*batch, rows, heads, head_dim)
 
 
-def _evenly(time: int, chunk: int) -> tuple[int, int]:
+def evenly(time: int, chunk: int) -> tuple[int, int]:
     """Number and length of chunks of one length, none longer than ``chunk``."""
     n = -(-time // chunk)
     return n, -(-time // n)
 
 
-def _padded(x: Float[Tensor, "batch time *rest"], time: int) -> Float[Tensor, "batch padded *rest"]:
+def padded(x: Float[Tensor, "batch time *rest"], time: int) -> Float[Tensor, "batch padded *rest"]:
     """With zeros up to ``time``."""
     missing = time - x.shape[1]
     return torch.nn.functional.pad(x, (0, 0) * (x.ndim - 2) + (0, missing)) if missing else x

@@ -26,8 +26,11 @@ from helix_sae.helix.factored_scan import (
     FactoredScan,
     by_group,
     by_head,
+    evenly,
     factored_chunk,
     factored_outputs,
+    head_columns,
+    padded,
 )
 from helix_sae.helix.kernels import installed_scan
 
@@ -131,15 +134,9 @@ def _plain_outputs(
 ) -> Float[Tensor, "batch time heads head_dim"]:
     """:func:`scan_outputs` for decays of any strength, on any device, with gradients."""
     batch, time, heads, head_dim = x.shape
-    n = -(-time // chunk)
-    chunk = -(-time // n)
-    pad = n * chunk - time
-    if pad:
-        # A padded step has dt = 0: it neither decays the state nor adds to it.
-        x_all, B, C = (torch.nn.functional.pad(t, (0, 0, 0, 0, 0, pad)) for t in (x, B, C))
-        dt = torch.nn.functional.pad(dt, (0, 0, 0, pad))
-    else:
-        x_all = x
+    n, chunk = evenly(time, chunk)
+    # A padded step has dt = 0: it neither decays the state nor adds to it.
+    x_all, dt, B, C = (padded(t, n * chunk) for t in (x, dt, B, C))
     dt = dt.reshape(batch, n, chunk, heads)
     values = x_all.reshape(batch, n, chunk, heads, head_dim) * dt.unsqueeze(-1)
     # In float64, as differences of these sums are what counts; they are small beside everything else.
@@ -213,26 +210,19 @@ def _states_before(
     initial: Float[Tensor, "batch heads state head_dim"] | None,
 ) -> Float[Tensor, "batch m groups state columns"]:
     """States before each chunk; without an initial state, before each but the first, where it is zero."""
-    batch, n, _, heads, head_dim = values.shape
-    groups, _size = B.shape[2], B.shape[4]
-    per_group = heads // groups
+    n, head_dim = values.shape[1], values.shape[-1]
+    groups = B.shape[2]
     end = log_decay[:, :-1, -1]
     to_end = torch.exp(end.unsqueeze(2) - log_decay[:, :-1]).to(values.dtype)
     added = torch.matmul(B[:, :-1].transpose(-1, -2), by_group(values[:, :-1] * to_end.unsqueeze(-1), groups))
-    decay = (
-        torch.exp(end)
-        .to(values.dtype)
-        .view(batch, n - 1, per_group, groups)
-        .transpose(2, 3)
-        .repeat_interleave(head_dim, dim=3)
-    )
+    decay = head_columns(torch.exp(end).to(values.dtype), groups, head_dim)
     before: list[Tensor] = []
     if initial is not None:
         before.append(by_group(initial.transpose(1, 2), groups))
     elif n > 1:
         before.append(added[:, 0])
     for i in range(len(before) - 1 + int(initial is None), n - 1):
-        before.append(torch.addcmul(added[:, i], before[-1], decay[:, i].unsqueeze(2)))
+        before.append(torch.addcmul(added[:, i], before[-1], decay[:, i]))
     return torch.stack(before, dim=1)
 
 
