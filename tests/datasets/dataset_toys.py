@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -72,6 +73,21 @@ def toy_plan(
 def save_version(root: str, version: str, plan: ExtractionPlan) -> None:
     """Save a plan as a version of the store (importable, for processes that get killed)."""
     ActivationsDataset(filepath=root, version=Version(None, version)).save(plan)
+
+
+def save_until_second_rename(root: str, version: str, plan: ExtractionPlan) -> None:
+    """Save a plan, but be killed when the second of its files is written and not yet renamed."""
+    renamed: list[str] = []
+    rename = os.replace
+
+    def rename_once(source: str, target: str) -> None:
+        if renamed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        renamed.append(target)
+        rename(source, target)
+
+    os.replace = rename_once
+    save_version(root, version, plan)
 
 
 def files_of(root: Path) -> dict[str, bytes]:

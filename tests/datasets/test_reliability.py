@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_toys import SITES, files_of, save_version, toy_plan, toy_table
+from dataset_toys import SITES, files_of, save_until_second_rename, save_version, toy_plan, toy_table
 from kedro.io.core import Version
 
 from helix_sae.datasets.activations import ActivationsDataset, ActivationStore
@@ -94,6 +95,26 @@ def test_killed_at_twenty_random_moments(tmp_path: Path, processes: ForkServerCo
         save_version(str(root), "v", toy_plan(table))
     assert files_of(root) == files_of(undisturbed)
     read_everything(open_version(root))
+
+
+@pytest.mark.slow
+def test_killed_before_every_rename_leaves_nothing_behind(
+    tmp_path: Path, processes: ForkServerContext
+) -> None:
+    plan = toy_plan(toy_table(30))
+    undisturbed, root = tmp_path / "whole" / "a", tmp_path / "killed" / "a"
+    save_version(str(undisturbed), "v", plan)
+    left: list[set[str]] = []
+    for _ in range(len(plan.shards) + 1):
+        process = processes.Process(target=save_until_second_rename, args=(str(root), "v", plan))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        left.append({Path(name).parent.as_posix() for name in files_of(root) if ".tmp-" in name})
+    # Each process finishes one shard and leaves the next half-written; the last two leave index and manifest.
+    assert left == [*({f"shards/{spec.key[:2]}"} for spec in plan.shards[1:]), {"v/a"}, {"v/a"}]
+    save_version(str(root), "v", plan)
+    assert files_of(root) == files_of(undisturbed)
 
 
 def test_two_runs_at_once_end_with_two_whole_versions(tmp_path: Path, processes: ForkServerContext) -> None:

@@ -63,8 +63,8 @@ def canonical_json(content: object) -> bytes:
 def write_file(fs: Any, path: str, data: bytes) -> None:
     """Write a file so that it is there whole or not at all, whenever the process is killed.
 
-    On the local disk: a temporary file, flushed to the disk, then renamed. Object stores show an object when it is
-    complete.
+    On the local disk: a temporary file, flushed to the disk, then renamed; what a killed process left half-written
+    in the folder is removed. Object stores show an object when it is complete.
 
     Raises
     ------
@@ -75,7 +75,9 @@ def write_file(fs: Any, path: str, data: bytes) -> None:
         if not is_local(fs):
             fs.pipe_file(path, data)
             return
-        with temporary_file(fs, os.path.dirname(path)) as temporary:
+        folder = os.path.dirname(path)
+        remove_abandoned(folder)
+        with temporary_file(fs, folder) as temporary:
             Path(temporary).write_bytes(data)
             publish(fs, temporary, path)
 
