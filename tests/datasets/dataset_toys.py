@@ -75,18 +75,23 @@ def save_version(root: str, version: str, plan: ExtractionPlan) -> None:
     ActivationsDataset(filepath=root, version=Version(None, version)).save(plan)
 
 
-def save_until_second_rename(root: str, version: str, plan: ExtractionPlan) -> None:
-    """Save a plan, but be killed when the second of its files is written and not yet renamed."""
+def die_at_rename(last: int) -> None:
+    """Have this process killed when it is about to rename a file or folder for the ``last`` time, counted from 1."""
     renamed: list[str] = []
     rename = os.replace
 
-    def rename_once(source: str, target: str) -> None:
-        if renamed:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def rename_or_die(source: str, target: str) -> None:
         renamed.append(target)
+        if len(renamed) == last:
+            os.kill(os.getpid(), signal.SIGKILL)
         rename(source, target)
 
-    os.replace = rename_once
+    os.replace = rename_or_die
+
+
+def save_until_second_rename(root: str, version: str, plan: ExtractionPlan) -> None:
+    """Save a plan, but be killed when the second of its files is written and not yet renamed."""
+    die_at_rename(2)
     save_version(root, version, plan)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -190,6 +193,29 @@ def test_without_versions_a_save_replaces(store_place: Place) -> None:
     dataset.save({"x": np.arange(3), "t": pd.DataFrame({"a": [1]})})
     dataset.save({"y": 2})
     assert dataset.load() == {"y": 2}
+
+
+def test_killed_between_two_renames(tmp_path: Path) -> None:
+    place = tmp_path / "s"
+    dataset = StructureDataset(filepath=str(place))
+    dataset.save({"x": 1})
+    # Renamed are the manifest, what stood there before, and the new folder.
+    script = f"""
+import sys
+sys.path[:0] = [{str(Path(__file__).parent)!r}]
+from dataset_toys import die_at_rename
+from helix_sae.datasets.structures import StructureDataset
+die_at_rename(3)
+StructureDataset(filepath={str(place)!r}).save({{"x": 2}})
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    kept = [load_structure(path) for path in tmp_path.iterdir()]
+    assert sorted(structure["x"] for structure in kept) == [1, 2], "neither is lost, both are out of sight"
+    assert not dataset.exists()
+    dataset.save({"x": 3})
+    assert dataset.load() == {"x": 3}
+    assert list(tmp_path.iterdir()) == [place]
 
 
 def test_equal_structures_have_equal_bytes(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import MethodType, SimpleNamespace
 
 import numpy as np
@@ -364,6 +365,15 @@ def test_linear_products_do_not_depend_on_the_way():
     assert linear(x[:0], weight).shape == (0, 7, 21)
     assert linear(x.requires_grad_(), weight).requires_grad
     assert linear(x.double(), weight.double()).dtype == torch.float64
+
+
+def test_mending_holds_onednn_to_few_shapes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    mend(tiny_network())
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "64"
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    mend(tiny_network())
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
 
 
 def test_onednn_is_used_where_torch_has_it():

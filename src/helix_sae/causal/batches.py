@@ -24,6 +24,7 @@ from helix_sae.causal.interfaces import (
 )
 from helix_sae.errors import ConfigurationError
 from helix_sae.helix.batching import length_batches
+from helix_sae.helix.model import record
 from helix_sae.mrna.tokens import pad_batch
 
 
@@ -256,12 +257,6 @@ def experiment(
     found = told | read_off
     decoders = {site: found[site] for site in ordered}
     return Experiment(model, ordered, {s: dictionaries[s] for s in ordered}, decoders, probe)
-
-
-def record(seen: dict[str, Tensor], site: str, activation: Tensor) -> Tensor:
-    """An edit that changes nothing (once ``seen`` and ``site`` are bound): it notes the activation that it is given."""
-    seen[site] = activation
-    return activation
 
 
 def observe(

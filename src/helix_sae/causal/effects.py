@@ -32,7 +32,6 @@ from helix_sae.causal.batches import (
     differences,
     experiment,
     pair_batches,
-    record,
     site_values,
     unpatched,
 )
@@ -48,6 +47,7 @@ from helix_sae.causal.interfaces import (
     Start,
 )
 from helix_sae.errors import ConfigurationError
+from helix_sae.helix.model import record
 from helix_sae.helix.suffix import StillTokens
 
 _FIRST_SITE = "embeddings"

@@ -45,7 +45,6 @@ from helix_sae.datasets.storage import (
     is_local,
     open_filesystem,
     publish,
-    remove_abandoned,
     sha256,
     sha256_of_file,
     storage_errors,
@@ -54,6 +53,7 @@ from helix_sae.datasets.storage import (
 )
 from helix_sae.engine import map_work
 from helix_sae.mrna.tokens import TokenizedSequence
+from helix_sae.temporary import remove_abandoned
 
 __all__ = [
     "ActivationStore",

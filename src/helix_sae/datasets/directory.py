@@ -24,10 +24,10 @@ from helix_sae.datasets.storage import (
     read_file,
     storage_errors,
     sync_folder,
-    temporary_prefix,
     write_file,
 )
 from helix_sae.errors import StoreError
+from helix_sae.temporary import remove_abandoned, temporary_prefix
 
 Saved = TypeVar("Saved")
 Loaded = TypeVar("Loaded")
@@ -125,6 +125,8 @@ class DirectoryDataset(AbstractVersionedDataset[Saved, Loaded]):
             os.replace(folder, target)
             sync_folder(os.path.dirname(target))
             shutil.rmtree(replaced, ignore_errors=True)
+            # Only now: one that was killed may have moved the version before it out of the way.
+            remove_abandoned(os.path.dirname(target))
             return
         if self._fs.exists(f"{target}/{MANIFEST}"):
             self._fs.rm(target, recursive=True)

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, cast
 from helix_sae.datasets.activation_store import read_index, read_manifest
 from helix_sae.datasets.activations import MANIFEST
 from helix_sae.datasets.shards import parse_shard_path
-from helix_sae.datasets.storage import TEMPORARY_PREFIX, open_filesystem, storage_errors
+from helix_sae.datasets.storage import open_filesystem, storage_errors
 from helix_sae.errors import HelixSaeError, StoreError
+from helix_sae.temporary import TEMPORARY_PREFIX
 
 _READ_BLOCK = 1 << 22
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from kedro.io.core import AbstractDataset, DatasetError
 from kedro_datasets._typing import JSONPreview
 
-from helix_sae.datasets.storage import storage_errors, temporary_prefix
+from helix_sae.datasets.storage import storage_errors
 from helix_sae.mrna.tokens import CodonMarkers
+from helix_sae.temporary import remove_abandoned, temporary_prefix
 
 if TYPE_CHECKING:
     from helix_sae.helix.loading import HelixHandle
@@ -152,6 +153,8 @@ class HelixCheckpointDataset(AbstractDataset["Pretrained", "Pretrained"]):
                 save_network(data.network, working)
                 save_heads(data.heads, working)
                 replace_folder(working, target)
+                # Only now: one that was killed may have moved the checkpoint before it out of the way.
+                remove_abandoned(str(target.parent))
         finally:
             shutil.rmtree(working, ignore_errors=True)
 

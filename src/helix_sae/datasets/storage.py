@@ -7,8 +7,6 @@ import hashlib
 import itertools
 import json
 import os
-import shutil
-import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,11 +17,11 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from helix_sae.errors import StoreError
+from helix_sae.temporary import remove_abandoned, temporary_prefix
 
 Verify = Literal["full", "size"]
 """What is checked when a file is read: its SHA-256, or its size alone."""
 
-TEMPORARY_PREFIX = ".tmp-"
 _counter = itertools.count()
 
 
@@ -127,30 +125,6 @@ def read_file(fs: Any, path: str) -> bytes:
     """
     with storage_errors(path, "read"):
         return cast("bytes", fs.cat_file(path))
-
-
-def temporary_prefix() -> str:
-    """Start of the names of this process's temporary files."""
-    return f"{TEMPORARY_PREFIX}{socket.gethostname()}-{os.getpid()}-"
-
-
-def remove_abandoned(folder: str) -> None:
-    """Remove what killed processes of this machine left half-written directly in a local folder."""
-    start = f"{TEMPORARY_PREFIX}{socket.gethostname()}-"
-    for path in Path(folder).glob(f"{TEMPORARY_PREFIX}*"):
-        owner = path.name.removeprefix(start).split("-")[0]
-        if path.name.startswith(start) and owner.isdigit() and not _is_alive(int(owner)):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 @contextmanager

@@ -14,15 +14,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-# oneDNN keeps what it made for each shape, by default 1,024 of them, which at ever new lengths are hundreds of megabytes.
-# Read when it is first used.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-
 _ONEDNN: Any = torch.ops.mkldnn
 """torch's own operators for oneDNN, made for its compiler and no part of its public interface."""
 
 GATED_ROWS = 1024
 """Rows of a gated unit that are computed at a time: what lies between its products then stays in the cache."""
+
+
+def keep_few_shapes() -> None:
+    """Hold oneDNN to what it makes for 64 shapes, unless the environment says otherwise; too late once it has been used.
+
+    Its own limit is 1,024, which at ever new lengths are hundreds of megabytes.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
 def linear_forward(self: Any, input: Float[Tensor, "*batch n_in"]) -> Float[Tensor, "*batch n_out"]:

@@ -176,15 +176,7 @@ class HelixModel:
         self.check_sites(sites)
         last = max((self.layer_of(site) for site in sites), default=-1)
         captured: dict[str, Tensor] = {}
-
-        def recorder(site: str) -> Edit:
-            def record(activation: Tensor) -> Tensor:
-                captured[site] = activation
-                return activation
-
-            return record
-
-        with self.edited({site: recorder(site) for site in sites}):
+        with self.edited({site: partial(record, captured, site) for site in sites}):
             hidden = self._network.embeddings(ids)
             for layer in self._network.layers[: last + 1]:
                 hidden = apply_layer(layer, hidden)[0]
@@ -204,10 +196,10 @@ class HelixModel:
             return cache.residual[0]
         if site == f"layers.{layer}":
             return cache.residual[layer + 1]
-        captured: list[Tensor] = []
-        with self.edited({site: lambda activation: captured.append(activation) or activation}):
+        captured: dict[str, Tensor] = {}
+        with self.edited({site: partial(record, captured, site)}):
             apply_layer(self._network.layers[layer], cache.residual[layer])
-        return captured[0]
+        return captured[site]
 
     def resume(
         self,
@@ -398,6 +390,12 @@ def _site_names(module: nn.Module) -> tuple[str, ...]:
         names += [f"layers.{k}.{part}" for part in _PARTS if hasattr(layer, part)]
         names.append(f"layers.{k}")
     return tuple(names)
+
+
+def record(seen: dict[str, Tensor], site: str, activation: Tensor) -> Tensor:
+    """An edit that changes nothing (once ``seen`` and ``site`` are bound): it notes the activation that it is given."""
+    seen[site] = activation
+    return activation
 
 
 def _hook(edit: Edit) -> Callable[[nn.Module, Any, Any], Any]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from helix_sae.errors import StoreError
 from helix_sae.sae.config import SaeConfig
 from helix_sae.sae.learner import Learner
+from helix_sae.temporary import remove_abandoned, temporary_prefix
 
 _FORMAT = 1
 _STATE_FILE = "state.safetensors"
@@ -68,7 +69,8 @@ def save_state(path: Path, learners: Sequence[Learner], rows: Sequence[Mapping[s
         counters.append(counter)
     header = json.dumps({"done": done, "rows": list(rows), "counters": counters})
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}.draft")
+    remove_abandoned(str(path.parent))
+    draft = path.with_name(f"{temporary_prefix()}{path.name}")
     save_file(tensors, draft, metadata={"state": header})
     os.replace(draft, path)
 
@@ -97,7 +99,8 @@ def load_state(path: Path, learners: Sequence[Learner]) -> tuple[int, list[dict[
 
 
 def drop_state(path: Path) -> None:
-    """Delete the state of a finished run."""
+    """Delete the state of a finished run, and what killed ones left of theirs."""
     path.unlink(missing_ok=True)
+    remove_abandoned(str(path.parent))
     if path.parent.exists() and not any(path.parent.iterdir()):
         path.parent.rmdir()
