@@ -204,6 +204,20 @@ def test_predicted_and_known_differences():
     assert (rows["spearman"] == 1.0).all()
     assert (rows["sign_agreement"] == 1.0).all()
     assert rows["n_pairs"].sum() == 27
+    assert (rows["n_signed"] == rows["n_pairs"]).all()
+
+
+def test_signs_agree_among_the_pairs_that_have_one():
+    table = pair_table(30, np.random.default_rng(0), n_clusters=10).assign(split="heldout")
+    predicted = table["difference"].to_numpy().copy()
+    table.loc[:9, "difference"] = 0.0  # as of decoys, whatever is predicted for them
+    predicted[10:15] *= -1.0
+    (row,) = prediction_agreement(predicted, table).to_dict("records")
+    assert (row["n_pairs"], row["n_signed"]) == (30, 20)
+    assert row["sign_agreement"] == 15 / 20
+    (row,) = prediction_agreement(predicted, table.assign(difference=0.0)).to_dict("records")
+    assert row["n_signed"] == 0
+    assert np.isnan(row["sign_agreement"])
 
 
 def test_other_start_and_direction_are_compared_too(setting):

@@ -225,6 +225,20 @@ def test_metagene_rows_have_room_for_every_landmark():
         assert left.get_ylim()[1] > higher.loc[higher["feature"] == 100 + row, "mean"].max()
 
 
+def test_metagene_ends_where_the_sequences_do():
+    profile = figure_data.profiles()["start codon"]
+    beyond = profile["position"] > 8
+    short = profile.assign(
+        n_sequences=profile["n_sequences"].where(~beyond, 0), mean=profile["mean"].where(~beyond)
+    )
+    figure = metagene({"start codon": short})
+    assert all(axes.get_xlim() == (profile["position"].min(), 8) for axes in figure.axes)
+    trace = metagene_interactive({"start codon": short}).to_plotly_json()["data"][0]
+    assert max(trace["x"]) == 8
+    nowhere = profile.assign(n_sequences=0)
+    assert metagene({"start codon": nowhere}).axes[0].get_xlim()[1] == profile["position"].max()
+
+
 def test_the_interactive_volcano_draws_every_point_that_passes():
     traces = {trace["name"]: trace for trace in volcano_interactive(TABLE).to_plotly_json()["data"]}
     for category in ("structural", "functional", "regulatory"):

@@ -198,7 +198,7 @@ def pairs(n: int = 40, n_sham: int = 10) -> pd.DataFrame:
 def agreement(spearman: float = 0.5, low: float = 0.3, high: float = 0.7, **changes: Any) -> pd.DataFrame:
     row = {
         "split": "heldout", "has_indel": False, "n_pairs": 30, "n_clusters": 12, "spearman": spearman, "low": low,
-        "high": high, "pearson": spearman, "sign_agreement": 0.7,
+        "high": high, "pearson": spearman, "n_signed": 30, "sign_agreement": 0.7,
     }  # fmt: skip
     return pd.DataFrame([{**row, **changes}])
 

@@ -450,7 +450,13 @@ class TestPrediction:
             "Over 30 held-out pairs of 12 families, predicted and measured differences of MRL correlate with Spearman's ρ = 0.50 [0.30, 0.70]"
             in text
         )
-        assert "agree in sign in 70 %" in text
+        assert "; they agree in sign in 70 %." in text
+
+    def test_signs_are_counted_where_there_are_any(self):
+        decoys = said(prediction(agreement=tables.agreement(n_signed=24)))
+        assert "they agree in sign in 70 % of the 24 whose measured difference is not zero." in decoys
+        none = tables.agreement(n_signed=0, sign_agreement=np.nan)
+        assert "agree in sign" not in said(prediction(agreement=none))
 
     def test_a_probe_below_its_floor(self):
         section = prediction(tables.probe(0.12, 0.3))

@@ -440,7 +440,7 @@ def prediction_agreement(
     -------
     DataFrame
         ``split, has_indel, n_pairs, n_clusters, spearman, low, high`` (cluster bootstrap), ``pearson``,
-        ``sign_agreement``.
+        ``sign_agreement`` over those ``n_signed`` pairs whose known difference is not zero, as a decoy's is.
     """
     difference = table["difference"].to_numpy(dtype=np.float64)
     usable = np.isfinite(difference) & ~table["is_sham"].to_numpy(dtype=bool)
@@ -448,6 +448,7 @@ def prediction_agreement(
     for (split, indel), part in table[usable].groupby(["split", "has_indel"]):
         index = part.index.to_numpy()
         x, y = predicted[index], difference[index]
+        signed = y != 0.0
 
         def correlation(drawn: Int[np.ndarray, " n"], x: np.ndarray = x, y: np.ndarray = y) -> float:
             return _spearman(x[drawn], y[drawn])
@@ -467,7 +468,10 @@ def prediction_agreement(
                 "pearson": float(np.corrcoef(x, y)[0, 1])
                 if len(x) > 2 and x.std() > 0 < y.std()
                 else float("nan"),
-                "sign_agreement": float((np.sign(x) == np.sign(y)).mean()),
+                "n_signed": int(signed.sum()),
+                "sign_agreement": float((np.sign(x) == np.sign(y))[signed].mean())
+                if signed.any()
+                else np.nan,
             }
         )
     return pd.DataFrame(rows)

@@ -168,7 +168,7 @@ def acdc_curves(steps: pd.DataFrame) -> Figure:
     -------
     Figure
     """
-    figure = new_figure(7.4, 3.5)
+    figure = new_figure(7.4, 3.9)
     left, right = figure.subplots(1, 2, sharey=True)
     orders = list(dict.fromkeys(steps["order"]))
     for axes, x, label in (
@@ -185,7 +185,7 @@ def acdc_curves(steps: pd.DataFrame) -> Figure:
                 color=BLUE if first else CYCLE[1 + (i - 1) % 3],
                 linewidth=2.0 if first else 1.0,
                 linestyle="-" if first else _STYLES[1 + (i - 1) % 3],
-                label="by attribution" if first else order.replace("_", " "),
+                label="visited by attribution" if first else f"in {order.replace('_', ' order ')}",
                 drawstyle="steps-post",
                 zorder=4 if first else 3,
             )
@@ -198,7 +198,8 @@ def acdc_curves(steps: pd.DataFrame) -> Figure:
     left.set_ylabel("divergence from the target (nats)")
     if not orders:
         return figure
-    quiet_legend(left, loc="upper left", title="order of visits", title_fontsize=SMALL)
+    # Below: the curves may be anywhere.
+    quiet_legend(left, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     screening = str(steps["screening"].iloc[0])
     words = "one node at a time" if screening == "none" else "whole blocks first, halved (a screening)"
     right.set_title(words, loc="right", fontsize=SMALL, fontweight="normal", color=MUTED)

@@ -301,7 +301,8 @@ def designed_effects(designed: pd.DataFrame, *, target: str) -> Figure:
             right.plot([], [], "o", color=colour, label=role)
     if kinds:
         quiet_legend(right, loc="lower right")
-    heading(figure, "Designed edits and their shams")
+    controlled = designed["role"].isin(["sham", "decoy"]).any()
+    heading(figure, "Designed edits and their shams" if controlled else "Effects by kind of pair")
     return figure
 
 

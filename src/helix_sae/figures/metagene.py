@@ -91,6 +91,7 @@ def metagene(
     features = _features(profiles)
     if not features:
         return nothing_to_draw(title, _NOTHING)
+    profiles = _covered(profiles)
     figure = new_figure(3.7 * len(profiles) + 0.3, 1.25 * len(features) + 1.3)
     tops = {feature: _top(profiles, feature) for feature in features}
     grid = figure.subplots(len(features), len(profiles), sharex="col", sharey="row", squeeze=False)
@@ -125,6 +126,17 @@ def metagene(
     figure.supylabel("mean activation ± s.e.m.", fontsize=TEXT, color=INK)
     heading(figure, title)
     return figure
+
+
+def _covered(profiles: Profiles) -> dict[str, pd.DataFrame]:
+    """Up to where there are sequences: a reporter may end a few codons behind its start."""
+    covered: dict[str, pd.DataFrame] = {}
+    for landmark, profile in profiles.items():
+        seen = profile.loc[profile["n_sequences"] > 0, "position"]
+        covered[landmark] = (
+            profile[profile["position"].between(seen.min(), seen.max())] if len(seen) else profile
+        )
+    return covered
 
 
 def _features(profiles: Profiles) -> list[int]:
@@ -200,6 +212,7 @@ def metagene_interactive(
     features = _features(profiles)
     if not features:
         return nothing_to_draw_interactive(_TITLE, _NOTHING)
+    profiles = _covered(profiles)
     titles = [
         _called(names, feature) if column == 0 else ""
         for feature in features

@@ -56,7 +56,7 @@ def prediction_section(
     exclusions : DataFrame or None
         ``source_id, target_id, reason``.
     agreement : DataFrame or None
-        ``split, has_indel, n_pairs, n_clusters, spearman, low, high, pearson, sign_agreement``.
+        ``split, has_indel, n_pairs, n_clusters, spearman, low, high, pearson, n_signed, sign_agreement``.
     comparison : DataFrame or None
         One row a pair: ``predicted_difference, difference, split, is_sham``.
     """
@@ -208,8 +208,8 @@ def _agreement(held: Mapping[str, Any], target: str, kind: str) -> tuple[Stateme
         return Statement(text, "weak", headline=True), [text]
     text = (
         f"Over {count(int(held['n_pairs']), 'held-out pair')} of {count(int(held['n_clusters']), 'family', 'families')}, "
-        f"predicted and {kind} differences of {label} correlate with Spearman's ρ = {fixed(rho)} {interval(low, high)}; "
-        f"they agree in sign in {percent(float(held['sign_agreement']))}."
+        f"predicted and {kind} differences of {label} correlate with Spearman's ρ = {fixed(rho)} {interval(low, high)}"
+        f"{_same_sign(held, kind)}."
     )
     if low > 0:
         return Statement(text, headline=True), []
@@ -224,6 +224,15 @@ def _agreement(held: Mapping[str, Any], target: str, kind: str) -> tuple[Stateme
         )
     warning = f"The interval of the correlation between predicted and {kind} differences {short}: {meaning}"
     return Statement(f"{text} The interval {short}.", "weak", headline=True), [warning]
+
+
+def _same_sign(held: Mapping[str, Any], kind: str) -> str:
+    """How often the signs agree, and of how many pairs that can be said."""
+    n_pairs, n_signed = int(held["n_pairs"]), int(held["n_signed"])
+    if not n_signed:
+        return ""
+    of = "" if n_signed == n_pairs else f" of the {n_signed} whose {kind} difference is not zero"
+    return f"; they agree in sign in {percent(float(held['sign_agreement']))}{of}"
 
 
 def _agreement_table(agreement: pd.DataFrame) -> ReportTable:
@@ -241,7 +250,8 @@ def _agreement_table(agreement: pd.DataFrame) -> ReportTable:
         for row, indel in zip(agreement.to_dict("records"), truth(agreement["has_indel"]), strict=True)
     ]
     return ReportTable(
-        "Predicted against known differences; shams left out, intervals resample families.",
+        "Predicted against known differences; shams left out, intervals resample families. Same sign: of the pairs whose "
+        "known difference is not zero.",
         [
             Column("Pairs"),
             Column("Edits"),
