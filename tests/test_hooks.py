@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kedro.config import OmegaConfigLoader
 from kedro.io import DataCatalog, Version
 from kedro.pipeline import Pipeline, node
 from kedro.runner import SequentialRunner
@@ -15,8 +17,15 @@ from pluggy import PluginManager
 from pydantic import BaseModel
 
 from helix_sae.engine import EngineParameters, current_engine
-from helix_sae.errors import StoreError
-from helix_sae.hooks import ProjectHooks, code_revision, describe_run, find_seeds, pin_versions
+from helix_sae.errors import ConfigurationError, StoreError
+from helix_sae.hooks import (
+    ProjectHooks,
+    check_command_line,
+    code_revision,
+    describe_run,
+    find_seeds,
+    pin_versions,
+)
 
 
 class Settings(BaseModel):
@@ -71,6 +80,23 @@ def run(catalog: DataCatalog, version: str, pipeline: Pipeline = PIPELINE, **run
 
 def value(root: Path, name: str, version: str) -> int:
     return json.loads((root / f"{name}.json" / version / f"{name}.json").read_text())
+
+
+def test_parameters_of_the_command_line_are_checked_where_the_configuration_is_a_folder(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "local").mkdir()
+    (tmp_path / "base" / "parameters.yml").write_text("settings: {factor: 3}\n")
+    (tmp_path / "base" / "globals.yml").write_text("data_root: data\n")
+    loader = OmegaConfigLoader(conf_source=str(tmp_path), base_env="base", default_run_env="local")
+    check_command_line({"settings": {"factor": 4}}, loader)
+    with pytest.raises(ConfigurationError, match="'setings', which nothing reads"):
+        check_command_line({"setings": {"factor": 4}}, loader)
+    with pytest.raises(ConfigurationError, match=r"'data_root', which is read from globals\.yml"):
+        check_command_line({"data_root": "elsewhere"}, loader)
+    archive = SimpleNamespace(conf_source=str(tmp_path / "conf.tar.gz"))
+    check_command_line({"setings": {"factor": 4}}, archive)
 
 
 @pytest.fixture

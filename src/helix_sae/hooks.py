@@ -8,8 +8,10 @@ import platform
 import subprocess
 from collections.abc import Iterable, Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any, cast
 
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import AbstractDataset, AbstractVersionedDataset, CatalogProtocol, DatasetError
 from kedro.io.core import Version, VersionNotFoundError, get_filepath_str, is_parameter
@@ -20,6 +22,7 @@ from pydantic import BaseModel
 from helix_sae.datasets.storage import canonical_json, write_file
 from helix_sae.engine import EngineParameters, set_engine
 from helix_sae.errors import StoreError
+from helix_sae.runtime_parameters import check_runtime_parameters, settable_names
 
 LOGGER = logging.getLogger(__name__)
 
@@ -35,12 +38,20 @@ class ProjectHooks:
 
     def __init__(self) -> None:
         self._catalog: Catalog | None = None
+        self._config_loader: Any = None
         self._provenance: dict[str, Any] = {}
         self._engine_before: EngineParameters | None = None
 
     @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Keep what tells where the configuration lies."""
+        self._config_loader = context.config_loader
+
+    @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: Catalog) -> None:
-        """Check the inputs, pin all versions, and choose the engine."""
+        """Check the command line and the inputs, pin all versions, and choose the engine."""
+        if self._config_loader is not None:
+            check_command_line(run_params.get("runtime_params") or {}, self._config_loader)
         if run_params.get("only_missing_outputs"):
             # Kedro then asks whether the latest version of an output exists: a pinned one never would.
             LOGGER.info("Versions are not pinned with --only-missing-outputs.")
@@ -95,6 +106,22 @@ class ProjectHooks:
         if self._engine_before is not None:
             set_engine(self._engine_before)
             self._engine_before = None
+
+
+def check_command_line(given: Mapping[str, Any], config_loader: Any) -> None:
+    """Make sure that ``--params`` names nothing that would be passed over in silence.
+
+    Raises
+    ------
+    ConfigurationError
+        If a name can only be set elsewhere, or is not known at all.
+    """
+    source = Path(config_loader.conf_source)
+    if not source.is_dir():
+        return  # an archive or a URL
+    environments = (config_loader.base_env, config_loader.env or config_loader.default_run_env)
+    settable = settable_names(source / name for name in environments)
+    check_runtime_parameters(list(given), settable, list(config_loader["globals"]))
 
 
 def pin_versions(pipeline: Pipeline, catalog: Catalog) -> dict[str, str]:
