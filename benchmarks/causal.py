@@ -97,10 +97,10 @@ def growth(
     """
     chosen = {SITES[1]: np.arange(64)} if method == "exact" else None
     used = {SITES[1]: saes[SITES[1]]} if method == "exact" else saes
+    sized = [substitution_pairs(n, length, seed=1, evenly=True) for n in sizes]
     seconds = [float("inf")] * len(sizes)
     for _ in range(GROWTH_ROUNDS):
-        for i, n in enumerate(sizes):
-            pairs = substitution_pairs(n, length, seed=1, evenly=True)
+        for i, pairs in enumerate(sized):
             run = lambda pairs=pairs: effects(model, used, probe, pairs, method=method, features=chosen)  # noqa: E731
             seconds[i] = min(seconds[i], timed(run)[0])
     slope = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]

@@ -68,16 +68,15 @@ def median_seconds(
     times: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds + 1):
         for name, work in works.items():
-            if settled:
+            seconds = 0.0
+            for _ in range(2 if settled else 1):  # the last counts
+                began = time.perf_counter()
                 work()
                 if device != "cpu":
                     torch.cuda.synchronize()
-            began = time.perf_counter()
-            work()
-            if device != "cpu":
-                torch.cuda.synchronize()
+                seconds = time.perf_counter() - began
             if number:  # the first round warms up
-                times[name].append(time.perf_counter() - began)
+                times[name].append(seconds)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

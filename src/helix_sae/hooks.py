@@ -38,20 +38,17 @@ class ProjectHooks:
 
     def __init__(self) -> None:
         self._catalog: Catalog | None = None
-        self._config_loader: Any = None
         self._provenance: dict[str, Any] = {}
         self._engine_before: EngineParameters | None = None
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Keep what tells where the configuration lies."""
-        self._config_loader = context.config_loader
+        """Check the command line."""
+        check_command_line(context.config_loader.runtime_params, context.config_loader)
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: Catalog) -> None:
-        """Check the command line and the inputs, pin all versions, and choose the engine."""
-        if self._config_loader is not None:
-            check_command_line(run_params.get("runtime_params") or {}, self._config_loader)
+        """Check the inputs, pin all versions, and choose the engine."""
         if run_params.get("only_missing_outputs"):
             # Kedro then asks whether the latest version of an output exists: a pinned one never would.
             LOGGER.info("Versions are not pinned with --only-missing-outputs.")
@@ -117,8 +114,8 @@ def check_command_line(given: Mapping[str, Any], config_loader: Any) -> None:
         If a name can only be set elsewhere, or is not known at all.
     """
     source = Path(config_loader.conf_source)
-    if not source.is_dir():
-        return  # an archive or a URL
+    if not given or not source.is_dir():  # an archive or a URL is not looked through
+        return
     environments = (config_loader.base_env, config_loader.env or config_loader.default_run_env)
     settable = settable_names(source / name for name in environments)
     check_runtime_parameters(list(given), settable, list(config_loader["globals"]))

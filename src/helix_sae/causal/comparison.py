@@ -33,6 +33,7 @@ from helix_sae.causal.inference import (
     bootstrap_means,
     orientation,
     resampled_ratios,
+    signs_agree,
 )
 from helix_sae.causal.interfaces import (
     DEFAULT_TOKEN_BUDGET,
@@ -44,7 +45,7 @@ from helix_sae.causal.interfaces import (
     ReadOut,
 )
 from helix_sae.errors import AnalysisError, ConfigurationError
-from helix_sae.statistics.bootstrap import cluster_bootstrap
+from helix_sae.statistics.bootstrap import cluster_bootstrap, replication_rate
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)
 """Numbers of nodes at which dictionaries of different size are compared."""
@@ -448,7 +449,7 @@ def prediction_agreement(
     for (split, indel), part in table[usable].groupby(["split", "has_indel"]):
         index = part.index.to_numpy()
         x, y = predicted[index], difference[index]
-        signed = y != 0.0
+        agrees = signs_agree(x, y)
 
         def correlation(drawn: Int[np.ndarray, " n"], x: np.ndarray = x, y: np.ndarray = y) -> float:
             return _spearman(x[drawn], y[drawn])
@@ -468,10 +469,8 @@ def prediction_agreement(
                 "pearson": float(np.corrcoef(x, y)[0, 1])
                 if len(x) > 2 and x.std() > 0 < y.std()
                 else float("nan"),
-                "n_signed": int(signed.sum()),
-                "sign_agreement": float((np.sign(x) == np.sign(y))[signed].mean())
-                if signed.any()
-                else np.nan,
+                "n_signed": len(agrees),
+                "sign_agreement": replication_rate(agrees)[0],
             }
         )
     return pd.DataFrame(rows)

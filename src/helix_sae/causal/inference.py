@@ -386,7 +386,14 @@ def _against_sham(part: pd.DataFrame, measure: str) -> dict[str, Any]:
     if len(x) and len(y):
         test = stats.mannwhitneyu(x, y, alternative="greater")
         row |= {"p_value": float(test.pvalue), "auc": float(test.statistic) / (len(x) * len(y))}
-    moved = edits[edits["difference"].fillna(0.0) != 0.0]
-    agrees = np.sign(moved["difference"]) == np.sign(moved["predicted_difference"])
-    rate, low, high = replication_rate(agrees.to_numpy(dtype=bool))
+    predicted, known = (edits[c].to_numpy(dtype=np.float64) for c in ("predicted_difference", "difference"))
+    rate, low, high = replication_rate(signs_agree(predicted, known))
     return row | {"sign_agreement": rate, "sign_low": low, "sign_high": high}
+
+
+def signs_agree(
+    predicted: Float[np.ndarray, " n_pairs"], known: Float[np.ndarray, " n_pairs"]
+) -> Bool[np.ndarray, " n_signed"]:
+    """Whether two differences have one sign, for the pairs whose known one is there and is not zero, as a decoy's is."""
+    has_sign = np.isfinite(known) & (known != 0.0)
+    return np.sign(predicted[has_sign]) == np.sign(known[has_sign])

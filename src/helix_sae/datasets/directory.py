@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -22,12 +20,13 @@ from helix_sae.datasets.storage import (
     is_local,
     open_filesystem,
     read_file,
+    replace_folder,
     storage_errors,
     sync_folder,
+    working_folder,
     write_file,
 )
 from helix_sae.errors import StoreError
-from helix_sae.temporary import remove_abandoned, temporary_prefix
 
 Saved = TypeVar("Saved")
 Loaded = TypeVar("Loaded")
@@ -94,7 +93,7 @@ class DirectoryDataset(AbstractVersionedDataset[Saved, Loaded]):
         """Write a version."""
         target = get_filepath_str(self._get_save_path(), self._protocol)
         place = target if is_local(self._fs) else None
-        with storage_errors(target, "written"), _working_folder(place) as folder:
+        with storage_errors(target, "written"), working_folder(place) as folder:
             self._write(data, folder)
             write_file(_LOCAL, str(folder / MANIFEST), canonical_json(self._manifest(folder)))
             self._publish(folder, target)
@@ -119,14 +118,7 @@ class DirectoryDataset(AbstractVersionedDataset[Saved, Loaded]):
         if is_local(self._fs):
             for part in sorted({folder, *(path.parent for path in folder.rglob("*"))}):
                 sync_folder(str(part))
-            replaced = Path(f"{folder}-replaced")
-            if os.path.exists(target):  # only without versions: a version is never written twice
-                os.replace(target, replaced)
-            os.replace(folder, target)
-            sync_folder(os.path.dirname(target))
-            shutil.rmtree(replaced, ignore_errors=True)
-            # Only now: one that was killed may have moved the version before it out of the way.
-            remove_abandoned(os.path.dirname(target))
+            replace_folder(folder, target)
             return
         if self._fs.exists(f"{target}/{MANIFEST}"):
             self._fs.rm(target, recursive=True)
@@ -216,22 +208,6 @@ def check_files(folder: Path, manifest: Mapping[str, Any], verify: Verify, shown
 
 
 _AGAIN = "Load another version, or run the pipeline that makes it again."
-
-
-@contextmanager
-def _working_folder(target: str | None) -> Iterator[Path]:
-    """Make a folder to write into: beside its local target, so that it can be renamed, else a temporary one."""
-    if target is None:
-        with tempfile.TemporaryDirectory(prefix="helix-sae-") as name:
-            yield Path(name)
-        return
-    folder = Path(os.path.dirname(target)) / f"{temporary_prefix()}{os.path.basename(target)}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _files(folder: Path) -> list[str]:

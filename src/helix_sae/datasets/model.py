@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.io.core import AbstractDataset, DatasetError
 from kedro_datasets._typing import JSONPreview
 
-from helix_sae.datasets.storage import storage_errors
+from helix_sae.datasets.storage import replace_folder, storage_errors, working_folder
 from helix_sae.mrna.tokens import CodonMarkers
-from helix_sae.temporary import remove_abandoned, temporary_prefix
 
 if TYPE_CHECKING:
     from helix_sae.helix.loading import HelixHandle
@@ -145,18 +142,11 @@ class HelixCheckpointDataset(AbstractDataset["Pretrained", "Pretrained"]):
         from helix_sae.helix.architecture import save_network  # noqa: PLC0415
         from helix_sae.helix.heads import save_heads  # noqa: PLC0415
 
-        target = self._filepath
-        working = target.parent / f"{temporary_prefix()}checkpoint"
-        try:
-            with storage_errors(str(target), "written"):
-                shutil.rmtree(working, ignore_errors=True)
-                save_network(data.network, working)
-                save_heads(data.heads, working)
-                replace_folder(working, target)
-                # Only now: one that was killed may have moved the checkpoint before it out of the way.
-                remove_abandoned(str(target.parent))
-        finally:
-            shutil.rmtree(working, ignore_errors=True)
+        target = str(self._filepath)
+        with storage_errors(target, "written"), working_folder(target) as working:
+            save_network(data.network, working)
+            save_heads(data.heads, working)
+            replace_folder(working, target)
 
     def _exists(self) -> bool:
         return (self._filepath / "config.json").is_file()
@@ -167,12 +157,3 @@ class HelixCheckpointDataset(AbstractDataset["Pretrained", "Pretrained"]):
     def preview(self) -> JSONPreview:
         """Return the network's configuration."""
         return JSONPreview((self._filepath / "config.json").read_text(encoding="utf-8"))
-
-
-def replace_folder(working: Path, target: Path) -> None:
-    """Put a finished folder in the place of another one."""
-    replaced = working.with_name(f"{working.name}-replaced")
-    if target.exists():
-        os.replace(target, replaced)
-    os.replace(working, target)
-    shutil.rmtree(replaced, ignore_errors=True)

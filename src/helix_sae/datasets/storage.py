@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -104,6 +105,34 @@ def publish(fs: Any, temporary: str, path: str) -> None:
         os.fsync(file.fileno())
     os.replace(temporary, path)
     sync_folder(os.path.dirname(path))
+
+
+@contextmanager
+def working_folder(target: str | None) -> Iterator[Path]:
+    """Make a folder to write into: beside its local target, for :func:`replace_folder`, else a temporary one."""
+    if target is None:
+        with tempfile.TemporaryDirectory(prefix="helix-sae-") as name:
+            yield Path(name)
+        return
+    folder = Path(os.path.dirname(target)) / f"{temporary_prefix()}{os.path.basename(target)}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def replace_folder(folder: Path, target: str) -> None:
+    """Give a finished :func:`working_folder` its place, which another one may have; what killed processes left there goes."""
+    replaced, parent = f"{folder}-replaced", os.path.dirname(target) or "."
+    if os.path.exists(target):
+        os.replace(target, replaced)
+    os.replace(folder, target)
+    sync_folder(parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+    # Only now: one that was killed may have moved the folder before it out of the way.
+    remove_abandoned(parent)
 
 
 def sync_folder(folder: str) -> None:
