@@ -1,14 +1,19 @@
-"""What a killed process left half-written is told from what others are still writing."""
+"""Files whole or not at all; what a killed process left is told from what others are still writing."""
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
-from helix_sae.temporary import remove_abandoned, temporary_prefix
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from helix_sae.temporary import draft_in, remove_abandoned, temporary_prefix, whole_file
 
 
 def prefix_of_a_dead_process() -> str:
@@ -39,3 +44,70 @@ def test_only_what_dead_processes_of_this_machine_left_is_removed(tmp_path: Path
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     remove_abandoned(str(tmp_path / "none"))
     assert not any(tmp_path.iterdir())
+
+
+def test_a_whole_file_takes_the_place_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "below" / "weights.safetensors"
+    for value in (1.0, 2.0):
+        with whole_file(path) as file:
+            save_file({"weight": np.full(3, value)}, file)
+            assert not path.exists() or load_file(path)["weight"][0] == 1.0
+    assert load_file(path)["weight"].tolist() == [2.0] * 3
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_text("before")
+
+    def write_half() -> None:
+        with whole_file(path) as file:
+            file.write_text("half")
+            raise ValueError("in the middle")
+
+    with pytest.raises(ValueError, match="in the middle"):
+        write_half()
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_told_as_such_whoever_writes(tmp_path: Path) -> None:
+    script = f"""
+import resource
+import numpy as np
+from safetensors.numpy import save_file
+from helix_sae.temporary import whole_file
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    with whole_file({str(tmp_path / "weights")!r}) as file:
+        save_file({{"weight": np.zeros(1000)}}, file)
+except OSError as error:
+    print(error.errno)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(run.stdout) == errno.EFBIG
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_a_dead_process_of_this_number_left_is_not_taken_over(tmp_path: Path) -> None:
+    with draft_in(str(tmp_path)) as first:
+        following = int(first.parent.name.rsplit("-", 1)[1]) + 1
+    left = tmp_path / f"{temporary_prefix()}{following}"
+    left.mkdir()
+    (left / ".tmp8sAmQb").touch()
+    with draft_in(str(tmp_path)) as second:
+        assert second.parent == left
+        assert not any(left.iterdir())
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o007, 0o077])
+def test_rights_are_those_of_any_new_file(mask: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        with whole_file(tmp_path / "weights") as file:
+            save_file({"weight": np.zeros(1)}, file)
+        (tmp_path / "plain").touch()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "weights").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -1,18 +1,103 @@
-"""Names of half-written files: whose they are can be told from them, so that what a killed process left can be removed."""
+"""Files that are there whole or not at all, on a local disk.
+
+What is half-written stands in a folder of its own beside its place. The folder's name tells whose it is, so that what a
+killed process left can be removed, with the temporary files that libraries make beside those they are asked for.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import shutil
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 TEMPORARY_PREFIX = ".tmp-"
 
+_counter = itertools.count()
+
 
 def temporary_prefix() -> str:
-    """Start of the names of this process's temporary files."""
+    """Start of the names of this process's temporary files and folders."""
     return f"{_host_prefix()}{os.getpid()}-"
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Path to write instead of this one, which then takes its place: whole, or not at all where writing fails."""
+    with draft_in(os.path.dirname(path) or ".") as draft:
+        yield draft
+        publish_draft(draft, path)
+
+
+@contextmanager
+def draft_in(folder: str) -> Iterator[Path]:
+    """Path of a file to write, for :func:`publish_draft`, below a folder, which is made if needed; removed in the end.
+
+    Raises
+    ------
+    OSError
+        If the system refuses, also where safetensors has only put it into words.
+    """
+    os.makedirs(folder, exist_ok=True)
+    with emptied(Path(folder) / f"{temporary_prefix()}{next(_counter)}") as own:
+        draft = own / "draft"
+        try:
+            yield draft
+        except SafetensorError as error:
+            cause = re.search(r"os error (\d+)", str(error))
+            if cause is None:
+                raise
+            raise OSError(int(cause[1]), str(error), str(draft)) from error
+
+
+@contextmanager
+def emptied(folder: Path) -> Iterator[Path]:
+    """Make a temporary folder of this process, and remove it in the end.
+
+    What has its name already is what a killed process of the same number left.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish_draft(draft: str | Path, path: str | Path) -> None:
+    """Give a finished draft its place: flushed to the disk and renamed."""
+    give_usual_rights(os.path.dirname(draft))
+    with open(draft, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+    sync_folder(os.path.dirname(path) or ".")
+
+
+def give_usual_rights(folder: str | Path) -> None:
+    """Give the files below a temporary folder the rights of any new file.
+
+    Some writers (safetensors among them) leave files that nobody but their owner may read, which is of no use in a folder
+    that is shared. The rights that the process gives (its umask) are those of the folder that it has just made.
+    """
+    rights = os.stat(folder).st_mode & 0o666
+    for path in Path(folder).rglob("*"):
+        if path.is_file() and path.stat().st_mode & 0o777 != rights:
+            path.chmod(rights)
+
+
+def sync_folder(folder: str) -> None:
+    """Flush a folder's list of names to the disk, so that a rename outlives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove_abandoned(folder: str) -> None:

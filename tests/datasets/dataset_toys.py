@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Sequence
@@ -93,6 +94,13 @@ def save_until_second_rename(root: str, version: str, plan: ExtractionPlan) -> N
     """Save a plan, but be killed when the second of its files is written and not yet renamed."""
     os.cpu_count = lambda: 1  # one thread writes, one shard after another, however many cores there are
     die_at_rename(2)
+    save_version(root, version, plan)
+
+
+def save_until_a_file_is_long(root: str, version: str, plan: ExtractionPlan, n_bytes: int) -> None:
+    """Save a plan, but be killed by the kernel in the middle of writing the first file of more than so many bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
     save_version(root, version, plan)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -216,6 +217,18 @@ StructureDataset(filepath={str(place)!r}).save({{"x": 2}})
     dataset.save({"x": 3})
     assert dataset.load() == {"x": 3}
     assert list(tmp_path.iterdir()) == [place]
+
+
+def test_a_folder_may_be_read_by_whom_the_process_allows(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        StructureDataset(filepath=str(tmp_path / "s")).save(
+            {"x": np.arange(3), "t": pd.DataFrame({"a": [1]})}
+        )
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "s").iterdir()} == {0o640}
+    assert (tmp_path / "s").stat().st_mode & 0o777 == 0o750
 
 
 def test_equal_structures_have_equal_bytes(tmp_path: Path) -> None:

@@ -16,10 +16,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_toys import SITES, files_of, save_until_second_rename, save_version, toy_plan, toy_table
+from dataset_toys import (
+    SITES,
+    files_of,
+    save_until_a_file_is_long,
+    save_until_second_rename,
+    save_version,
+    toy_plan,
+    toy_table,
+)
 from kedro.io.core import Version
 
 from helix_sae.datasets.activations import ActivationsDataset, ActivationStore
+from helix_sae.datasets.maintenance import find_garbage
 from helix_sae.datasets.shards import parse_shard_path
 
 N_KILLS = 20
@@ -110,11 +119,37 @@ def test_killed_before_every_rename_leaves_nothing_behind(
         process.start()
         process.join()
         assert process.exitcode == -signal.SIGKILL
-        left.append({Path(name).parent.as_posix() for name in files_of(root) if ".tmp-" in name})
+        left.append({name.split("/.tmp-")[0] for name in files_of(root) if ".tmp-" in name})
     # Each process finishes one shard and leaves the next half-written; the last two leave index and manifest.
     assert left == [*({f"shards/{spec.key[:2]}"} for spec in plan.shards[1:]), {"v/a"}, {"v/a"}]
     save_version(str(root), "v", plan)
     assert files_of(root) == files_of(undisturbed)
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_writing_a_shard(tmp_path: Path, processes: ForkServerContext) -> None:
+    plan = toy_plan(toy_table(30))
+    undisturbed, root = tmp_path / "whole" / "a", tmp_path / "killed" / "a"
+    save_version(str(undisturbed), "v", plan)
+    process = processes.Process(target=save_until_a_file_is_long, args=(str(root), "v", plan, 1000))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGXFSZ
+    assert files_of(root)
+    assert set(find_garbage(str(root), 0)) == {f"{root}/{name}" for name in files_of(root)}
+    save_version(str(root), "v", plan)
+    assert files_of(root) == files_of(undisturbed)
+
+
+def test_others_may_read_what_they_may_read_of_any_new_file(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        save_version(str(tmp_path / "a"), "v", toy_plan(toy_table(5)))
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "a").rglob("*") if path.is_file()]
+    assert len(files) >= 3
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o640}
 
 
 def test_two_runs_at_once_end_with_two_whole_versions(tmp_path: Path, processes: ForkServerContext) -> None:

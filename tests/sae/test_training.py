@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from killed_trainings import train
 from sae_toys import CONFIGS, D_IN, superposition
 
 import helix_sae.sae.training as training_module
@@ -444,6 +446,33 @@ def test_sigkill_at_random_moments_changes_nothing(tmp_path: Path) -> None:
     assert told["found"] == [told["expected"]] * 10
     assert told["killed"] == 10
     assert told["states_left"] >= 6, "most were killed after a state had been saved"
+
+
+def test_killed_in_the_middle_of_writing_a_state(tmp_path: Path) -> None:
+    # The kernel kills who writes beyond the limit, also in the middle of safetensors' own code.
+    script = f"""
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from killed_trainings import train
+train(Path({str(tmp_path / "first")!r}), None)  # torch writes files of its own when it is first used
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+train(Path({str(tmp_path / "killed")!r}), None)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert run.returncode == -signal.SIGXFSZ, run.stderr
+    assert any(path.is_file() for path in (tmp_path / "killed").rglob("*")), "something was left half-written"
+    assert not list(tmp_path.rglob("state.safetensors"))
+    train(tmp_path / "killed", None)
+    assert not any((tmp_path / "killed").iterdir())
+
+
+def test_a_state_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    scratch = Scratch(tmp_path / "file", "toy", every_steps=1)
+    with pytest.raises(StoreError, match="another folder, and run again"):
+        train_saes(batches(), CONFIGS, n_steps=3, scratch=scratch, calibration_tokens=1)
 
 
 def test_a_state_belongs_to_its_inputs(tmp_path: Path) -> None:

@@ -42,13 +42,13 @@ from helix_sae.datasets.shards import (
 from helix_sae.datasets.storage import (
     Verify,
     canonical_json,
+    draft_for,
     is_local,
     open_filesystem,
     publish,
     sha256,
     sha256_of_file,
     storage_errors,
-    temporary_file,
     write_file,
 )
 from helix_sae.engine import map_work
@@ -219,16 +219,16 @@ def save_activations(plan: ExtractionPlan, url: str, storage_options: Mapping[st
 
 
 def finished_shards(fs: Any, root: str, keys: set[str]) -> dict[str, ShardEntry]:
-    """Shards of the store that are whole and have one of the keys; abandoned temporary files are removed."""
+    """Shards of the store that are whole and have one of the keys; what killed processes left is removed."""
     finished: dict[str, ShardEntry] = {}
     with storage_errors(root, "read"):
         fs.invalidate_cache(root)
         if not fs.exists(f"{root}/shards"):
             return finished
+        if is_local(fs):
+            for folder in cast("list[str]", fs.ls(f"{root}/shards", detail=False)):
+                remove_abandoned(folder)
         found = cast("dict[str, dict[str, Any]]", fs.find(f"{root}/shards", detail=True))
-    if is_local(fs):
-        for prefix in {path.rsplit("/", 1)[0] for path in found}:
-            remove_abandoned(prefix)
     for path in sorted(found):
         named = parse_shard_path(path)
         if named is not None and named[0] in keys and named[0] not in finished:
@@ -260,9 +260,9 @@ def store_shard(
     root = root.rstrip("/")
     spec = shard.spec
     folder = shard_folder(root, spec.key)
-    with storage_errors(folder, "written"), temporary_file(fs, folder) as temporary:
+    with storage_errors(folder, "written"), draft_for(fs, folder) as draft:
         write_shard(
-            temporary,
+            draft,
             shard.activations,
             shard.tokens,
             spec.sequence_ids,
@@ -271,9 +271,9 @@ def store_shard(
             described["tokens_per_sequence"],
             {**described, "key": spec.key},
         )
-        path = shard_path(root, spec.key, sha256_of_file(temporary))
-        entry = entry_of_written(temporary, root, path)
-        publish(fs, temporary, path)
+        path = shard_path(root, spec.key, sha256_of_file(draft))
+        entry = entry_of_written(draft, root, path)
+        publish(fs, draft, path)
     return entry
 
 

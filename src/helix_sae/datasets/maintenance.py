@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from helix_sae.datasets.activation_store import read_index, read_manifest
 from helix_sae.datasets.activations import MANIFEST
 from helix_sae.datasets.shards import parse_shard_path
-from helix_sae.datasets.storage import open_filesystem, storage_errors
+from helix_sae.datasets.storage import is_local, open_filesystem, storage_errors
 from helix_sae.errors import HelixSaeError, StoreError
 from helix_sae.temporary import TEMPORARY_PREFIX
 
@@ -129,6 +130,9 @@ def remove_garbage(
     for path in garbage:
         with storage_errors(path, "removed"):
             fs.rm_file(path)
+            folder = Path(path).parent
+            if is_local(fs) and folder.name.startswith(TEMPORARY_PREFIX) and not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def _open_store(url: str, storage_options: Mapping[str, Any] | None) -> tuple[Any, str]:

@@ -10,7 +10,6 @@ its sequence and that token's nucleotide; ``is_nucleotide`` uint8 (rows,); ``off
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import mmap
@@ -22,7 +21,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
-from safetensors import SafetensorError, TensorSpec, serialize_file
+from safetensors import TensorSpec, serialize_file
 
 from helix_sae.datasets.storage import Verify, sha256, storage_errors
 from helix_sae.errors import StoreError
@@ -188,11 +187,7 @@ def _write_safetensors(
         name: TensorSpec(dtype=dtype, shape=array.shape, data_ptr=array.ctypes.data, data_len=array.nbytes)
         for name, (dtype, array) in contiguous.items()
     }
-    try:
-        serialize_file(specs, file, metadata=dict(metadata))
-    except SafetensorError as error:
-        cause = re.search(r"os error (\d+)", str(error))
-        raise OSError(int(cause[1]) if cause else errno.EIO, str(error), file) from error
+    serialize_file(specs, file, metadata=dict(metadata))
 
 
 class Shard:

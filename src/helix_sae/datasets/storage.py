@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import itertools
 import json
 import os
 import shutil
@@ -18,12 +17,19 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from helix_sae.errors import StoreError
-from helix_sae.temporary import remove_abandoned, temporary_prefix
+from helix_sae.temporary import (
+    draft_in,
+    emptied,
+    give_usual_rights,
+    publish_draft,
+    remove_abandoned,
+    sync_folder,
+    temporary_prefix,
+    whole_file,
+)
 
 Verify = Literal["full", "size"]
 """What is checked when a file is read: its SHA-256, or its size alone."""
-
-_counter = itertools.count()
 
 
 def open_filesystem(
@@ -62,7 +68,7 @@ def canonical_json(content: object) -> bytes:
 def write_file(fs: Any, path: str, data: bytes) -> None:
     """Write a file so that it is there whole or not at all, whenever the process is killed.
 
-    On the local disk: a temporary file, flushed to the disk, then renamed; what a killed process left half-written
+    On the local disk: written elsewhere, flushed to the disk, then renamed; what a killed process left half-written
     in the folder is removed. Object stores show an object when it is complete.
 
     Raises
@@ -74,37 +80,28 @@ def write_file(fs: Any, path: str, data: bytes) -> None:
         if not is_local(fs):
             fs.pipe_file(path, data)
             return
-        folder = os.path.dirname(path)
-        remove_abandoned(folder)
-        with temporary_file(fs, folder) as temporary:
-            Path(temporary).write_bytes(data)
-            publish(fs, temporary, path)
+        remove_abandoned(os.path.dirname(path))
+        with whole_file(path) as file:
+            file.write_bytes(data)
 
 
 @contextmanager
-def temporary_file(fs: Any, folder: str) -> Iterator[str]:
-    """Path of a local file to write, for :func:`publish`: in the folder itself where that is local; removed in the end."""
-    if not is_local(fs):
+def draft_for(fs: Any, folder: str) -> Iterator[str]:
+    """Path of a local file to write, for :func:`publish`: below the folder where that is local; removed in the end."""
+    if is_local(fs):
+        with draft_in(folder) as draft:
+            yield str(draft)
+    else:
         with tempfile.TemporaryDirectory(prefix="helix-sae-") as elsewhere:
             yield os.path.join(elsewhere, "file")
-        return
-    os.makedirs(folder, exist_ok=True)
-    temporary = os.path.join(folder, f"{temporary_prefix()}{next(_counter)}")
-    try:
-        yield temporary
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
-def publish(fs: Any, temporary: str, path: str) -> None:
-    """Give a finished :func:`temporary_file` its place: flushed to the disk and renamed, or sent to an object store."""
-    if not is_local(fs):
-        fs.put_file(temporary, path)
-        return
-    with open(temporary, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_folder(os.path.dirname(path))
+def publish(fs: Any, draft: str, path: str) -> None:
+    """Give a file written with :func:`draft_for` its place: flushed to the disk and renamed, or sent to an object store."""
+    if is_local(fs):
+        publish_draft(draft, path)
+    else:
+        fs.put_file(draft, path)
 
 
 @contextmanager
@@ -114,18 +111,15 @@ def working_folder(target: str | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="helix-sae-") as name:
             yield Path(name)
         return
-    folder = Path(os.path.dirname(target)) / f"{temporary_prefix()}{os.path.basename(target)}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
+    name = f"{temporary_prefix()}{os.path.basename(target)}"
+    with emptied(Path(os.path.dirname(target)) / name) as folder:
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def replace_folder(folder: Path, target: str) -> None:
     """Give a finished :func:`working_folder` its place, which another one may have; what killed processes left there goes."""
     replaced, parent = f"{folder}-replaced", os.path.dirname(target) or "."
+    give_usual_rights(folder)
     if os.path.exists(target):
         os.replace(target, replaced)
     os.replace(folder, target)
@@ -133,15 +127,6 @@ def replace_folder(folder: Path, target: str) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
     # Only now: one that was killed may have moved the folder before it out of the way.
     remove_abandoned(parent)
-
-
-def sync_folder(folder: str) -> None:
-    """Flush a folder's list of names to the disk, so that a rename outlives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_file(fs: Any, path: str) -> bytes:

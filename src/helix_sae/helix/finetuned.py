@@ -27,6 +27,7 @@ from helix_sae.helix.batching import DEFAULT_TOKEN_BUDGET
 from helix_sae.helix.model import Edit, HelixModel, ResidualCache
 from helix_sae.helix.suffix import PrefixStates, StillTokens
 from helix_sae.mrna.tokens import PAD_ID, TokenizedSequence
+from helix_sae.temporary import whole_file
 
 HEAD_WEIGHTS, HEAD_DESCRIPTION = "fine_tuned_head.safetensors", "fine_tuned_head.json"
 
@@ -104,10 +105,10 @@ def import_fine_tuned(
     for name in _COPIED:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
-    save_file(
-        {n: t.contiguous() for n, t in backbone.items()}, target / "model.safetensors", {"format": "pt"}
-    )
-    save_file({n: t.contiguous() for n, t in linear.items()}, target / HEAD_WEIGHTS)
+    with whole_file(target / "model.safetensors") as file:
+        save_file({n: t.contiguous() for n, t in backbone.items()}, file, {"format": "pt"})
+    with whole_file(target / HEAD_WEIGHTS) as file:
+        save_file({n: t.contiguous() for n, t in linear.items()}, file)
     description = {"task": task, "outputs": list(outputs)}
     (target / HEAD_DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     return target

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from helix_sae.errors import ModelError
+from helix_sae.temporary import whole_file
 
 WEIGHTS_NAME = "heads.safetensors"
 DESCRIPTION_NAME = "heads.json"
@@ -56,9 +57,8 @@ class Heads(nn.Module):
 
 def save_heads(heads: Heads, directory: Path) -> None:
     """Write the heads into a checkpoint's folder."""
-    save_file(
-        {k: v.detach().cpu().contiguous() for k, v in heads.state_dict().items()}, directory / WEIGHTS_NAME
-    )
+    with whole_file(directory / WEIGHTS_NAME) as file:
+        save_file({k: v.detach().cpu().contiguous() for k, v in heads.state_dict().items()}, file)
     description = {"phenotypes": list(heads.phenotypes)}
     (directory / DESCRIPTION_NAME).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 

@@ -21,6 +21,7 @@ from helix_sae.sae.architectures.gated import GatedAutoencoder
 from helix_sae.sae.autoencoder import SparseAutoencoder
 from helix_sae.sae.config import SaeConfig, parse_sae_config
 from helix_sae.sae.registry import architecture_of
+from helix_sae.temporary import whole_file
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
@@ -52,7 +53,8 @@ def save_sae(
     target.mkdir(parents=True, exist_ok=True)
     config, tensors = _saelens_form(sae)
     own = {"config": sae.config.model_dump(mode="json"), "metadata": dict(metadata or {})}
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, target / WEIGHTS_FILE)
+    with whole_file(target / WEIGHTS_FILE) as file:
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, file)
     (target / METADATA_FILE).write_text(json.dumps(own, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     (target / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

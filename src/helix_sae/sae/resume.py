@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor
 from helix_sae.errors import StoreError
 from helix_sae.sae.config import SaeConfig
 from helix_sae.sae.learner import Learner
-from helix_sae.temporary import remove_abandoned, temporary_prefix
+from helix_sae.temporary import remove_abandoned, whole_file
 
 _FORMAT = 1
 _STATE_FILE = "state.safetensors"
@@ -60,7 +59,13 @@ def state_path(scratch: Scratch, configs: Mapping[str, SaeConfig], settings: Map
 
 
 def save_state(path: Path, learners: Sequence[Learner], rows: Sequence[Mapping[str, Any]], done: int) -> None:
-    """Write the state after ``done`` steps."""
+    """Write the state after ``done`` steps.
+
+    Raises
+    ------
+    StoreError
+        If the disk is full, or the folder may not be written to.
+    """
     tensors: dict[str, Tensor] = {}
     counters: list[dict[str, Any]] = []
     for i, learner in enumerate(learners):
@@ -68,11 +73,15 @@ def save_state(path: Path, learners: Sequence[Learner], rows: Sequence[Mapping[s
         tensors.update({f"{i}/{name}": value for name, value in kept.items()})
         counters.append(counter)
     header = json.dumps({"done": done, "rows": list(rows), "counters": counters})
-    path.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(str(path.parent))
-    draft = path.with_name(f"{temporary_prefix()}{path.name}")
-    save_file(tensors, draft, metadata={"state": header})
-    os.replace(draft, path)
+    try:
+        with whole_file(path) as file:
+            save_file(tensors, file, metadata={"state": header})
+    except OSError as error:
+        raise StoreError(
+            f"{path}: the training state cannot be written ({error}); free space or give sae_training.scratch.directory "
+            "another folder, and run again: the state before this one is kept."
+        ) from error
 
 
 def load_state(path: Path, learners: Sequence[Learner]) -> tuple[int, list[dict[str, Any]]]:
