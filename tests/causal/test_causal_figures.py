@@ -7,6 +7,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from legibility import legible
 from matplotlib.figure import Figure
 
 from helix_sae.figures.causal_curves import (
@@ -27,9 +28,23 @@ from helix_sae.figures.causal_graph import circuit_graph
 RNG = np.random.default_rng(0)
 
 
+DICTIONARIES = (
+    ("sae", "atp"),
+    ("sae", "difference"),
+    ("sae", "random"),
+    ("neurons", "atp"),
+    ("pca", "atp"),
+    ("pca_rectified", "atp"),
+    ("ica", "atp"),
+    ("random_directions", "atp"),
+    ("random_sae", "atp"),
+)
+"""As many as a comparison has."""
+
+
 def curves() -> pd.DataFrame:
     rows = []
-    for dictionary, ranking in (("sae", "atp"), ("sae", "random"), ("pca", "atp")):
+    for dictionary, ranking in DICTIONARIES:
         for kind in ("sufficiency", "necessity"):
             k = np.array([0, 1, 2, 4, 8, 16, 64, 256])
             f = k / 256 if kind == "sufficiency" else 1 - k / 256
@@ -54,12 +69,12 @@ def curves() -> pd.DataFrame:
 
 SUMMARY = pd.DataFrame(
     {
-        "dictionary": ["sae", "sae", "pca"],
-        "ranking": ["atp", "random", "atp"],
-        "log_area": [0.5, 0.1, 0.4],
-        "lead": [0.0, 0.4, 0.1],
-        "lead_low": [0.0, 0.3, -0.1],
-        "lead_high": [0.0, 0.5, 0.3],
+        "dictionary": [dictionary for dictionary, _ in DICTIONARIES],
+        "ranking": [ranking for _, ranking in DICTIONARIES],
+        "log_area": 0.5,
+        "lead": np.linspace(0.0, 0.4, len(DICTIONARIES)),
+        "lead_low": -0.1,
+        "lead_high": 0.5,
     }
 )
 
@@ -205,6 +220,11 @@ def test_drawn_and_the_same_each_time(name):
     first = png(FIGURES[name]())
     assert len(first) > 2000
     assert first == png(FIGURES[name]())
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_can_be_read(name):
+    assert legible(FIGURES[name]()) == []
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def baseline_curves(curves: pd.DataFrame, summary: pd.DataFrame, *, reference: s
         first = sufficient.iloc[0]
         note = f"{int(first['n_pairs'])} held-out pairs of {int(first['n_clusters'])} families; band: 95 % cluster bootstrap"
         left.set_title(note, loc="left", fontsize=SMALL - 1, fontweight="normal", color=MUTED)
-        quiet_legend(left, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, columnspacing=1.2)
+        quiet_legend(figure, loc="outside lower left", ncols=5, columnspacing=1.2)
     _forest(right, summary, order, looks)
     heading(figure, "Are the features better than other directions?")
     return figure
@@ -294,7 +294,7 @@ def _logarithmic(axes: Axes) -> None:
     """A logarithmic axis of counts that has a place for zero."""
     right = axes.get_xlim()[1]
     axes.set_xscale("symlog", linthresh=1.0, linscale=0.4)
-    axes.set_xlim(-0.4, max(right, 1.0))
+    axes.set_xlim(-0.4, 1.2 * max(right, 1.0))  # room for the last marker
     ticks = [0, *(int(t) for t in 4.0 ** np.arange(0, 10) if t <= right * 1.01)]
     axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
     axes.minorticks_off()

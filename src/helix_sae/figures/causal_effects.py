@@ -258,7 +258,7 @@ def position_effects(positions: pd.DataFrame, *, target: str) -> Figure:
     axes.set_ylim(0, None)
     axes.set_xlabel("share of the sequence from the first edit on")
     axes.set_ylabel(f"change of {short_label(target)}")
-    quiet_legend(axes, loc="upper center", bbox_to_anchor=(0.45, -0.3), ncols=2)
+    quiet_legend(figure, loc="outside lower center", ncols=2)
     heading(figure, "Effects by the position of the edit")
     return figure
 
