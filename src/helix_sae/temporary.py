@@ -29,8 +29,13 @@ def temporary_prefix() -> str:
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Path to write instead of this one, which then takes its place: whole, or not at all where writing fails."""
-    with draft_in(os.path.dirname(path) or ".") as draft:
+    """Path to write instead of this one, which then takes its place: whole, or not at all where writing fails.
+
+    What killed processes left half-written beside it is removed.
+    """
+    folder = os.path.dirname(path) or "."
+    remove_abandoned(folder)
+    with draft_in(folder) as draft:
         yield draft
         publish_draft(draft, path)
 

@@ -22,11 +22,11 @@ from helix_sae.datasets.storage import (
     read_file,
     replace_folder,
     storage_errors,
-    sync_folder,
     working_folder,
     write_file,
 )
 from helix_sae.errors import StoreError
+from helix_sae.temporary import sync_folder
 
 Saved = TypeVar("Saved")
 Loaded = TypeVar("Loaded")

@@ -80,7 +80,6 @@ def write_file(fs: Any, path: str, data: bytes) -> None:
         if not is_local(fs):
             fs.pipe_file(path, data)
             return
-        remove_abandoned(os.path.dirname(path))
         with whole_file(path) as file:
             file.write_bytes(data)
 

@@ -23,6 +23,7 @@ from helix_sae.figures.style import (
     new_figure,
     plotly_layout,
     property_label,
+    quiet_legend,
     short_label,
     site_label,
 )
@@ -122,13 +123,11 @@ def _key(figure: Figure, grid: _Grid, alpha: float) -> None:
         handles.append(dot)
     if np.isnan(grid.effects).any():
         handles.append(Patch(color="#EFEFEF", label="not tested"))
-    figure.legend(
+    quiet_legend(
+        figure,
         handles=handles,
         loc="outside lower left",
         ncols=len(handles),
-        frameon=False,
-        fontsize=SMALL,
-        labelcolor=INK,
         handlelength=1.0,
         columnspacing=1.2,
     )

@@ -12,7 +12,6 @@ from matplotlib.lines import Line2D
 
 from helix_sae.figures.style import (
     BLUE,
-    INK,
     MUTED,
     SMALL,
     TEXT,
@@ -22,6 +21,7 @@ from helix_sae.figures.style import (
     nothing_to_draw,
     nothing_to_draw_interactive,
     plotly_layout,
+    quiet_legend,
     tidy,
 )
 
@@ -102,16 +102,7 @@ def qq(quantiles: Mapping[str, pd.DataFrame], summaries: Mapping[str, pd.DataFra
     if any_beyond:
         handles.append(Line2D([], [], marker="^", markersize=4, linestyle="", color=VERMILLION))
         names.append("beyond the page")
-    figure.legend(
-        handles,
-        names,
-        loc="outside lower left",
-        ncols=5,
-        frameon=False,
-        fontsize=SMALL,
-        labelcolor=INK,
-        handlelength=1.4,
-    )
+    quiet_legend(figure, handles=handles, labels=names, loc="outside lower left", ncols=5)
     heading(figure, _TITLE)
     return figure
 

@@ -121,7 +121,7 @@ def heading(figure: Figure, title: str, subtitle: str | None = None) -> None:
 
 def quiet_legend(place: Axes | Figure, **options: Any) -> None:
     """A legend without a frame, of axes or of a whole figure (one that is wider than its axes would be cut off)."""
-    place.legend(frameon=False, fontsize=SMALL, labelcolor=INK, handlelength=1.4, **options)
+    place.legend(**{"frameon": False, "fontsize": SMALL, "labelcolor": INK, "handlelength": 1.4, **options})
 
 
 def property_label(name: str) -> str:

@@ -25,6 +25,7 @@ from helix_sae.figures.style import (
     new_figure,
     ordered_colours,
     plotly_layout,
+    quiet_legend,
     site_label,
     tidy,
 )
@@ -234,12 +235,11 @@ def _power(exponent: int) -> str:
 
 def _legend_below(figure: Figure, handles: list[Artist], names: list[str]) -> None:
     """One legend for all panels of a figure."""
-    figure.legend(
-        handles,
-        names,
+    quiet_legend(
+        figure,
+        handles=handles,
+        labels=names,
         loc="outside lower center",
         ncols=min(4, len(names)),
-        frameon=False,
-        fontsize=SMALL,
-        labelcolor=INK,
+        handlelength=2.0,
     )

@@ -73,7 +73,6 @@ def save_state(path: Path, learners: Sequence[Learner], rows: Sequence[Mapping[s
         tensors.update({f"{i}/{name}": value for name, value in kept.items()})
         counters.append(counter)
     header = json.dumps({"done": done, "rows": list(rows), "counters": counters})
-    remove_abandoned(str(path.parent))
     try:
         with whole_file(path) as file:
             save_file(tensors, file, metadata={"state": header})
