@@ -23,8 +23,8 @@ import pandas as pd
 import torch
 import yaml
 
-from helix_sae.helix.loading import load_helix
-from helix_sae.helix.model import HelixModel
+from helix_sae.models.helix.loading import load_helix
+from helix_sae.models.helix.model import HelixModel
 from helix_sae.mrna.readers import read_sequences
 from helix_sae.mrna.tokens import tokenize_table
 from helix_sae.pipelines.ingestion.nodes import tabulate

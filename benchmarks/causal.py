@@ -20,9 +20,9 @@ import torch
 
 from helix_sae.causal.alignment import TokenPair, align_table
 from helix_sae.causal.effects import Effects, effects
-from helix_sae.causal.probe import Probe
-from helix_sae.helix.architecture import build_network, released_architecture
-from helix_sae.helix.model import HelixModel
+from helix_sae.causal.read_out import Probe
+from helix_sae.models.helix.architecture import build_network, released_architecture
+from helix_sae.models.helix.model import HelixModel
 from helix_sae.sae import TopKConfig, estimate_scaling, random_autoencoder
 
 SITES = ("layers.0.mixer", "layers.2.mixer", "layers.4.mixer", "layers.6.mixer")

@@ -42,13 +42,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from helix_sae.datasets.activations import plan_extraction, save_activations
-from helix_sae.helix.architecture import build_network, released_architecture, save_network
-from helix_sae.helix.extraction import extract_activations
-from helix_sae.helix.linear import has_onednn, linear
-from helix_sae.helix.loading import handle_for, open_model
-from helix_sae.helix.model import HelixModel
-from helix_sae.helix.upstream import import_modeling, undisturbed_logging
+from helix_sae.activations.plan import plan_extraction
+from helix_sae.activations.writing import save_activations
+from helix_sae.models.extraction import extract_activations
+from helix_sae.models.helix.architecture import build_network, released_architecture, save_network
+from helix_sae.models.helix.fast.linear import has_onednn, linear
+from helix_sae.models.helix.loading import handle_for, open_model
+from helix_sae.models.helix.model import HelixModel
+from helix_sae.models.helix.upstream import import_modeling, undisturbed_logging
 from helix_sae.mrna.tokens import tokenize_table
 
 LETTERS = torch.tensor([7, 8, 9, 10])

@@ -19,11 +19,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from helix_sae.helix.architecture import build_network
-from helix_sae.helix.evaluation import language_score, linear_r2
-from helix_sae.helix.loading import load_helix
-from helix_sae.helix.markov import fit_markov
-from helix_sae.helix.model import HelixModel
+from helix_sae.models.helix.architecture import build_network
+from helix_sae.models.helix.evaluation import language_score, linear_r2
+from helix_sae.models.helix.loading import load_helix
+from helix_sae.models.helix.markov import fit_markov
+from helix_sae.models.helix.model import HelixModel
 from helix_sae.mrna.mechanism import mean_ribosome_load
 from helix_sae.mrna.tokens import tokenize_table
 from helix_sae.pipelines.pretraining.parameters import PretrainingParameters

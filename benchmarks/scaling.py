@@ -35,9 +35,10 @@ def measure(n_sequences: int, shortest: int, longest: int, model_path: Path) -> 
     """Extract in this process; its peak memory includes Python, torch and the model."""
     from extraction import random_table
 
-    from helix_sae.datasets.activations import plan_extraction, save_activations
-    from helix_sae.helix.extraction import extract_activations
-    from helix_sae.helix.loading import handle_for, open_model
+    from helix_sae.activations.plan import plan_extraction
+    from helix_sae.activations.writing import save_activations
+    from helix_sae.models.extraction import extract_activations
+    from helix_sae.models.helix.loading import handle_for, open_model
 
     handle = handle_for(model_path, device="cpu")
     sites = open_model(handle).default_sites

@@ -16,8 +16,8 @@ import helix_sae
 from helix_sae import SAEAnalysisPipeline, SparseAutoencoder, load_helix, train_saes
 from helix_sae.analysis import AnalysisResult, tokens_of_dataset
 from helix_sae.errors import ConfigurationError, DataError, ModelError
-from helix_sae.helix.architecture import save_network
-from helix_sae.helix.upstream import undisturbed_logging
+from helix_sae.models.helix.architecture import save_network
+from helix_sae.models.helix.upstream import undisturbed_logging
 
 N_SEQUENCES = 12
 IDS = dict(zip("ACGUNE", range(7, 13), strict=True))
@@ -261,7 +261,7 @@ def test_tokens_of_a_dataset(checkpoint: Path):
 
 def test_the_four_names():
     from helix_sae.analysis import SAEAnalysisPipeline as pipeline
-    from helix_sae.helix.loading import load_helix as loads
+    from helix_sae.models.helix.loading import load_helix as loads
     from helix_sae.sae import SparseAutoencoder as autoencoder
     from helix_sae.sae import train_saes as trains
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from dataset_toys import files_of, save_version, toy_plan, toy_table
+from activation_toys import files_of, save_version, toy_plan, toy_table
 from kedro.io import DatasetError
 from pydantic import ValidationError
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from helix_sae.analysis import SAEAnalysisPipeline
-    from helix_sae.helix.loading import load_helix
+    from helix_sae.models.helix.loading import load_helix
     from helix_sae.sae.autoencoder import SparseAutoencoder
     from helix_sae.sae.training import train_saes
 
@@ -25,7 +25,7 @@ __all__ = ["SAEAnalysisPipeline", "SparseAutoencoder", "__version__", "load_heli
 _HOMES = {
     "SAEAnalysisPipeline": "helix_sae.analysis",
     "SparseAutoencoder": "helix_sae.sae.autoencoder",
-    "load_helix": "helix_sae.helix.loading",
+    "load_helix": "helix_sae.models.helix.loading",
     "train_saes": "helix_sae.sae.training",
 }
 

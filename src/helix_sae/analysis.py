@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import nn
 
 from helix_sae.errors import ConfigurationError, DataError
-from helix_sae.helix.loading import from_helical
+from helix_sae.models.helix.loading import from_helical
 from helix_sae.mrna.tokens import VOCABULARY, TokenizedSequence
 from helix_sae.sae import (
     AnySaeConfig,
@@ -28,7 +28,7 @@ from helix_sae.sae import (
 )
 
 if TYPE_CHECKING:
-    from helix_sae.helix.model import HelixModel
+    from helix_sae.models.helix.model import HelixModel
 
 LayerFilter = Callable[[str, nn.Module], bool]
 """Takes a module's path and the module; true where activations are to be taken."""
@@ -66,7 +66,7 @@ class AnalysisResult(NamedTuple):
 class SAEAnalysisPipeline:
     """Trains autoencoders on the activations of a helical ``HelixmRNA``.
 
-    The model is mended in place (see :mod:`helix_sae.helix.mending`); without that its layers are not even chained.
+    The model is mended in place (see :mod:`helix_sae.models.helix.mending`); without that its layers are not even chained.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ def store() -> None:
 @click.argument("url", default=_DEFAULT_STORE)
 def ls(url: str) -> None:
     """List the versions and their sizes."""
-    from helix_sae.datasets.maintenance import list_versions  # noqa: PLC0415 - every kedro command imports this module
+    from helix_sae.activations.maintenance import list_versions  # noqa: PLC0415 - every kedro command imports this module
 
     shared: dict[str, int] = {}
     for version in list_versions(url):
@@ -41,7 +41,7 @@ def ls(url: str) -> None:
 @click.argument("url", default=_DEFAULT_STORE)
 def verify(url: str) -> None:
     """Read every shard and compare its SHA-256; exits with 1 if one is damaged."""
-    from helix_sae.datasets.maintenance import verify_store  # noqa: PLC0415
+    from helix_sae.activations.maintenance import verify_store  # noqa: PLC0415
 
     checked = damaged = 0
     for problem in verify_store(url):
@@ -74,7 +74,7 @@ def verify(url: str) -> None:
 )
 def gc(url: str, delete: bool, hours: float) -> None:
     """Find shards that no version needs and half-written files, and remove them with --delete."""
-    from helix_sae.datasets.maintenance import find_garbage, remove_garbage  # noqa: PLC0415
+    from helix_sae.activations.maintenance import find_garbage, remove_garbage  # noqa: PLC0415
 
     garbage = find_garbage(url, hours * 3600)
     for path, size in garbage.items():

@@ -19,10 +19,10 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from pydantic import BaseModel
 
-from helix_sae.datasets.storage import canonical_json, write_file
 from helix_sae.engine import EngineParameters, set_engine
 from helix_sae.errors import StoreError
 from helix_sae.runtime_parameters import check_runtime_parameters, settable_names
+from helix_sae.storage import canonical_json, write_file
 
 LOGGER = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from helix_sae.errors import UnknownSiteError
-from helix_sae.helix.suffix import StillTokens
+from helix_sae.models.helix.fast.suffix import StillTokens
 
 Layer = Callable[[Tensor], Tensor]
 """From the residual stream, (batch, time, width), to what the block adds to it."""
@@ -246,7 +246,7 @@ def pair_table(
                 "has_indel": False,
                 "difference": float(rng.normal()),
                 "difference_kind": "measured",
-                "split": "discovery" if i % 2 == 0 else "heldout",
+                "split": "discovery" if i % 2 == 0 else "validation",
             }
         )
     return pd.DataFrame(rows)

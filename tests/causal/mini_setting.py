@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from helix_sae.causal.alignment import TokenPair, align_table
-from helix_sae.helix.loading import load_helix
-from helix_sae.helix.model import HelixModel
-from helix_sae.helix.suffix import StillTokens
+from helix_sae.models.helix.fast.suffix import StillTokens
+from helix_sae.models.helix.loading import load_helix
+from helix_sae.models.helix.model import HelixModel
 from helix_sae.mrna.counterfactuals import counterfactual_pairs
 from helix_sae.mrna.simulator import simulate_constructs
 from helix_sae.mrna.tokens import TokenizedSequence, tokenize_table
@@ -31,7 +31,7 @@ class MiniSetting(NamedTuple):
     Attributes
     ----------
     table : DataFrame
-        Constructs with ``functional_mrl``, ``cluster`` and ``split`` (``discovery`` or ``heldout``, by family).
+        Constructs with ``functional_mrl``, ``cluster`` and ``split`` (``discovery`` or ``validation``, by family).
     designs : DataFrame
         uAUGs made and broken, with shams, in the schema of :func:`helix_sae.mrna.counterfactuals.counterfactual_pairs`.
     """
@@ -62,7 +62,7 @@ def mini_setting(
     )
     families = table["cluster"].unique()
     held = set(rng.permutation(families)[: len(families) * 2 // 5])
-    table["split"] = np.where(table["cluster"].isin(held), "heldout", "discovery")
+    table["split"] = np.where(table["cluster"].isin(held), "validation", "discovery")
     designs = counterfactual_pairs(frame, rng, n_per_kind=n_per_kind, kinds=EDITS)
     discovery = table[table["split"] == "discovery"].reset_index(drop=True)
     config = TopKConfig(k=k, expansion_factor=features / model.hidden_size)

@@ -86,9 +86,9 @@ SELECTION = pd.DataFrame(
         "confirmed": [True, False] * 5,
         "q_value": 0.01,
         "discovery_oriented": RNG.normal(size=10),
-        "heldout_oriented": RNG.normal(size=10),
-        "heldout_low": -1.0,
-        "heldout_high": 1.0,
+        "validation_oriented": RNG.normal(size=10),
+        "validation_low": -1.0,
+        "validation_high": 1.0,
     }
 )
 
@@ -108,7 +108,7 @@ DESIGNED = pd.DataFrame(
         "kind": np.repeat(["uaug_make", "uaug_break", "cpg_transposition"], 20),
         "role": [*(["effect", "sham"] * 20), *(["decoy"] * 20)],
         "is_sham": [*([False, True] * 20), *([False] * 20)],
-        "split": ["discovery", "heldout"] * 30,
+        "split": ["discovery", "validation"] * 30,
         "total_effect": RNG.random(60),
         "predicted_difference": RNG.normal(size=60),
         "difference": RNG.normal(size=60),
@@ -117,7 +117,7 @@ DESIGNED = pd.DataFrame(
 
 AGREEMENT = pd.DataFrame(
     {
-        "split": ["heldout"],
+        "split": ["validation"],
         "has_indel": [False],
         "spearman": [0.5],
         "low": [0.3],

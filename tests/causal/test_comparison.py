@@ -106,7 +106,7 @@ def test_unknown_baselines_and_missing_sites_are_errors(activations, autoencoder
 @pytest.fixture(scope="module")
 def setting():
     table = pair_table(24, np.random.default_rng(0), n_clusters=8)
-    table["split"] = np.where(table["cluster"].str[1:].astype(int) % 2 == 0, "discovery", "heldout")
+    table["split"] = np.where(table["cluster"].str[1:].astype(int) % 2 == 0, "discovery", "validation")
     model, probe = random_chain(WIDTH), LinearReadOut(torch.linspace(-1, 2, WIDTH))
     return model, probe, align_table(table), table
 
@@ -208,7 +208,7 @@ def test_predicted_and_known_differences():
 
 
 def test_signs_agree_among_the_pairs_that_have_one():
-    table = pair_table(30, np.random.default_rng(0), n_clusters=10).assign(split="heldout")
+    table = pair_table(30, np.random.default_rng(0), n_clusters=10).assign(split="validation")
     predicted = table["difference"].to_numpy().copy()
     table.loc[:9, "difference"] = 0.0  # as of decoys, whatever is predicted for them
     predicted[10:15] *= -1.0

@@ -20,7 +20,7 @@ from helix_sae.causal.inference import (
     orientation,
 )
 from helix_sae.causal.pairs import designed_pairs
-from helix_sae.causal.probe import ProbeFit, fit_probe
+from helix_sae.causal.read_out import ProbeFit, fit_probe
 from helix_sae.mrna.tokens import tokenize_table
 
 SITE = "layers.4"
@@ -59,13 +59,13 @@ def case(mini) -> Counterfactuals:
 
 
 def test_the_probe_holds_on_other_families(case):
-    assert case.fit.metrics["heldout"].iloc[0] > 0.5
+    assert case.fit.metrics["validation"].iloc[0] > 0.5
 
 
 def test_predicted_differences_have_the_true_sign_on_held_out_families(case):
     """At least 80 % of uAUGs made and broken, and edits are felt far more than their shams."""
     rows = designed_test(designed_against_sham(case.found, case.pairs))
-    row = rows[(rows["split"] == "heldout") & (rows["kind"] == MADE_OR_BROKEN)].iloc[0]
+    row = rows[(rows["split"] == "validation") & (rows["kind"] == MADE_OR_BROKEN)].iloc[0]
     assert row["n"] >= 25
     assert row["sign_agreement"] >= 0.8
     assert row["p_value"] < 1e-6
@@ -91,7 +91,7 @@ def test_features_ranked_on_some_families_move_others_the_right_way(case):
     """Knocking in the hundred features of 384 that rank first on discovery pairs, on held-out pairs."""
     pairs = case.pairs
     real = ~pairs["is_sham"].to_numpy(dtype=bool)
-    discovery, held = ((pairs["split"] == side).to_numpy() for side in ("discovery", "heldout"))
+    discovery, held = ((pairs["split"] == side).to_numpy() for side in ("discovery", "validation"))
     scores = attribution(case.found, orientation(case.found, pairs), discovery)
     rows = np.flatnonzero(real & held)
     tokens = aligned(

@@ -14,7 +14,7 @@ from mini_setting import MINI, activations
 from helix_sae.causal.alignment import TokenPair, align_table
 from helix_sae.causal.effects import effects
 from helix_sae.causal.interventions import all_nodes, patched_outputs
-from helix_sae.helix.loading import load_helix
+from helix_sae.models.helix.loading import load_helix
 from helix_sae.sae import TopKConfig, estimate_scaling, random_autoencoder
 
 TINY_SITES = ("embeddings", "layers.0.mixer", "layers.2.mixer", "layers.3.self_attn", "layers.4")

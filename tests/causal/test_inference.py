@@ -119,7 +119,7 @@ def test_selection_tests_only_what_discovery_chose():
     assert selection.table["selected"].sum() == 10
     assert selection.table.loc[~selection.table["selected"], "p_value"].isna().all()
     assert selection.confirmed()["feature"].tolist()[0] == "3"
-    assert selection.confirmed()["heldout_low"].iloc[0] > 0
+    assert selection.confirmed()["validation_low"].iloc[0] > 0
 
 
 @pytest.mark.slow
@@ -133,7 +133,7 @@ def test_permuted_pairing_keeps_to_the_false_discovery_rate():
     for seed in range(200):
         rng = np.random.default_rng(seed)
         table = pair_table(n, rng, n_clusters=30, edits=4, length=12, cds=False)
-        table["split"] = np.where(table["cluster"].str[1:].astype(int) % 2 == 0, "discovery", "heldout")
+        table["split"] = np.where(table["cluster"].str[1:].astype(int) % 2 == 0, "discovery", "validation")
         found = effects(model, {SITE: LinearDictionary(basis)}, probe, align_table(table), method="atp")
         # Each pair truly moves the prediction; dealing the differences out anew breaks what they say about it.
         table["difference"] = rng.permutation(found.y_target - found.y_source)

@@ -48,7 +48,7 @@ FAMILY = table_of(
     ("h", "ACGUACGUGC", "two", 6.0, "a", 100.0),
     ("i", "ACGUACGCAC", "one", 7.0, "gone", 100.0),
 )
-SPLITS = pd.Series(["discovery" if c == "one" else "heldout" for c in FAMILY["cluster"]])
+SPLITS = pd.Series(["discovery" if c == "one" else "validation" for c in FAMILY["cluster"]])
 
 
 def test_named_pairs_give_a_reason_for_every_candidate_that_is_left_out():
@@ -134,7 +134,7 @@ def test_simulated_counterfactuals_fit_the_schema():
     made = counterfactual_pairs(
         simulate_constructs(200, rng), rng, n_per_kind=6, kinds=["uaug_make", "cpg_transposition"]
     )
-    splits = pd.Series(["discovery", "heldout"] * len(made))[: len(made)]
+    splits = pd.Series(["discovery", "validation"] * len(made))[: len(made)]
     pairs = designed_pairs(made, "functional_mrl", splits=splits)
     assert tuple(pairs.table.columns) == PAIR_COLUMNS
     assert set(pairs.table["role"]) == {"effect", "sham", "decoy"}

@@ -82,7 +82,7 @@ def test_report_says_what_was_found(finished_run: FinishedRun) -> None:
 
 def test_effects_come_with_their_split_and_a_q_value(finished_run: FinishedRun) -> None:
     effects = finished_run.table("feature_effects")
-    assert {"site", "feature", "discovery_oriented", "heldout_oriented", "q_value", "estimator"} <= set(
+    assert {"site", "feature", "discovery_oriented", "validation_oriented", "q_value", "estimator"} <= set(
         effects
     )
     tested = effects[effects["selected"].astype(bool)]

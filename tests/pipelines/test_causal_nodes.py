@@ -15,13 +15,13 @@ from pydantic import ValidationError
 from safetensors.numpy import save_file
 
 from helix_sae.causal.baselines import BASELINES
-from helix_sae.causal.probe import Probe
+from helix_sae.causal.read_out import Probe
 from helix_sae.errors import AnalysisError, ConfigurationError, DataError, ModelError, WeakProbeError
-from helix_sae.helix.architecture import save_network
-from helix_sae.helix.finetuned import HEAD_DESCRIPTION, HEAD_WEIGHTS
-from helix_sae.helix.loading import HelixHandle, handle_for
+from helix_sae.models.helix.architecture import save_network
+from helix_sae.models.helix.finetuned import HEAD_DESCRIPTION, HEAD_WEIGHTS
+from helix_sae.models.helix.loading import HelixHandle, handle_for
 from helix_sae.mrna.records import RawRecord, RawRecords, Reporter
-from helix_sae.pipelines.causal_acdc import circuits, nodes, reading
+from helix_sae.pipelines.causal_acdc import circuits, nodes, read_out
 from helix_sae.pipelines.causal_acdc.parameters import Baseline, CausalParameters, CurveParameters
 from helix_sae.pipelines.causal_acdc.setting import prepare
 from helix_sae.pipelines.ingestion.parameters import IngestionParameters
@@ -79,7 +79,7 @@ def handle(tmp_path_factory: pytest.TempPathFactory) -> HelixHandle:
 
 
 def nothing_further(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    further = reading.tabulate_further(RawRecords([], []), table, ingestion(), parameters())
+    further = read_out.tabulate_further(RawRecords([], []), table, ingestion(), parameters())
     return pd.DataFrame(np.zeros((0, D)), index=further["sequence_id"]), further
 
 
@@ -87,8 +87,8 @@ def ingestion(**options: Any) -> IngestionParameters:
     return IngestionParameters.model_validate({"split": {}, **options})
 
 
-def read_out(table, embeddings, handle, **changes):
-    return reading.read_out(embeddings, table, *nothing_further(table), handle, parameters(**changes))
+def read_out_of(table, embeddings, handle, **changes):
+    return read_out.read_out(embeddings, table, *nothing_further(table), handle, parameters(**changes))
 
 
 def test_bounds_of_the_parameters_are_those_of_the_code():
@@ -102,18 +102,18 @@ def test_bounds_of_the_parameters_are_those_of_the_code():
 
 def test_a_missing_target_column_is_named(table, embeddings, handle):
     with pytest.raises(DataError, match=r"no column 'functional_te'.* functional_mrl"):
-        read_out(table, embeddings, handle, target="functional_te")
+        read_out_of(table, embeddings, handle, target="functional_te")
     words = table.assign(functional_mrl=["high"] * N)
     with pytest.raises(DataError, match="positive_class"):
-        read_out(words, embeddings, handle)
+        read_out_of(words, embeddings, handle)
 
 
 def test_a_probe_below_the_floor_stops_the_run_unless_overridden(table, embeddings, handle):
     noise = table.assign(functional_mrl=np.random.default_rng(5).normal(size=N))
     with pytest.raises(WeakProbeError, match="below the floor"):
-        read_out(noise, embeddings, handle)
-    _, metrics, _ = read_out(noise, embeddings, handle, probe={"override_floor": True})
-    assert metrics["heldout"].iloc[0] < metrics["floor"].iloc[0]
+        read_out_of(noise, embeddings, handle)
+    _, metrics, _ = read_out_of(noise, embeddings, handle, probe={"override_floor": True})
+    assert metrics["validation"].iloc[0] < metrics["floor"].iloc[0]
 
 
 def test_only_sequences_that_can_be_compared_are_embedded(table, handle):
@@ -121,27 +121,27 @@ def test_only_sequences_that_can_be_compared_are_embedded(table, handle):
         functional_mrl=table["functional_mrl"].where(np.arange(N) % 4 > 0),
         sequence=np.where(np.arange(N) == 1, "A" * 60, table["sequence"]),
     )
-    found = reading.embed(holes, handle, parameters(pairs={"max_length": 50}))
+    found = read_out.embed(holes, handle, parameters(pairs={"max_length": 50}))
     expected = [f"s{i}" for i in range(N) if i % 4 and i != 1]
     assert found.index.tolist() == expected
     assert found.shape == (len(expected), 16)
     with pytest.raises(DataError, match="no column"):
-        reading.embed(table.drop(columns="functional_mrl"), handle, parameters())
+        read_out.embed(table.drop(columns="functional_mrl"), handle, parameters())
 
 
 def test_a_category_is_read_as_one_class_against_the_others(table, embeddings, handle):
     words = table.assign(functional_mrl=np.where(table["functional_mrl"] > 0, "high", "low"))
-    probe, metrics, _ = read_out(
+    probe, metrics, _ = read_out_of(
         words, embeddings, handle, probe={"kind": "logistic", "positive_class": "high", "floor": 0.6}
     )
     assert metrics["metric"].iloc[0] == "auc"
-    assert metrics["heldout"].iloc[0] > 0.8
+    assert metrics["validation"].iloc[0] > 0.8
     assert probe.direction[0] > 0
 
 
 def test_a_head_that_is_not_there_is_an_error(table, embeddings, handle):
     with pytest.raises(ModelError, match="no head for 'functional_mrl'"):
-        read_out(table, embeddings, handle, probe={"kind": "head"})
+        read_out_of(table, embeddings, handle, probe={"kind": "head"})
 
 
 def test_pairs_that_cannot_be_used_are_named_and_counted(table):
@@ -155,16 +155,16 @@ def test_pairs_that_cannot_be_used_are_named_and_counted(table):
     whole = pd.concat([table, twin, longer, unknown], ignore_index=True)
     designs = pd.DataFrame({"source": pd.Series(dtype=str)})
     wide = {"max_edit_distance": 7, "max_length_ratio": 1.5, "num_sequence_pairs": None}
-    pairs, exclusions = reading.pair(whole, designs, parameters(pairs=wide))
+    pairs, exclusions = read_out.pair(whole, designs, parameters(pairs=wide))
     reasons = exclusions["reason"].value_counts()
     assert reasons["identical sequences"] == 1
     assert reasons["functional_mrl missing"] > 0
     assert pairs.loc[pairs["target_id"] == "longer", "has_indel"].all()
     assert (pairs["target_id"] == "longer").any()
-    tight, _ = reading.pair(whole, designs, parameters(pairs={**wide, "max_length_ratio": 1.1}))
+    tight, _ = read_out.pair(whole, designs, parameters(pairs={**wide, "max_length_ratio": 1.1}))
     assert not tight["has_indel"].any()
     with pytest.raises(AnalysisError, match="below min_target_diff"):
-        reading.pair(whole, designs, parameters(pairs={**wide, "min_target_diff": 1e6}))
+        read_out.pair(whole, designs, parameters(pairs={**wide, "min_target_diff": 1e6}))
 
 
 def test_edits_of_a_user_s_own_sequences_with_motifs(table):
@@ -172,18 +172,18 @@ def test_edits_of_a_user_s_own_sequences_with_motifs(table):
         sequence="ACGAUGUUUAUUUAGG" + table["sequence"] + "AUGGCGAAA", cds_start=pd.array([40] * N, "Int64")
     )
     wanted = {"source": "edited", "motifs": {"are": "AUUUA"}, "edits_per_kind": 5}
-    pairs, exclusions = reading.pair(coding, pd.DataFrame(columns=["source"]), parameters(pairs=wanted))
+    pairs, exclusions = read_out.pair(coding, pd.DataFrame(columns=["source"]), parameters(pairs=wanted))
     assert (pairs["difference_kind"] == "expected").all()
     assert {"uaug_break", "main_kozak_plus4"} <= set(pairs["kind"])
     assert pairs["is_sham"].any()
     # What a user's motif does to the target is not known: counted, not guessed.
     assert (exclusions["reason"] == "functional_mrl not defined for the pair").sum() >= 5
-    only, _ = reading.pair(
+    only, _ = read_out.pair(
         coding, pd.DataFrame(columns=["source"]), parameters(pairs={**wanted, "kinds": ["uaug_break"]})
     )
     assert set(only["kind"]) == {"uaug_break"}
     with pytest.raises(DataError, match="frameshift"):
-        reading.pair(
+        read_out.pair(
             coding, pd.DataFrame(columns=["source"]), parameters(pairs={**wanted, "kinds": ["frameshift"]})
         )
 
@@ -192,7 +192,7 @@ def test_a_block_without_an_autoencoder_is_an_error(table, handle):
     sae = random_autoencoder(
         TopKConfig(k=2, expansion_factor=2).resolve(16), InputScaling(torch.zeros(16), 1.0), 0
     )
-    pairs, _ = reading.pair(table, pd.DataFrame(columns=["source"]), parameters())
+    pairs, _ = read_out.pair(table, pd.DataFrame(columns=["source"]), parameters())
     saes = {"layers.0.mixer": sae}
     assert prepare(handle, saes, pairs, parameters(target_blocks=[0])).saes.keys() == saes.keys()
     with pytest.raises(ConfigurationError, match=r"no autoencoder for block 2.*layers\.0\.mixer"):
@@ -217,35 +217,35 @@ def test_further_records_help_the_probe_and_leak_nothing(table, embeddings, hand
     read = ingestion(
         columns={"sequence": "utr", "functional_mrl": "mrl", "mother": "mother", "reads": "reads"}
     )
-    further = reading.tabulate_further(given, table, read, parameters())
+    further = read_out.tabulate_further(given, table, read, parameters())
     assert set(further["sequence"]) == {*(s for s, _ in fresh), near_found}
     cluster = further.loc[further["sequence"] == near_found, "cluster"].iloc[0]
     assert cluster == table.loc[table["sequence"] == found_on, "cluster"].iloc[0]
-    capped = reading.tabulate_further(given, table, read, parameters(probe={"max_extra": 5}))
+    capped = read_out.tabulate_further(given, table, read, parameters(probe={"max_extra": 5}))
     assert len(capped) <= 5
     x = rng.normal(size=(len(further), D))
     x[:, 0] = further["functional_mrl"]
     # Measured on another scale: seven units higher.
     further = further.assign(functional_mrl=further["functional_mrl"] + 7.0)
-    _, metrics, predictions = reading.read_out(
+    _, metrics, predictions = read_out.read_out(
         embeddings, table, pd.DataFrame(x, index=further["sequence_id"]), further, handle, parameters()
     )
     assert metrics["n_further"].iloc[0] == len(further)
     assert metrics["out_of_fold_further"].iloc[0] > 0.8
-    assert metrics["heldout"].iloc[0] > 0.8
-    assert metrics["n_heldout"].iloc[0] == (table["split"] == "validation").sum()
+    assert metrics["validation"].iloc[0] > 0.8
+    assert metrics["n_validation"].iloc[0] == (table["split"] == "validation").sum()
     assert predictions["is_further"].sum() == len(further)
-    assert not predictions.loc[predictions["is_further"], "split"].eq("heldout").any()
+    assert not predictions.loc[predictions["is_further"], "split"].eq("validation").any()
 
 
 def test_further_records_that_do_not_fit_are_an_error(table):
     read = ingestion(columns={"sequence": "utr", "functional_mrl": "mrl"}, reporter=Reporter().model_dump())
     with pytest.raises(DataError, match="None of the further labelled records"):
-        reading.tabulate_further(raw(("ACGUACGU", "")), table, read, parameters())
+        read_out.tabulate_further(raw(("ACGUACGU", "")), table, read, parameters())
     with pytest.raises(DataError, match="no column 'functional_te'"):
-        reading.tabulate_further(raw(("ACGUACGU", 1.0)), table, read, parameters(target="functional_te"))
+        read_out.tabulate_further(raw(("ACGUACGU", 1.0)), table, read, parameters(target="functional_te"))
     with pytest.raises(DataError, match=r"more\.csv, line 2, sequence"):
-        reading.tabulate_further(raw(("ACGX", 1.0)), table, read, parameters())
+        read_out.tabulate_further(raw(("ACGX", 1.0)), table, read, parameters())
 
 
 def test_fine_tuned_heads_are_read_by_their_outputs(table, handle, tmp_path: Path):
@@ -257,24 +257,24 @@ def test_fine_tuned_heads_are_read_by_their_outputs(table, handle, tmp_path: Pat
     description.write_text('{"task": "regression", "outputs": ["functional_te", "functional_mrl"]}')
     tuned = handle_for(tmp_path, device="cpu")
     given = parameters(probe={"kind": "head", "floor": -1e9})
-    embedding = reading.embed(table, tuned, given)
+    embedding = read_out.embed(table, tuned, given)
     assert embedding.shape == (N, 32)
-    empty = reading.embed(table.iloc[:0], tuned, given)
+    empty = read_out.embed(table.iloc[:0], tuned, given)
     assert empty.shape == (0, 32)
     _, further = nothing_further(table)
-    probe, _, _ = reading.read_out(embedding, table, empty, further, tuned, given)
+    probe, _, _ = read_out.read_out(embedding, table, empty, further, tuned, given)
     np.testing.assert_allclose(
         probe.predict(embedding.to_numpy()), embedding.to_numpy() @ weight[1] + bias[1], rtol=1e-4
     )
     with pytest.raises(ModelError, match="no output 'functional_x'"):
-        reading.read_out(
+        read_out.read_out(
             embedding, table.assign(functional_x=1.0), empty,
             further.assign(functional_x=1.0), tuned, given.model_copy(update={"target": "functional_x"}),
         )  # fmt: skip
     description.write_text('{"task": "classification", "outputs": ["low", "high"]}')
     words = table.assign(functional_mrl=np.where(table["functional_mrl"] > 0, "high", "low"))
     chosen = parameters(probe={"kind": "head", "positive_class": "high", "floor": 0.0})
-    probe, metrics, _ = reading.read_out(
+    probe, metrics, _ = read_out.read_out(
         embedding, words, empty, further, handle_for(tmp_path, device="cpu"), chosen
     )
     logits = embedding.to_numpy() @ weight.T + bias
@@ -315,7 +315,7 @@ def test_every_node_from_effects_to_figures(table, handle):
         },
         curves={"baselines": ["neurons", "pca_rectified"], "max_pairs": 6},
     )
-    pairs, _ = reading.pair(table, pd.DataFrame(columns=["source"]), given)
+    pairs, _ = read_out.pair(table, pd.DataFrame(columns=["source"]), given)
     setting = (handle, saes, probe, pairs)
     atp = nodes.estimate(*setting, given)
     agreement, ig = nodes.check_estimators(*setting, atp, given)

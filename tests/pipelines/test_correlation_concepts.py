@@ -12,8 +12,8 @@ import pytest
 from kedro.io.core import Version
 
 from helix_sae.datasets.activations import ActivationsDataset
-from helix_sae.helix.architecture import Architecture, build_network, save_network
-from helix_sae.helix.loading import HelixHandle, handle_for
+from helix_sae.models.helix.architecture import Architecture, build_network, save_network
+from helix_sae.models.helix.loading import HelixHandle, handle_for
 from helix_sae.mrna.annotations import annotate_table
 from helix_sae.mrna.simulator import simulate_transcripts
 from helix_sae.mrna.tokens import tokenize

@@ -14,12 +14,12 @@ from kedro.pipeline import Pipeline, node
 from kedro.runner import SequentialRunner
 from pydantic import ValidationError
 
-from helix_sae.datasets.activation_store import ActivationStore
-from helix_sae.datasets.activation_stream import ActivationStream
+from helix_sae.activations.store import ActivationStore
+from helix_sae.activations.stream import ActivationStream
 from helix_sae.datasets.activations import ActivationsDataset
 from helix_sae.errors import UnknownSiteError
-from helix_sae.helix.architecture import save_network
-from helix_sae.helix.loading import HelixHandle, handle_for
+from helix_sae.models.helix.architecture import save_network
+from helix_sae.models.helix.loading import HelixHandle, handle_for
 from helix_sae.pipelines.extraction import create_pipeline
 from helix_sae.pipelines.extraction.nodes import plan
 from helix_sae.pipelines.extraction.parameters import ExtractionParameters

@@ -120,7 +120,7 @@ def test_the_report_and_its_numbers():
     assert page.title == "A title"
     assert "helix_mini on 240 sequences; predictions of mrl" in page.text
     assert "data/08_reporting/feature_atlas.html" in page.text
-    assert summary["prediction"]["probe"]["heldout"] == 0.8
+    assert summary["prediction"]["probe"]["validation"] == 0.8
     assert summary["data"]["n_records"] == 240
     assert summary["headlines"]
     alone, _ = nodes.assemble(parameters(), data, not_run("prediction", "Prediction", "Not run."))

@@ -174,10 +174,10 @@ def profiles() -> pd.DataFrame:
     )
 
 
-def probe(heldout: float = 0.8, floor: float = 0.3, **changes: Any) -> pd.DataFrame:
+def probe(validation: float = 0.8, floor: float = 0.3, **changes: Any) -> pd.DataFrame:
     row = {
-        "target": "functional_mrl", "kind": "ridge", "metric": "r2", "out_of_fold": 0.82, "heldout": heldout,
-        "n_heldout": 120, "n_clusters_heldout": 40, "floor": floor,
+        "target": "functional_mrl", "kind": "ridge", "metric": "r2", "out_of_fold": 0.82, "validation": validation,
+        "n_validation": 120, "n_clusters_validation": 40, "floor": floor,
     }  # fmt: skip
     return pd.DataFrame([{**row, **changes}])
 
@@ -185,7 +185,7 @@ def probe(heldout: float = 0.8, floor: float = 0.3, **changes: Any) -> pd.DataFr
 def pairs(n: int = 40, n_sham: int = 10) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "split": ["discovery", "heldout"] * (n // 2),
+            "split": ["discovery", "validation"] * (n // 2),
             "kind": ["mother", "uaug_make"] * (n // 2),
             "is_sham": np.arange(n) < n_sham,
             "cluster": [f"c{i // 2}" for i in range(n)],
@@ -197,7 +197,7 @@ def pairs(n: int = 40, n_sham: int = 10) -> pd.DataFrame:
 
 def agreement(spearman: float = 0.5, low: float = 0.3, high: float = 0.7, **changes: Any) -> pd.DataFrame:
     row = {
-        "split": "heldout", "has_indel": False, "n_pairs": 30, "n_clusters": 12, "spearman": spearman, "low": low,
+        "split": "validation", "has_indel": False, "n_pairs": 30, "n_clusters": 12, "spearman": spearman, "low": low,
         "high": high, "pearson": spearman, "n_signed": 30, "sign_agreement": 0.7,
     }  # fmt: skip
     return pd.DataFrame([{**row, **changes}])
@@ -209,7 +209,7 @@ def comparison(n: int = 20) -> pd.DataFrame:
         {
             "predicted_difference": 0.5 * made,
             "difference": made,
-            "split": ["discovery", "heldout"] * (n // 2),
+            "split": ["discovery", "validation"] * (n // 2),
             "is_sham": False,
         }
     )
@@ -223,7 +223,7 @@ def effects(n: int = 6, confirmed: int = 3, error: float = 0.1, **changes: Any) 
             "site": [SITES[i % 2] for i in range(n)],
             "feature": [str(i) for i in range(n)],
             "discovery_oriented": sizes,
-            "heldout_oriented": 0.8 * sizes,
+            "validation_oriented": 0.8 * sizes,
             "selected": True,
             "confirmed": np.arange(n) < confirmed,
         }
@@ -233,13 +233,13 @@ def effects(n: int = 6, confirmed: int = 3, error: float = 0.1, **changes: Any) 
             "site": SITES,
             "feature": "error",
             "discovery_oriented": error,
-            "heldout_oriented": np.nan,
+            "validation_oriented": np.nan,
             "selected": False,
             "confirmed": False,
         }
     )
     table = pd.concat([rows, errors], ignore_index=True)
-    for side in ("discovery", "heldout"):
+    for side in ("discovery", "validation"):
         table = table.assign(
             **{
                 f"{side}_low": table[f"{side}_oriented"] - 0.1,
@@ -263,7 +263,7 @@ def designed(decoys: float = 0.1, shams: float = 0.1) -> pd.DataFrame:
             "kind": np.repeat(["uaug_make", "uaug_break", "cpg_transposition"], n),
             "role": np.repeat(["effect", "sham", "decoy"], n),
             "is_sham": np.repeat([False, True, False], n),
-            "split": ["discovery", "heldout"] * (3 * n // 2),
+            "split": ["discovery", "validation"] * (3 * n // 2),
             "total_effect": np.repeat([1.0, shams, decoys], n) * rng.uniform(0.9, 1.1, 3 * n),
             "predicted_difference": rng.normal(size=3 * n),
             "difference": rng.normal(size=3 * n),
@@ -275,7 +275,7 @@ def designed_test(p_value: float = 1e-6, sign: float = 0.9) -> pd.DataFrame:
     row = {"n": 20, "n_sham": 20, "median": 1.0, "median_sham": 0.1, "p_value": p_value, "auc": 0.95}
     row |= {"sign_agreement": sign, "sign_low": sign - 0.1, "sign_high": min(1.0, sign + 0.05)}
     kinds = ("uaug_make or uaug_break", "kozak_change")
-    return pd.DataFrame([{"split": s, "kind": k, **row} for s in ("all", "heldout") for k in kinds])
+    return pd.DataFrame([{"split": s, "kind": k, **row} for s in ("all", "validation") for k in kinds])
 
 
 def estimates(spearman: tuple[float, ...] = (0.95, 0.9)) -> pd.DataFrame:

@@ -36,9 +36,9 @@ def effects() -> pd.DataFrame:
             "site": SITES[0], "feature": [str(f) for f in (UAUG, CODON, GC)], "estimator": "exact",
             "selected": [True, True, False], "confirmed": [True, False, False], "q_value": [0.001, 0.4, np.nan],
             "discovery_oriented": [0.5, 0.2, -0.1], "discovery_low": [0.4, -0.1, -0.2], "discovery_high": [0.6, 0.5, 0.0],
-            "heldout_oriented": [0.45, 0.1, np.nan], "heldout_low": [0.3, -0.2, np.nan], "heldout_high": [0.6, 0.4, np.nan],
-            "discovery_n_pairs": [30] * n, "heldout_n_pairs": [20, 20, 0], "discovery_n_clusters": [10] * n,
-            "heldout_n_clusters": [7, 7, 0],
+            "validation_oriented": [0.45, 0.1, np.nan], "validation_low": [0.3, -0.2, np.nan], "validation_high": [0.6, 0.4, np.nan],
+            "discovery_n_pairs": [30] * n, "validation_n_pairs": [20, 20, 0], "discovery_n_clusters": [10] * n,
+            "validation_n_clusters": [7, 7, 0],
         }
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ EFFECTS = pd.DataFrame(
         "feature": ["1", "2", "error", "3", "4"],
         "confirmed": [False, True, True, True, False],
         "discovery_oriented": [9.0, 1.0, 50.0, -0.5, 0.2],
-        "heldout_oriented": [8.0, 0.4, 50.0, -0.6, np.nan],
+        "validation_oriented": [8.0, 0.4, 50.0, -0.6, np.nan],
     }
 )
 SIGNIFICANT = pd.DataFrame(

@@ -9,8 +9,8 @@ from helix_twin import tiny_network, twin_hidden
 from sae_toys import CONFIGS
 
 from helix_sae.errors import DataError
-from helix_sae.helix.heads import Heads
-from helix_sae.helix.model import HelixModel
+from helix_sae.models.helix.heads import Heads
+from helix_sae.models.helix.model import HelixModel
 from helix_sae.mrna.tokens import TokenizedSequence, tokenize
 from helix_sae.sae import (
     SparseAutoencoder,

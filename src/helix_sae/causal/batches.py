@@ -23,8 +23,8 @@ from helix_sae.causal.interfaces import (
     in_forward_order,
 )
 from helix_sae.errors import ConfigurationError
-from helix_sae.helix.batching import length_batches
-from helix_sae.helix.model import record
+from helix_sae.models.batching import length_batches
+from helix_sae.models.helix.model import record
 from helix_sae.mrna.tokens import pad_batch
 
 

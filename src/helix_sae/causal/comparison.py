@@ -124,7 +124,7 @@ def compare_dictionaries(
         If one of the splits has no pair.
     """
     _check_candidates(candidates, reference)
-    discovery, held = ((table["split"] == side).to_numpy() for side in ("discovery", "heldout"))
+    discovery, held = ((table["split"] == side).to_numpy() for side in ("discovery", "validation"))
     if not discovery.any() or not held.any():
         raise AnalysisError(
             "Comparing dictionaries needs discovery and held-out pairs; there are none on one side."

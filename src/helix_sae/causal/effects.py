@@ -47,8 +47,8 @@ from helix_sae.causal.interfaces import (
     Start,
 )
 from helix_sae.errors import ConfigurationError
-from helix_sae.helix.model import record
-from helix_sae.helix.suffix import StillTokens
+from helix_sae.models.helix.fast.suffix import StillTokens
+from helix_sae.models.helix.model import record
 
 _FIRST_SITE = "embeddings"
 """What a model makes of its tokens before any of them are mixed: where both sides of a pair start from."""

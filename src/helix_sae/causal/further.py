@@ -29,7 +29,7 @@ class FurtherRecords(NamedTuple):
 def further_records(
     extra: pd.DataFrame,
     table: pd.DataFrame,
-    heldout: pd.Series,
+    validation: pd.Series,
     target: str,
     *,
     limit: int | None = None,
@@ -45,7 +45,7 @@ def further_records(
     ----------
     extra, table : DataFrame
         mRNA tables: ``sequence_id, sequence, cluster`` and the target's column.
-    heldout : Series of bool
+    validation : Series of bool
         Rows of ``table`` that the probe is judged on.
     target : str
         Column of the property.
@@ -78,7 +78,7 @@ def further_records(
         {"cluster": [*table["cluster"].astype(str), *[None] * len(new)]},
         "cluster",
     )
-    held = set(np.asarray(joined[: len(table)])[heldout.to_numpy(dtype=bool)])
+    held = set(np.asarray(joined[: len(table)])[validation.to_numpy(dtype=bool)])
     clusters = np.asarray(joined[len(table) :], dtype=object)
     apart = np.array([name not in held for name in clusters], dtype=bool)
     left_out["similar to a held-out sequence"] = int((~apart).sum())

@@ -36,7 +36,7 @@ class Selection(NamedTuple):
     Attributes
     ----------
     table : DataFrame
-        The table of :func:`effects_table` for both splits side by side (``discovery_*`` and ``heldout_*`` columns),
+        The table of :func:`effects_table` for both splits side by side (``discovery_*`` and ``validation_*`` columns),
         with ``selected`` (tested on the held-out families), ``p_value`` and ``q_value`` of that test, ``confirmed``.
     """
 
@@ -45,7 +45,7 @@ class Selection(NamedTuple):
     def confirmed(self) -> pd.DataFrame:
         """Nodes that held up, largest held-out effect first."""
         rows = self.table[self.table["confirmed"]]
-        return rows.sort_values("heldout_oriented", key=np.abs, ascending=False, ignore_index=True)
+        return rows.sort_values("validation_oriented", key=np.abs, ascending=False, ignore_index=True)
 
 
 def orientation(
@@ -263,7 +263,7 @@ def select_and_test(
     Parameters
     ----------
     found, pairs, by, n_resamples, n_flips, seed
-        As in :func:`effects_table`; ``pairs["split"]`` says which pair is ``discovery`` and which ``heldout``.
+        As in :func:`effects_table`; ``pairs["split"]`` says which pair is ``discovery`` and which ``validation``.
     top : int
         Nodes of largest |mean oriented effect| on the discovery pairs, over all sites, that are tested.
     q : float
@@ -279,7 +279,7 @@ def select_and_test(
             n_flips=n_flips,
             seed=seed,
         )
-        for side in ("discovery", "heldout")
+        for side in ("discovery", "validation")
     }
     keys = ["site", "feature"]
     shared = [*keys, *_STAMPED]
@@ -291,9 +291,9 @@ def select_and_test(
     order = table["discovery_oriented"].abs().sort_values(ascending=False, kind="stable").index[:top]
     table["selected"] = table.index.isin(order)
     # A chosen node that never differs among the held-out pairs has no evidence for it there.
-    p = table["heldout_p_value"].fillna(1.0).where(table["selected"])
+    p = table["validation_p_value"].fillna(1.0).where(table["selected"])
     table["p_value"], table["q_value"] = p, adjust(p.to_numpy())
-    same_sign = np.sign(table["discovery_oriented"]) == np.sign(table["heldout_oriented"])
+    same_sign = np.sign(table["discovery_oriented"]) == np.sign(table["validation_oriented"])
     table["confirmed"] = table["selected"] & (table["q_value"] <= q) & same_sign
     ranked = table.reindex(
         table["discovery_oriented"].abs().sort_values(ascending=False, kind="stable").index

@@ -1,6 +1,6 @@
 """What the causal analysis asks of a model, a dictionary of features and a read-out.
 
-:class:`helix_sae.helix.model.HelixModel` and :class:`helix_sae.sae.SparseAutoencoder` have these interfaces; so have
+:class:`helix_sae.models.helix.model.HelixModel` and :class:`helix_sae.sae.SparseAutoencoder` have these interfaces; so have
 the toy chains of the tests and the baseline dictionaries, which is what lets all of them go through one machinery.
 """
 
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helix_sae.helix.suffix import StillTokens
+from helix_sae.models.helix.fast.suffix import StillTokens
 
 Edit = Callable[[Tensor], Tensor]
 """Replaces an activation of shape (batch, time, width) by another of the same shape."""

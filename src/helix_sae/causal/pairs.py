@@ -108,7 +108,7 @@ def natural_pairs(
         Column of the property.
     bounds : PairBounds
     splits : Series of str
-        ``discovery`` or ``heldout`` of each row, constant within a cluster.
+        ``discovery`` or ``validation`` of each row, constant within a cluster.
     reads : str, optional
         Column with the depth of each measurement.
     seed : int
@@ -190,7 +190,7 @@ def designed_pairs(
     target : str
         Column of the property, e.g. ``functional_mrl``.
     splits : Series of str
-        ``discovery`` or ``heldout`` of each row.
+        ``discovery`` or ``validation`` of each row.
     kinds : sequence of str, optional
         Only these kinds of edit.
     num_sequence_pairs : int, optional

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from kedro_datasets._typing import JSONPreview
 
 from helix_sae.datasets.directory import DirectoryDataset
-from helix_sae.datasets.storage import canonical_json
 from helix_sae.errors import StoreError
+from helix_sae.storage import canonical_json
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -14,7 +14,8 @@ from typing import Any, ClassVar, TypeVar, cast
 from fsspec.implementations.local import LocalFileSystem
 from kedro.io.core import AbstractVersionedDataset, Version, get_filepath_str, get_protocol_and_path
 
-from helix_sae.datasets.storage import (
+from helix_sae.errors import StoreError
+from helix_sae.storage import (
     Verify,
     canonical_json,
     is_local,
@@ -25,7 +26,6 @@ from helix_sae.datasets.storage import (
     working_folder,
     write_file,
 )
-from helix_sae.errors import StoreError
 from helix_sae.temporary import sync_folder
 
 Saved = TypeVar("Saved")

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from kedro.io.core import AbstractDataset, DatasetError
 from kedro_datasets._typing import JSONPreview
 
-from helix_sae.datasets.storage import replace_folder, storage_errors, working_folder
 from helix_sae.mrna.tokens import CodonMarkers
+from helix_sae.storage import replace_folder, storage_errors, working_folder
 
 if TYPE_CHECKING:
-    from helix_sae.helix.loading import HelixHandle
-    from helix_sae.helix.pretraining import Pretrained
+    from helix_sae.models.helix.loading import HelixHandle
+    from helix_sae.models.helix.pretraining import Pretrained
 
 
 class HelixModelDataset(AbstractDataset[None, "HelixHandle"]):
@@ -76,7 +76,7 @@ class HelixModelDataset(AbstractDataset[None, "HelixHandle"]):
 
     def load(self) -> HelixHandle:
         """Make the handle; its fingerprint is computed once."""
-        from helix_sae.helix.loading import handle_for  # noqa: PLC0415 - slow to import; all commands read catalogs
+        from helix_sae.models.helix.loading import handle_for  # noqa: PLC0415 - slow to import; all commands read catalogs
 
         if self._handle is None:
             self._handle = handle_for(self._source, **self._arguments)
@@ -129,8 +129,8 @@ class HelixCheckpointDataset(AbstractDataset["Pretrained", "Pretrained"]):
         """Load the network and its heads on the CPU."""
         import pandas as pd  # noqa: PLC0415
 
-        from helix_sae.helix.loading import load_helix  # noqa: PLC0415
-        from helix_sae.helix.pretraining import Pretrained  # noqa: PLC0415
+        from helix_sae.models.helix.loading import load_helix  # noqa: PLC0415
+        from helix_sae.models.helix.pretraining import Pretrained  # noqa: PLC0415
 
         model = load_helix(self._filepath, device="cpu")
         if model.heads is None:
@@ -139,8 +139,8 @@ class HelixCheckpointDataset(AbstractDataset["Pretrained", "Pretrained"]):
 
     def save(self, data: Pretrained) -> None:
         """Write the checkpoint, whole or not at all."""
-        from helix_sae.helix.architecture import save_network  # noqa: PLC0415
-        from helix_sae.helix.heads import save_heads  # noqa: PLC0415
+        from helix_sae.models.helix.architecture import save_network  # noqa: PLC0415
+        from helix_sae.models.helix.heads import save_heads  # noqa: PLC0415
 
         target = str(self._filepath)
         with storage_errors(target, "written"), working_folder(target) as working:

@@ -11,11 +11,11 @@ import pandas as pd
 from kedro.io.core import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
-from helix_sae.datasets.storage import open_filesystem, storage_errors, write_file
 from helix_sae.datasets.tables import table_preview
 from helix_sae.mrna.intervals import interval_table, read_intervals
 from helix_sae.mrna.readers import CHUNK_NAME, RawFormat, read_sequences
 from helix_sae.mrna.records import RawRecords
+from helix_sae.storage import open_filesystem, storage_errors, write_file
 
 CHUNK_RECORDS = 5_000
 

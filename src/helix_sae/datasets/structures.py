@@ -25,8 +25,8 @@ from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
 from helix_sae.datasets.directory import DirectoryDataset
-from helix_sae.datasets.storage import canonical_json, is_local, read_file
 from helix_sae.errors import StoreError
+from helix_sae.storage import canonical_json, is_local, read_file
 
 _PACKAGE = "helix_sae."
 _STRUCTURE, _ARRAYS, _TEXTS = "structure.json", "arrays.safetensors", "texts.json"

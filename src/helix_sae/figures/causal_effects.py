@@ -33,7 +33,7 @@ def feature_effects(selection: pd.DataFrame, *, target: str, n: int = 20) -> Fig
     Parameters
     ----------
     selection : DataFrame
-        ``site, feature, selected, confirmed, q_value, discovery_oriented, heldout_oriented, heldout_low, heldout_high``.
+        ``site, feature, selected, confirmed, q_value, discovery_oriented, validation_oriented, validation_low, validation_high``.
     target : str
         The property predicted.
     n : int
@@ -43,9 +43,9 @@ def feature_effects(selection: pd.DataFrame, *, target: str, n: int = 20) -> Fig
     -------
     Figure
     """
-    chosen = selection[selection["selected"] & selection["heldout_oriented"].notna()]
+    chosen = selection[selection["selected"] & selection["validation_oriented"].notna()]
     top = chosen.reindex(
-        chosen["heldout_oriented"].abs().sort_values(ascending=False, kind="stable").index
+        chosen["validation_oriented"].abs().sort_values(ascending=False, kind="stable").index
     ).head(n)
     sites = list(dict.fromkeys(selection["site"].sort_values()))
     colours = dict(zip(sites, ordered_colours(len(sites)), strict=True))
@@ -54,10 +54,14 @@ def feature_effects(selection: pd.DataFrame, *, target: str, n: int = 20) -> Fig
     for y, row in enumerate(top.itertuples(index=False)):
         colour = colours[row.site]
         axes.plot(
-            [row.heldout_low, row.heldout_high], [y, y], color=colour, linewidth=2.0, solid_capstyle="butt"
+            [row.validation_low, row.validation_high],
+            [y, y],
+            color=colour,
+            linewidth=2.0,
+            solid_capstyle="butt",
         )
         face = colour if row.confirmed else "white"
-        axes.plot(row.heldout_oriented, y, "o", color=colour, markerfacecolor=face, markersize=6, zorder=4)
+        axes.plot(row.validation_oriented, y, "o", color=colour, markerfacecolor=face, markersize=6, zorder=4)
         axes.plot(row.discovery_oriented, y, "|", color=MUTED, markersize=8, zorder=3)
     axes.axvline(0.0, color=INK, linewidth=0.9)
     axes.set_yticks(range(len(top)), [_feature_label(r.site, r.feature) for r in top.itertuples(index=False)])
@@ -154,10 +158,10 @@ def predicted_difference(
     name = short_label(target)
     figure = new_figure(4.6, 4.4)
     axes = tidy(figure.add_subplot(), grid="both")
-    looks = {"discovery": ("#B8B8B8", 14), "heldout": (BLUE, 22)}
+    looks = {"discovery": ("#B8B8B8", 14), "validation": (BLUE, 22)}
     for split, (colour, size) in looks.items():
         part = comparison[(comparison["split"] == split) & ~comparison["is_sham"].astype(bool)]
-        words = "held out" if split == "heldout" else split
+        words = "held out" if split == "validation" else split
         axes.scatter(
             part["difference"],
             part["predicted_difference"],
@@ -209,7 +213,7 @@ def _reach(comparison: pd.DataFrame) -> float:
 
 
 def _in_words(agreement: pd.DataFrame) -> str:
-    rows = agreement[(agreement["split"] == "heldout") & ~agreement["has_indel"].astype(bool)]
+    rows = agreement[(agreement["split"] == "validation") & ~agreement["has_indel"].astype(bool)]
     return "\n".join(
         f"held out: Spearman {r.spearman:.2f} [{r.low:.2f}, {r.high:.2f}]"
         for r in rows.itertuples(index=False)

@@ -296,8 +296,8 @@ def _effect(
         return None
     row = rows.iloc[0]
     selected, confirmed = (bool(truth(rows[name])[0]) for name in ("selected", "confirmed"))
-    tested = selected and pd.notna(row["heldout_oriented"])
-    side = "heldout" if tested else "discovery"
+    tested = selected and pd.notna(row["validation_oriented"])
+    side = "validation" if tested else "discovery"
     return {
         "estimate": float(row[f"{side}_oriented"]),
         "low": float(row[f"{side}_low"]),

@@ -21,7 +21,7 @@ def choose_features(
     Parameters
     ----------
     effects : DataFrame or None
-        ``site, feature, confirmed, discovery_oriented`` and, for the order of the confirmed ones, ``heldout_oriented``
+        ``site, feature, confirmed, discovery_oriented`` and, for the order of the confirmed ones, ``validation_oriented``
         (:func:`helix_sae.causal.inference.select_and_test`). Error nodes are no features.
     significant : DataFrame or None
         ``site, feature, property, replicated, effect, validation_effect``
@@ -72,7 +72,7 @@ def _by_effect(effects: pd.DataFrame | None) -> list[_Choice]:
     table = effects[effects["feature"].astype(str) != "error"]
     size = table["discovery_oriented"].abs()
     confirmed = truth(table["confirmed"])
-    size = size.where(~confirmed, table["heldout_oriented"].abs())
+    size = size.where(~confirmed, table["validation_oriented"].abs())
     table = table.assign(_confirmed=confirmed, _size=size).sort_values(
         ["_confirmed", "_size"], ascending=False, kind="stable"
     )

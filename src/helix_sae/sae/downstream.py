@@ -27,7 +27,7 @@ ABLATIONS: tuple[Variant, ...] = ("reconstructed", "mean", "zero")
 
 
 class SplicedModel(Protocol):
-    """A model whose sites can be replaced; :class:`helix_sae.helix.model.HelixModel` is one."""
+    """A model whose sites can be replaced; :class:`helix_sae.models.helix.model.HelixModel` is one."""
 
     @property
     def heads(self) -> Any:

@@ -13,8 +13,8 @@ from helix_sae.pipelines.causal_acdc.setting import options, prepare, some_pairs
 
 if TYPE_CHECKING:
     from helix_sae.causal.effects import Effects
-    from helix_sae.causal.probe import Probe
-    from helix_sae.helix.loading import HelixHandle
+    from helix_sae.causal.read_out import Probe
+    from helix_sae.models.helix.loading import HelixHandle
     from helix_sae.sae import SparseAutoencoder
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
@@ -135,7 +135,7 @@ def judge_circuit(
     from helix_sae.causal.curves import circuit_quality, minimality
     from helix_sae.causal.effects import stamp
 
-    rows = some_pairs(pairs, "heldout", parameters.curves.max_pairs, parameters.seed)
+    rows = some_pairs(pairs, "validation", parameters.curves.max_pairs, parameters.seed)
     given, common = prepare(handle, saes, pairs, parameters), options(parameters)
     held = [given.pairs[i] for i in rows]
     mine = circuit[circuit["order"] == "attribution"]

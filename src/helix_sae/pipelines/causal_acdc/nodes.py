@@ -12,10 +12,10 @@ from helix_sae.pipelines.causal_acdc.parameters import CausalParameters
 from helix_sae.pipelines.causal_acdc.setting import curve_pairs, options, prepare, some_pairs
 
 if TYPE_CHECKING:
+    from helix_sae.activations.store import ActivationStore
     from helix_sae.causal.effects import Effects
-    from helix_sae.causal.probe import Probe
-    from helix_sae.datasets.activations import ActivationStore
-    from helix_sae.helix.loading import HelixHandle
+    from helix_sae.causal.read_out import Probe
+    from helix_sae.models.helix.loading import HelixHandle
     from helix_sae.sae import SparseAutoencoder
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline, node
 
-from helix_sae.pipelines.causal_acdc import circuits, nodes, reading
+from helix_sae.pipelines.causal_acdc import circuits, nodes, read_out
 
 _PARAMETERS = "params:causal_acdc"
 _SETTING = ["helix_model", "sae_checkpoints", "probe", "sequence_pairs"]
@@ -15,31 +15,31 @@ def create_pipeline(**_: object) -> Pipeline:
     return Pipeline(
         [
             node(
-                reading.embed,
+                read_out.embed,
                 ["mrna_table", "helix_model", _PARAMETERS],
                 "embeddings",
                 name="embed_sequences",
             ),
             node(
-                reading.tabulate_further,
+                read_out.tabulate_further,
                 ["probe_records", "mrna_table", "params:ingestion", _PARAMETERS],
                 "probe_table",
                 name="tabulate_probe_records",
             ),
             node(
-                reading.embed,
+                read_out.embed,
                 ["probe_table", "helix_model", _PARAMETERS],
                 "probe_embeddings",
                 name="embed_probe_records",
             ),
             node(
-                reading.read_out,
+                read_out.read_out,
                 ["embeddings", "mrna_table", "probe_embeddings", "probe_table", "helix_model", _PARAMETERS],
                 ["probe", "probe_metrics", "probe_predictions"],
                 name="fit_probe",
             ),
             node(
-                reading.pair,
+                read_out.pair,
                 ["mrna_table", "designed_pairs", _PARAMETERS],
                 ["sequence_pairs", "pair_exclusions"],
                 name="pair_sequences",

@@ -13,9 +13,9 @@ from helix_sae.pipelines.causal_acdc.parameters import CausalParameters
 
 if TYPE_CHECKING:
     from helix_sae.causal.alignment import TokenPair
-    from helix_sae.helix.finetuned import FineTunedModel
-    from helix_sae.helix.loading import HelixHandle
-    from helix_sae.helix.model import HelixModel
+    from helix_sae.models.helix.finetuned import FineTunedModel
+    from helix_sae.models.helix.loading import HelixHandle
+    from helix_sae.models.helix.model import HelixModel
     from helix_sae.sae import SparseAutoencoder
 else:
     # Too heavy to import before a node runs.
@@ -57,8 +57,8 @@ def prepare(
 
 def open_for_reading(handle: HelixHandle, parameters: CausalParameters) -> HelixModel | FineTunedModel:
     """The model as the read-out reads it: a fine-tuned head takes more than the mean of the last states."""
-    from helix_sae.helix.finetuned import FineTunedModel, load_fine_tuned_head
-    from helix_sae.helix.loading import open_model
+    from helix_sae.models.helix.finetuned import FineTunedModel, load_fine_tuned_head
+    from helix_sae.models.helix.loading import open_model
 
     model = open_model(handle)
     if parameters.probe.kind == "head" and load_fine_tuned_head(Path(handle.source)) is not None:
@@ -85,5 +85,5 @@ def some_pairs(pairs: pd.DataFrame, split: str, limit: int, seed: int) -> np.nda
 def curve_pairs(pairs: pd.DataFrame, limit: int, seed: int) -> np.ndarray:
     """Row numbers of pairs of both parts: nodes are ranked on discovery ones and judged on held-out ones."""
     return np.sort(
-        np.concatenate([some_pairs(pairs, split, limit, seed) for split in ("discovery", "heldout")])
+        np.concatenate([some_pairs(pairs, split, limit, seed) for split in ("discovery", "validation")])
     )

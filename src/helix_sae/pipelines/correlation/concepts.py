@@ -21,8 +21,8 @@ from helix_sae.pipelines.correlation.parameters import CorrelationParameters
 from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
 
 if TYPE_CHECKING:
-    from helix_sae.datasets.activations import ActivationStore
-    from helix_sae.helix.loading import HelixHandle
+    from helix_sae.activations.store import ActivationStore
+    from helix_sae.models.helix.loading import HelixHandle
     from helix_sae.mrna.annotations import NucleotideAnnotations
     from helix_sae.sae import TokenCodes
     from helix_sae.statistics.concept_matching import ConceptTables

@@ -15,9 +15,9 @@ from helix_sae.pipelines.correlation.nucleotides import Nucleotides
 from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
 
 if TYPE_CHECKING:
-    from helix_sae.datasets.activations import ActivationStore
-    from helix_sae.helix.loading import HelixHandle
-    from helix_sae.helix.model import HelixModel
+    from helix_sae.activations.store import ActivationStore
+    from helix_sae.models.helix.loading import HelixHandle
+    from helix_sae.models.helix.model import HelixModel
 else:
     # Too heavy to import for their names alone.
     ActivationStore = HelixHandle = HelixModel = Any
@@ -84,8 +84,8 @@ def untrained_baseline(
 
     It is trained on the chosen discovery nucleotides, for the same number of epochs.
     """
-    from helix_sae.helix.loading import open_model, resolve_device
-    from helix_sae.helix.untrained import untrained_twin
+    from helix_sae.models.helix.loading import open_model, resolve_device
+    from helix_sae.models.helix.untrained import untrained_twin
     from helix_sae.sae import encode_stream, train_saes
 
     values = _untrained_activations(untrained_twin(open_model(handle), seed), handle, sites, table, chosen)
@@ -141,7 +141,7 @@ def _untrained_activations(
     model: HelixModel, handle: HelixHandle, sites: list[str], table: pd.DataFrame, chosen: Nucleotides
 ) -> dict[str, Float[np.ndarray, "n_nucleotides width"]]:
     """Activations of the chosen nucleotides."""
-    from helix_sae.helix.extraction import activations_of
+    from helix_sae.models.extraction import activations_of
     from helix_sae.mrna.tokens import tokenize_table
 
     tokens = tokenize_table(table.set_index("sequence_id").loc[chosen.sequence_id], handle.codon_markers)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 if TYPE_CHECKING:
-    from helix_sae.datasets.activations import ActivationStore
+    from helix_sae.activations.store import ActivationStore
     from helix_sae.mrna.annotations import NucleotideAnnotations
     from helix_sae.statistics.concepts import Concepts
 else:

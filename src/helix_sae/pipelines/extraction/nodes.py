@@ -10,9 +10,9 @@ import pandas as pd
 from helix_sae.pipelines.extraction.parameters import ExtractionParameters
 
 if TYPE_CHECKING:
-    from helix_sae.datasets.activation_stream import ActivationStream
-    from helix_sae.datasets.plan import ExtractionPlan
-    from helix_sae.helix.loading import HelixHandle
+    from helix_sae.activations.plan import ExtractionPlan
+    from helix_sae.activations.stream import ActivationStream
+    from helix_sae.models.helix.loading import HelixHandle
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
     ActivationStream = ExtractionPlan = HelixHandle = Any
@@ -25,10 +25,10 @@ def plan(
 
     With ``mode: stream`` the plan is handed on as activations that are computed when they are read.
     """
-    from helix_sae.datasets.activation_stream import ActivationStream
-    from helix_sae.datasets.activations import plan_extraction
-    from helix_sae.helix.extraction import extract_activations
-    from helix_sae.helix.loading import open_model
+    from helix_sae.activations.plan import plan_extraction
+    from helix_sae.activations.stream import ActivationStream
+    from helix_sae.models.extraction import extract_activations
+    from helix_sae.models.helix.loading import open_model
 
     model = open_model(handle)
     sites = parameters.sites or list(model.default_sites)

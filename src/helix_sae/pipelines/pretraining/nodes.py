@@ -12,7 +12,7 @@ from helix_sae.errors import ConfigurationError
 from helix_sae.pipelines.pretraining.parameters import PretrainingParameters
 
 if TYPE_CHECKING:
-    from helix_sae.helix.pretraining import Corpus, Pretrained
+    from helix_sae.models.helix.pretraining import Corpus, Pretrained
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
     Corpus = Pretrained = Any
@@ -22,7 +22,7 @@ LOGGER = logging.getLogger(__name__)
 
 def train_mini(table: pd.DataFrame, parameters: PretrainingParameters) -> tuple[Pretrained, pd.DataFrame]:
     """Train the network and its heads; also the history of the training."""
-    from helix_sae.helix.pretraining import pretrain
+    from helix_sae.models.helix.pretraining import pretrain
 
     trained = pretrain(_corpus(table, parameters), parameters.architecture, parameters.training)
     history = trained.history.assign(stage="main")
@@ -48,9 +48,9 @@ def evaluate_mini(
     DataFrame
         ``measure``, ``records`` (which kind), ``value``, ``reference`` (the Markov model's, or NaN), ``n``.
     """
-    from helix_sae.helix.evaluation import language_score, linear_r2
-    from helix_sae.helix.markov import fit_markov
-    from helix_sae.helix.model import HelixModel
+    from helix_sae.models.helix.evaluation import language_score, linear_r2
+    from helix_sae.models.helix.markov import fit_markov
+    from helix_sae.models.helix.model import HelixModel
     from helix_sae.mrna.tokens import tokenize_table
 
     model = HelixModel(trained.network, fingerprint="unsaved", heads=trained.heads)
@@ -82,7 +82,7 @@ def evaluate_mini(
 
 
 def _corpus(table: pd.DataFrame, parameters: PretrainingParameters) -> Corpus:
-    from helix_sae.helix.pretraining import Corpus
+    from helix_sae.models.helix.pretraining import Corpus
     from helix_sae.mrna.occupancy import upstream_occupancy
     from helix_sae.mrna.tokens import tokenize_table
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from helix_sae.helix.architecture import Architecture
-from helix_sae.helix.pretraining import PretrainingOptions
+from helix_sae.models.helix.architecture import Architecture
+from helix_sae.models.helix.pretraining import PretrainingOptions
 from helix_sae.mrna.tokens import CodonMarkers
 
 

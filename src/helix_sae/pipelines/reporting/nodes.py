@@ -16,8 +16,8 @@ from helix_sae.pipelines.reporting.parameters import ReportingParameters
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from helix_sae.datasets.activations import ActivationStore
-    from helix_sae.helix.loading import HelixHandle
+    from helix_sae.activations.store import ActivationStore
+    from helix_sae.models.helix.loading import HelixHandle
     from helix_sae.reporting.document import Section
     from helix_sae.sae import TokenCodes
 else:

@@ -15,8 +15,8 @@ from helix_sae.errors import AnalysisError
 from helix_sae.pipelines.sae_training.parameters import ProbingParameters, SaeTrainingParameters
 
 if TYPE_CHECKING:
-    from helix_sae.datasets.activations import ActivationStore
-    from helix_sae.helix.loading import HelixHandle
+    from helix_sae.activations.store import ActivationStore
+    from helix_sae.models.helix.loading import HelixHandle
     from helix_sae.mrna.annotations import NucleotideAnnotations
     from helix_sae.sae import Sample, SparseAutoencoder, TokenCodes
 else:
@@ -52,7 +52,7 @@ def run_on(
     sae_probe_kept : DataFrame
         Held-out R2 of read-outs of the embedding, undisturbed and from the reconstruction.
     """
-    from helix_sae.helix.loading import open_model
+    from helix_sae.models.helix.loading import open_model
     from helix_sae.mrna.tokens import tokenize_table
     from helix_sae.sae import downstream_measures, run_spliced
 
@@ -190,12 +190,12 @@ def _probes(
     parameters: SaeTrainingParameters,
 ) -> pd.DataFrame:
     """Fit a ridge read-out of each target on discovery clusters; see what it keeps of its R2 on the others."""
-    from helix_sae.causal.probe import fit_probe
+    from helix_sae.causal.read_out import fit_probe
     from helix_sae.sae import probe_kept
 
     both = pd.concat([fitted, held], ignore_index=True)
     stacked = np.concatenate([embedding, outcomes["", "clean"].embedding])
-    side = ["discovery"] * len(fitted) + ["heldout"] * len(held)
+    side = ["discovery"] * len(fitted) + ["validation"] * len(held)
     clusters = both["cluster"].astype(str).tolist()
     kept: list[pd.DataFrame] = []
     for target in parameters.downstream.targets or _numeric_targets(table=both):

@@ -18,7 +18,7 @@ from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from helix_sae.datasets.activations import ActivationStore
+    from helix_sae.activations.store import ActivationStore
     from helix_sae.sae import SparseAutoencoder, TokenCodes, TrainingResult
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
@@ -41,7 +41,7 @@ def train(
     sae_stability : DataFrame
         Of configurations that differ in their seed only.
     """
-    from helix_sae.helix.loading import resolve_device
+    from helix_sae.models.helix.loading import resolve_device
     from helix_sae.progress import progress_bar
     from helix_sae.sae import EarlyStopping, train_saes
 

@@ -53,7 +53,7 @@ class EffectInputs(NamedTuple):
     ----------
     effects : DataFrame or None
         Selection on discovery, test on held-out pairs: ``site, feature, estimator, direction, positions, selected,
-        confirmed, q_value`` and ``discovery_*``, ``heldout_*`` of ``oriented, low, high, n_pairs, n_clusters``.
+        confirmed, q_value`` and ``discovery_*``, ``validation_*`` of ``oriented, low, high, n_pairs, n_clusters``.
     agreement : DataFrame or None
         ``site, estimator, against, spearman, top_overlap, sign_agreement, n_nodes, screened``.
     designed : DataFrame or None
@@ -128,11 +128,11 @@ _NUMBERS = (
     "direction",
     "positions",
     "discovery_oriented",
-    "heldout_oriented",
-    "heldout_low",
-    "heldout_high",
-    "heldout_n_pairs",
-    "heldout_n_clusters",
+    "validation_oriented",
+    "validation_low",
+    "validation_high",
+    "validation_n_pairs",
+    "validation_n_clusters",
     "p_value",
     "q_value",
     "confirmed",
@@ -140,7 +140,7 @@ _NUMBERS = (
 
 
 def _largest(table: pd.DataFrame, n: int) -> pd.DataFrame:
-    order = table["heldout_oriented"].abs().sort_values(ascending=False, kind="stable").index
+    order = table["validation_oriented"].abs().sort_values(ascending=False, kind="stable").index
     return table.loc[order].head(n).reset_index(drop=True)
 
 
@@ -160,13 +160,13 @@ def _tested(effects: pd.DataFrame, tested: pd.DataFrame, confirmed: pd.DataFrame
 
 
 def _strongest(top: pd.DataFrame, are_confirmed: bool, target: str) -> list[Statement]:
-    if top.empty or not np.isfinite(top["heldout_oriented"].to_numpy(dtype=float)).any():
+    if top.empty or not np.isfinite(top["validation_oriented"].to_numpy(dtype=float)).any():
         return []
     shown = top.head(3)
-    decimals = decimals_for(shown["heldout_oriented"].tolist())
+    decimals = decimals_for(shown["validation_oriented"].tolist())
     named = [
-        f"{feature_name(site_label(str(row['site'])), row['feature'])} ({signed(row['heldout_oriented'], decimals)} "
-        f"{interval(row['heldout_low'], row['heldout_high'], decimals)}, q = {probability(row['q_value'])})"
+        f"{feature_name(site_label(str(row['site'])), row['feature'])} ({signed(row['validation_oriented'], decimals)} "
+        f"{interval(row['validation_low'], row['validation_high'], decimals)}, q = {probability(row['q_value'])})"
         for row in shown.to_dict("records")
     ]
     kind = "The largest effects" if are_confirmed else "The largest effects, none of them confirmed,"
@@ -227,7 +227,7 @@ def _designed(test: pd.DataFrame | None, designed: pd.DataFrame | None) -> list[
 
 
 def _signs(test: pd.DataFrame) -> list[Statement]:
-    held = test[(test["split"] == "heldout") & test["kind"].astype(str).str.contains(" or ")]
+    held = test[(test["split"] == "validation") & test["kind"].astype(str).str.contains(" or ")]
     if held.empty or not np.isfinite(float(held["sign_agreement"].iloc[0])):
         return []
     row = held.iloc[0]
@@ -392,19 +392,19 @@ def _blocks(given: EffectInputs, tested: pd.DataFrame, target: str) -> list[Bloc
 
 def _top_table(top: pd.DataFrame) -> ReportTable:
     drawn = drawings.whiskers(
-        top["heldout_oriented"].tolist(), top["heldout_low"].tolist(), top["heldout_high"].tolist()
+        top["validation_oriented"].tolist(), top["validation_low"].tolist(), top["validation_high"].tolist()
     )
-    decimals = decimals_for(top["heldout_oriented"].tolist(), 3)
+    decimals = decimals_for(top["validation_oriented"].tolist(), 3)
     rows = [
         [
             feature_name(str(row["site"]), row["feature"]),
             whisker,
-            signed(row["heldout_oriented"], decimals),
-            interval(row["heldout_low"], row["heldout_high"], decimals),
+            signed(row["validation_oriented"], decimals),
+            interval(row["validation_low"], row["validation_high"], decimals),
             probability(row["q_value"]),
             bool(yes),
             signed(row["discovery_oriented"], decimals),
-            f"{_whole(row['heldout_n_pairs'])} / {_whole(row['heldout_n_clusters'])}",
+            f"{_whole(row['validation_n_pairs'])} / {_whole(row['validation_n_clusters'])}",
         ]
         for row, whisker, yes in zip(top.to_dict("records"), drawn, truth(top["confirmed"]), strict=True)
     ]

@@ -49,7 +49,7 @@ def prediction_section(
     Parameters
     ----------
     probe_metrics : DataFrame or None
-        One row: ``target, kind, metric, out_of_fold, heldout, n_heldout, n_clusters_heldout, floor``, and ``n_further`` with
+        One row: ``target, kind, metric, out_of_fold, validation, n_validation, n_clusters_validation, floor``, and ``n_further`` with
         ``out_of_fold_own`` when it was also fitted on further labelled sequences.
     pairs : DataFrame or None
         ``split, kind, is_sham, cluster, difference, difference_kind``.
@@ -66,7 +66,7 @@ def prediction_section(
     chance = _CHANCE.get(str(probe["metric"]), (-np.inf, ""))[0]
     needed = max(float(probe["floor"]) if "floor" in probe else -np.inf, np.nextafter(chance, np.inf))
     # Not `<`: a value that is not defined has not reached its floor either.
-    weak_probe = not float(probe["heldout"]) >= needed
+    weak_probe = not float(probe["validation"]) >= needed
     warnings: list[str] = []
     if weak_probe:
         warnings.append(
@@ -75,7 +75,7 @@ def prediction_section(
         )
     statements = [_probe(probe, weak_probe)]
     blocks: list[Block] = []
-    held = _heldout(agreement)
+    held = _validation(agreement)
     if pairs is None or pairs.empty:
         statements.append(Statement("No pairs of sequences were formed.", "absent", headline=True))
     else:
@@ -107,7 +107,7 @@ def prediction_section(
         [
             Tile(
                 f"Read-out of {property_label(str(probe['target']))}",
-                f"{metric} {fixed(float(probe['heldout']))}",
+                f"{metric} {fixed(float(probe['validation']))}",
                 "held-out families",
                 weak=weak_probe,
             ),
@@ -132,8 +132,8 @@ def _probe(probe: Mapping[str, Any], weak: bool) -> Statement:
     metric = _METRICS.get(str(probe["metric"]), str(probe["metric"]))
     text = (
         f"{_KINDS.get(str(probe['kind']), str(probe['kind']))} predicts {property_label(str(probe['target']))} with {metric} = "
-        f"{fixed(float(probe['heldout']), 3)} on {count(int(probe['n_heldout']), 'sequence')} of "
-        f"{count(int(probe['n_clusters_heldout']), 'held-out family', 'held-out families')}"
+        f"{fixed(float(probe['validation']), 3)} on {count(int(probe['n_validation']), 'sequence')} of "
+        f"{count(int(probe['n_clusters_validation']), 'held-out family', 'held-out families')}"
     )
     further = int(probe.get("n_further", 0))
     if probe["kind"] != "head":
@@ -141,18 +141,18 @@ def _probe(probe: Mapping[str, Any], weak: bool) -> Statement:
         text += f" ({fixed(inside, 3)} out of fold on those it was fitted on"
         text += f", {further:,} further labelled sequences not counted)" if further else ")"
     chance, words = _CHANCE.get(str(probe["metric"]), (-np.inf, ""))
-    if float(probe["heldout"]) <= chance:
+    if float(probe["validation"]) <= chance:
         text += f", no better than {words}"
     if "floor" in probe:
         text += f"; the floor is {fixed(float(probe['floor']))}"
-        text += "" if float(probe["heldout"]) >= float(probe["floor"]) else ", which it does not reach"
+        text += "" if float(probe["validation"]) >= float(probe["floor"]) else ", which it does not reach"
     return Statement(text + ".", "weak" if weak else "finding", headline=True)
 
 
 def _shortfall(probe: Mapping[str, Any]) -> str:
     """What a weak read-out does not do: reach its floor or, when somebody set that lower, do better than chance."""
     chance, words = _CHANCE.get(str(probe["metric"]), (-np.inf, ""))
-    if float(probe["heldout"]) <= chance:
+    if float(probe["validation"]) <= chance:
         return f"is no better than {words}"
     return f"does not reach its floor ({fixed(probe['floor'])})" if "floor" in probe else "is not defined"
 
@@ -163,7 +163,7 @@ def _pairs(pairs: pd.DataFrame) -> Statement:
     parts = pairs["split"].astype(str).value_counts()
     text = (
         f"{count(len(pairs), 'pair')} of sequences from {count(int(pairs['cluster'].nunique()), 'family', 'families')} "
-        f"({int(parts.get('discovery', 0)):,} for discovery, {int(parts.get('heldout', 0)):,} held out)"
+        f"({int(parts.get('discovery', 0)):,} for discovery, {int(parts.get('validation', 0)):,} held out)"
     )
     if sham.any():
         text += f", {int(sham.sum()):,} of them shams"
@@ -189,11 +189,11 @@ def _difference_kind(pairs: pd.DataFrame | None) -> str:
     return kinds[0] if len(kinds) == 1 else "known"
 
 
-def _heldout(agreement: pd.DataFrame | None) -> dict[str, Any] | None:
+def _validation(agreement: pd.DataFrame | None) -> dict[str, Any] | None:
     """The row of the held-out pairs without indels; with them if there are no others."""
     if agreement is None or agreement.empty:
         return None
-    held = agreement[agreement["split"] == "heldout"]
+    held = agreement[agreement["split"] == "validation"]
     if held.empty:
         return None
     ordered = held.assign(_indel=truth(held["has_indel"])).sort_values("_indel", kind="stable")
@@ -238,7 +238,7 @@ def _same_sign(held: Mapping[str, Any], kind: str) -> str:
 def _agreement_table(agreement: pd.DataFrame) -> ReportTable:
     rows = [
         [
-            {"heldout": "held out"}.get(str(row["split"]), str(row["split"])),
+            {"validation": "held out"}.get(str(row["split"]), str(row["split"])),
             "with indels" if indel else "substitutions only",
             number(int(row["n_pairs"])),
             number(int(row["n_clusters"])),

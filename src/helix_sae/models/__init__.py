@@ -1,0 +1,1 @@
+"""Models whose activations can be read, replaced and run on from."""

@@ -1,0 +1,308 @@
+"""Nodes that make the probe and the pairs."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from helix_sae.errors import DataError, ModelError
+from helix_sae.pipelines.causal_acdc.parameters import CausalParameters, PairParameters
+from helix_sae.pipelines.causal_acdc.setting import open_for_reading
+from helix_sae.pipelines.ingestion.parameters import IngestionParameters
+
+if TYPE_CHECKING:
+    from helix_sae.causal.pairs import Pairs
+    from helix_sae.causal.read_out import Probe, ProbeFit
+    from helix_sae.models.helix.loading import HelixHandle
+    from helix_sae.mrna.records import RawRecords
+else:
+    # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
+    Pairs = Probe = ProbeFit = HelixHandle = RawRecords = Any
+
+LOGGER = logging.getLogger(__name__)
+
+
+def tabulate_further(
+    raw: RawRecords, table: pd.DataFrame, ingestion: IngestionParameters, parameters: CausalParameters
+) -> pd.DataFrame:
+    """Further labelled records for the probe alone; a table without rows when ``probe_sequences`` names no file.
+
+    They are read like the sequences themselves, with those of ``ingestion.columns`` that a probe needs.
+    """
+    from helix_sae.causal.further import further_records
+    from helix_sae.mrna.records import build_table
+
+    if not raw.records and not raw.rejected:
+        return table.iloc[:0][["sequence_id", "sequence", "cds_start", "cds_end", "cluster"]].assign(
+            **{parameters.target: pd.Series(dtype="float64")}
+        )
+    read = ("sequence_id", "sequence", "cds_start", "cds_end", parameters.target)
+    extra, _ = build_table(
+        raw,
+        columns={name: column for name, column in ingestion.columns.items() if name in read},
+        reporter=ingestion.reporter,
+        on_bad_record=ingestion.on_bad_record,
+        cluster_by="none",
+    )
+    found = further_records(
+        extra,
+        table,
+        table["split"] == "validation",
+        parameters.target,
+        limit=parameters.probe.max_extra,
+        seed=parameters.seed,
+    )
+    LOGGER.info("%d further records for the probe; left out: %s", len(found.table), found.left_out or "none")
+    return found.table[["sequence_id", "sequence", "cds_start", "cds_end", "cluster", parameters.target]]
+
+
+def embed(table: pd.DataFrame, handle: HelixHandle, parameters: CausalParameters) -> pd.DataFrame:
+    """What the read-out reads of every sequence that it can learn from or be judged on.
+
+    Those are the sequences with a known target, as long as pairs may be (``pairs.max_length``).
+
+    Returns
+    -------
+    DataFrame
+        A row a sequence, a column a dimension, indexed by sequence_id.
+    """
+    from helix_sae.mrna.tokens import tokenize_table
+
+    _need_target(table, parameters)
+    known = table[parameters.target].notna()
+    if parameters.pairs.max_length is not None:
+        known &= table["sequence"].str.len() <= parameters.pairs.max_length
+    chosen = table[known]
+    model = open_for_reading(handle, parameters)
+    embedding = model.embed(tokenize_table(chosen, handle.codon_markers), parameters.token_budget)
+    columns = [f"e{i}" for i in range(embedding.shape[1])]
+    return pd.DataFrame(embedding, columns=columns, index=pd.Index(chosen["sequence_id"], name="sequence_id"))
+
+
+def _need_target(table: pd.DataFrame, parameters: CausalParameters) -> None:
+    if parameters.target not in table.columns:
+        known = [c for c in table.columns if str(c).startswith("functional_")]
+        raise DataError(
+            f"The mRNA table has no column {parameters.target!r} to explain; its functional ones are "
+            f"{', '.join(known) or 'none'}. Set causal_acdc.target, or map the file's column in ingestion.columns."
+        )
+
+
+def read_out(
+    embeddings: pd.DataFrame,
+    table: pd.DataFrame,
+    further_embeddings: pd.DataFrame,
+    further: pd.DataFrame,
+    handle: HelixHandle,
+    parameters: CausalParameters,
+) -> tuple[Probe, pd.DataFrame, pd.DataFrame]:
+    """Fit the probe on the discovery clusters, and further records if there are any; judge it on the other clusters.
+
+    Returns
+    -------
+    probe : Probe
+    probe_metrics : DataFrame
+        One row, with the ``floor`` that the held-out value was held against, ``n_further`` and, with further records,
+        ``out_of_fold_own`` and ``out_of_fold_further``.
+    probe_predictions : DataFrame
+        ``sequence_id, value, prediction, split``, ``is_further``.
+
+    Raises
+    ------
+    WeakProbeError
+        If the probe is below the floor.
+    """
+    from helix_sae.causal.read_out import require_strength
+
+    _need_target(table, parameters)
+    wanted = ["sequence_id", "cluster", "split", parameters.target]
+    own = table[wanted].set_index("sequence_id").loc[embeddings.index]
+    more = further.set_index("sequence_id").loc[further_embeddings.index]
+    rows = pd.concat([own, more.assign(split="discovery")[wanted[1:]]])
+    is_further = np.arange(len(rows)) >= len(own)
+    embedding = np.concatenate([embeddings.to_numpy(), further_embeddings.to_numpy()])
+    fit = _fit(embedding, rows, is_further, handle, parameters)
+    predictions = fit.predictions.assign(
+        sequence_id=rows.index[fit.predictions["row"]], is_further=is_further[fit.predictions["row"]]
+    ).drop(columns="row")
+    metrics = fit.metrics.assign(floor=parameters.probe.floor, **_by_origin(predictions))
+    LOGGER.info("probe of %s:\n%s", parameters.target, metrics.T.to_string(header=False))
+    require_strength(fit, parameters.probe.floor, override=parameters.probe.override_floor)
+    return fit.probe, metrics, predictions
+
+
+def _by_origin(predictions: pd.DataFrame) -> dict[str, float]:
+    """Number of further records, and how well those and the table's own are predicted out of fold."""
+    from helix_sae.causal.read_out import r_squared
+
+    inside = predictions[predictions["split"] == "discovery"]
+    out: dict[str, float] = {"n_further": int(inside["is_further"].sum())}
+    is_class = predictions["value"].isin([0.0, 1.0]).all()
+    if out["n_further"] and not is_class:
+        for name, part in (("own", inside[~inside["is_further"]]), ("further", inside[inside["is_further"]])):
+            value, guess = part["value"].to_numpy(dtype=float), part["prediction"].to_numpy(dtype=float)
+            out[f"out_of_fold_{name}"] = r_squared(value, guess)
+    return out
+
+
+def pair(
+    table: pd.DataFrame, designs: pd.DataFrame, parameters: CausalParameters
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Pairs of sequences, and the candidates that were left out with the reason for each."""
+    longest = parameters.pairs.max_length
+    if longest is not None:
+        short = table["sequence"].str.len() <= longest
+        LOGGER.info("pairs of sequences up to %d nt: %d of %d records", longest, int(short.sum()), len(table))
+        table, designs = table[short].reset_index(drop=True), designs[designs["source"].str.len() <= longest]
+    pairs = _pairs(table, designs, parameters)
+    LOGGER.info("%d pairs; left out: %s", len(pairs.table), pairs.counts().to_dict() or "none")
+    return pairs.table, pairs.exclusions
+
+
+def _fit(
+    embedding: np.ndarray,
+    rows: pd.DataFrame,
+    is_further: np.ndarray,
+    handle: HelixHandle,
+    parameters: CausalParameters,
+) -> ProbeFit:
+    from helix_sae.causal.read_out import fit_probe, head_probe
+
+    target = _numbers(rows[parameters.target], parameters)
+    clusters, split = rows["cluster"].tolist(), rows["split"].tolist()
+    kind = parameters.probe.kind
+    if kind != "head":
+        return fit_probe(
+            embedding,
+            target,
+            clusters,
+            split,
+            name=parameters.target,
+            kind=kind,
+            # Another experiment may measure on another scale; a class is a class in both.
+            shifted=is_further if parameters.probe.positive_class is None else None,
+            seed=parameters.seed,
+        )
+    weight, bias, chosen = _head(handle, parameters)
+    return head_probe(weight, bias, embedding, target, clusters, split, name=parameters.target, chosen=chosen)
+
+
+def _head(
+    handle: HelixHandle, parameters: CausalParameters
+) -> tuple[np.ndarray, np.ndarray | float, int | None]:
+    """Weight and bias of the model's own head for the target, and the class that is read of a fine-tuned classifier."""
+    from helix_sae.models.helix.finetuned import load_fine_tuned_head
+    from helix_sae.models.helix.loading import open_model
+
+    tuned = load_fine_tuned_head(Path(handle.source))
+    if tuned is not None:
+        wanted = parameters.target if tuned.task == "regression" else parameters.probe.positive_class
+        if wanted not in tuned.outputs:
+            raise ModelError(
+                f"The fine-tuned head of {handle} has no output {wanted!r}; it has {', '.join(tuned.outputs)}. Set "
+                "causal_acdc.target to a property that it was trained on, or causal_acdc.probe.positive_class to a class."
+            )
+        at = tuned.outputs.index(wanted)
+        if tuned.task == "classification":
+            return tuned.weight.double().numpy(), tuned.bias.double().numpy(), at
+        return tuned.weight[at].double().numpy(), float(tuned.bias[at]), None
+    heads = open_model(handle).heads
+    if heads is None or parameters.target not in heads.phenotypes:
+        raise ModelError(
+            f"The model {handle} has no head for {parameters.target!r} "
+            f"(it has {', '.join(heads.phenotypes) if heads else 'none'}); set causal_acdc.probe.kind to ridge."
+        )
+    at = heads.phenotypes.index(parameters.target)
+    scale, mean = float(heads.phenotype_scale[at]), float(heads.phenotype_mean[at])
+    weight = heads.phenotype.weight[at].double().cpu().numpy() * scale
+    return weight, float(heads.phenotype.bias[at]) * scale + mean, None
+
+
+def _numbers(column: pd.Series, parameters: CausalParameters) -> np.ndarray:
+    """The target's values; 1 for the positive class where one is named, 0 for the others."""
+    positive = parameters.probe.positive_class
+    if positive is not None:
+        known = column.notna().to_numpy()
+        return np.where(known, (column.astype(str) == positive).to_numpy(dtype=float), np.nan)
+    try:
+        return pd.to_numeric(column).to_numpy(dtype=float, na_value=np.nan)
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"The target {parameters.target!r} is not a number ({error}). Name the class to explain in "
+            "causal_acdc.probe.positive_class, or another target."
+        ) from error
+
+
+def _pairs(table: pd.DataFrame, designs: pd.DataFrame, parameters: CausalParameters) -> Pairs:
+    from helix_sae.causal.pairs import PairBounds, named_pairs, natural_pairs
+
+    wanted = parameters.pairs
+    if wanted.source in ("designed", "edited"):
+        return _designed(table, designs, parameters)
+    bounds = PairBounds(
+        wanted.num_sequence_pairs,
+        wanted.min_target_diff,
+        wanted.max_length_ratio,
+        wanted.max_edit_distance,
+        wanted.min_reads,
+    )
+    splits = table["split"]
+    reads = None if wanted.min_reads is None else "reads"
+    if wanted.source == "named":
+        return named_pairs(
+            table,
+            parameters.target,
+            bounds,
+            splits=splits,
+            parent=wanted.parent,
+            reads=reads,
+            seed=parameters.seed,
+        )
+    return natural_pairs(table, parameters.target, bounds, splits=splits, reads=reads, seed=parameters.seed)
+
+
+def _designed(table: pd.DataFrame, designs: pd.DataFrame, parameters: CausalParameters) -> Pairs:
+    """The shipped counterfactuals of this table's families, or edits of the table's own sequences."""
+    from helix_sae.causal.designs import design_pairs
+    from helix_sae.causal.pairs import designed_pairs
+
+    wanted = parameters.pairs
+    made = wanted.source == "edited"
+    if made:
+        designs = design_pairs(
+            table,
+            n_per_kind=wanted.edits_per_kind,
+            kinds=_kinds_to_make(wanted),
+            motifs=wanted.motifs,
+            seed=parameters.seed,
+        )
+    cluster = "cluster" if "cluster" in designs.columns else "family"
+    split_of = table.drop_duplicates("cluster").set_index("cluster")["split"]
+    kept = designs[designs[cluster].isin(split_of.index)].reset_index(drop=True)
+    if kept.empty:
+        raise DataError(
+            "None of the designed pairs belongs to a family of this mRNA table; they go with the demo records. "
+            "Set causal_acdc.pairs.source to edited, natural or named."
+        )
+    return designed_pairs(
+        kept,
+        parameters.target,
+        splits=kept[cluster].map(split_of),
+        kinds=None if made else wanted.kinds,
+        num_sequence_pairs=wanted.num_sequence_pairs,
+        difference_kind="expected" if made else "true",
+        seed=parameters.seed,
+    )
+
+
+def _kinds_to_make(wanted: PairParameters) -> list[str]:
+    """The kinds of edit asked for; those of motifs are made for every motif that is named."""
+    from helix_sae.causal.designs import OWN_KINDS, STANDARD_KINDS
+
+    if wanted.kinds is None:
+        return [*STANDARD_KINDS, *OWN_KINDS]
+    return [kind for kind in wanted.kinds if kind.removeprefix("motif_") not in wanted.motifs]
