@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
-from kedro.io import AbstractDataset, AbstractVersionedDataset, CatalogProtocol, DatasetError
+from kedro.io import AbstractDataset, AbstractVersionedDataset, CatalogProtocol, DatasetError, MemoryDataset
 from kedro.io.core import Version, VersionNotFoundError, get_filepath_str, is_parameter
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 from helix_sae.engine import EngineParameters, set_engine
 from helix_sae.errors import StoreError
+from helix_sae.left_out import TOLERANT, LeftOut
 from helix_sae.runtime_parameters import check_runtime_parameters, settable_names
 from helix_sae.storage import canonical_json, write_file
 
@@ -68,7 +69,7 @@ class ProjectHooks:
         """Write ``provenance.json`` beside a versioned artefact."""
         if self._catalog is None or dataset_name not in self._catalog:
             return
-        dataset = _versioned(self._catalog[dataset_name])
+        dataset = versioned_dataset(self._catalog[dataset_name])
         if dataset is None:
             return
         version = cast("str", dataset.resolve_save_version())
@@ -139,14 +140,18 @@ def pin_versions(pipeline: Pipeline, catalog: Catalog) -> dict[str, str]:
         If an input is not there at all; it lists all that are missing.
     """
     for name in sorted(name for node in pipeline.nodes for name in node.outputs):
-        dataset = _versioned(catalog[name]) if name in catalog else None
+        dataset = versioned_dataset(catalog[name]) if name in catalog else None
         if dataset is not None:
             save = cast("str", dataset.resolve_save_version())
             _pin(dataset, Version(_pinned_load(dataset) or save, save))
     inputs: dict[str, str] = {}
     missing: list[str] = []
     for name in sorted(name for name in pipeline.inputs() if not is_parameter(name) and name in catalog):
-        dataset = _versioned(catalog[name])
+        if _only_tolerated(name, pipeline) and not _is_there(catalog[name]):
+            maker = f"`kedro registry describe` shows which pipeline makes {name}"
+            catalog[name] = MemoryDataset(LeftOut(name, f"{name} has not been made yet ({maker})."))
+            continue
+        dataset = versioned_dataset(catalog[name])
         try:
             if dataset is not None:
                 inputs[name] = cast("str", dataset.resolve_load_version())
@@ -163,6 +168,19 @@ def pin_versions(pipeline: Pipeline, catalog: Catalog) -> dict[str, str]:
             "first (`kedro registry describe` shows which), or correct the paths in the catalog."
         )
     return inputs
+
+
+def _only_tolerated(name: str, pipeline: Pipeline) -> bool:
+    """Whether all nodes that read a dataset make do without it."""
+    readers = [node for node in pipeline.nodes if name in node.inputs]
+    return all(TOLERANT in node.tags for node in readers)
+
+
+def _is_there(dataset: AbstractDataset[Any, Any]) -> bool:
+    try:
+        return dataset.exists() if _tells_existence(dataset) else True
+    except (VersionNotFoundError, DatasetError):
+        return False
 
 
 def describe_run(run_params: Mapping[str, Any], pipeline: Pipeline, catalog: Catalog) -> dict[str, Any]:
@@ -228,7 +246,7 @@ def _plain(value: object) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
-def _versioned(dataset: AbstractDataset[Any, Any]) -> AbstractVersionedDataset[Any, Any] | None:
+def versioned_dataset(dataset: AbstractDataset[Any, Any]) -> AbstractVersionedDataset[Any, Any] | None:
     """The dataset, or the one that a cache wraps, if it is versioned."""
     inner = getattr(dataset, "_dataset", dataset)
     is_versioned = isinstance(inner, AbstractVersionedDataset) and inner._version is not None  # pyright: ignore[reportPrivateUsage]
@@ -246,7 +264,7 @@ def _pin(dataset: AbstractVersionedDataset[Any, Any], version: Version) -> None:
 
 def _version_of(catalog: Catalog, name: str) -> str | None:
     """Version that a run loads a dataset from; None if it has none."""
-    dataset = _versioned(catalog[name]) if name in catalog else None
+    dataset = versioned_dataset(catalog[name]) if name in catalog else None
     try:
         return None if dataset is None else dataset.resolve_load_version()
     except (DatasetError, OSError):

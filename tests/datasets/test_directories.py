@@ -203,7 +203,7 @@ def test_killed_between_two_renames(tmp_path: Path) -> None:
     # Renamed are the manifest, what stood there before, and the new folder.
     script = f"""
 import sys
-sys.path[:0] = [{str(Path(__file__).parent)!r}]
+sys.path[:0] = [{str(Path(__file__).parents[1] / "activations")!r}]
 from activation_toys import die_at_rename
 from helix_sae.datasets.structures import StructureDataset
 die_at_rename(3)

@@ -15,6 +15,7 @@ from html_checks import self_contained
 from pydantic import ValidationError
 
 from helix_sae.errors import DataError
+from helix_sae.left_out import LeftOut
 from helix_sae.pipelines.reporting import nodes
 from helix_sae.pipelines.reporting.parameters import ReportingParameters
 from helix_sae.reporting.document import Section, Statement, not_run
@@ -24,9 +25,7 @@ SITE = report_data.SITES[0]
 
 
 def parameters(**changes: Any) -> ReportingParameters:
-    return ReportingParameters.model_validate(
-        {"folder": "data/08_reporting", "n_features": 3, "flank": 8, **changes}
-    )
+    return ReportingParameters.model_validate({"n_features": 3, "flank": 8, **changes})
 
 
 def activations() -> Any:
@@ -115,15 +114,15 @@ def test_the_report_and_its_numbers():
     prediction = nodes.describe_prediction(
         tables.probe(), tables.pairs(), pd.DataFrame(), tables.agreement(), tables.comparison()
     )
-    html, summary = nodes.assemble(parameters(title="A title"), data, prediction)
+    html, summary, _ = nodes.assemble(parameters(title="A title"), data, prediction)
     page = self_contained(html)
     assert page.title == "A title"
     assert "helix_mini on 240 sequences; predictions of mrl" in page.text
-    assert "data/08_reporting/feature_atlas.html" in page.text
+    assert "atlas/index.html beside this page" in page.text
     assert summary["prediction"]["probe"]["validation"] == 0.8
     assert summary["data"]["n_records"] == 240
     assert summary["headlines"]
-    alone, _ = nodes.assemble(parameters(), data, not_run("prediction", "Prediction", "Not run."))
+    alone, _, _ = nodes.assemble(parameters(), data, not_run("prediction", "Prediction", "Not run."))
     assert "predictions of" not in self_contained(alone).text
 
 
@@ -139,14 +138,40 @@ def test_effects_without_shams_are_not_tested():
 
 def test_the_last_words(caplog: pytest.LogCaptureFixture):
     sections = [
-        Section("a", "Part", [Statement("Found it.", headline=True)]),
+        Section("data", "Part", [Statement("Found it.", headline=True)]),
         not_run("b", "Other", "Not run."),
     ]
     with caplog.at_level(logging.INFO):
-        text = nodes.announce(parameters(), "x" * 1_500_000, "y", *sections)
+        text = nodes.assemble(parameters(), *sections)[2]
     assert "  • Found it." in text
-    assert "  Report         data/08_reporting/run_report.html (1.5 MB)" in text
+    assert "  – Not run." in text
     assert text in caplog.text
+
+
+GONE = LeftOut("effects of single features", "No start codon is known.")
+
+
+def test_what_was_left_out_is_said_with_its_reason():
+    absent = GONE.table()
+    section = nodes.describe_effects(absent, absent, absent, absent, "functional_mrl", 0.05)
+    assert [s.text for s in section.statements] == [GONE.reason]
+    assert section.numbers == {"run": False, "reason": GONE.reason}
+    data = nodes.describe_data(report_data.table(), GONE.table(), handle(), GONE)
+    assert "No activations of a model were recorded." in [s.text for s in data.statements]
+    html, summary, text = nodes.assemble(parameters(), nodes.describe_data(GONE, GONE, GONE, GONE), section)
+    assert GONE.reason in self_contained(html).text
+    assert summary["effects"]["reason"] == GONE.reason
+    assert GONE.reason in text
+
+
+def test_an_atlas_without_codes_says_why():
+    assert GONE.reason in self_contained(drawn(sparse_codes=GONE)).text
+
+
+def test_an_atlas_without_causes_and_associations():
+    absent = dict.fromkeys(("significant", "concepts", "baselines", "effects", "circuit"), GONE.table())
+    assert drawn(**absent) == drawn(**dict.fromkeys(absent, pd.DataFrame()))
+    assert nodes.choose(GONE.table(), GONE.table(), parameters()).empty
 
 
 @pytest.mark.parametrize(

@@ -36,13 +36,13 @@ def render_report(sections: Sequence[Section], *, title: str, subtitle: str, atl
     )
 
 
-def render_text(sections: Sequence[Section], places: Mapping[str, str]) -> str:
+def render_text(sections: Sequence[Section], places: Mapping[str, str] | None = None) -> str:
     """The headlines and warnings as plain text, and where everything lies.
 
     Parameters
     ----------
     sections : sequence of Section
-    places : mapping of name to path
+    places : mapping of name to path, optional
         E.g. ``{"Report": "data/08_reporting/run_report.html"}``.
     """
     lines = ["What was found", ""]

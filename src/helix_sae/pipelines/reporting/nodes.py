@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
+from functools import wraps
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from helix_sae.errors import DataError
+from helix_sae.left_out import LeftOut, left_out_of
 from helix_sae.pipelines.reporting.parameters import ReportingParameters
 
 if TYPE_CHECKING:
@@ -27,27 +30,58 @@ else:
 LOGGER = logging.getLogger(__name__)
 
 
+def _section(function: Callable[..., Section]) -> Callable[..., Section]:
+    """Give None for what was left out; a section without its results says why they are not there."""
+
+    @wraps(function)
+    def describe(*arguments: Any, **named: Any) -> Section:
+        from helix_sae.reporting.document import not_run
+
+        absent = [found for found in map(left_out_of, (*arguments, *named.values())) if found is not None]
+        section = function(*map(_given, arguments), **{name: _given(value) for name, value in named.items()})
+        if absent and section.numbers.get("run") is False:
+            reason = next(iter(dict.fromkeys(found.reason for found in absent)))
+            return not_run(section.key, section.title, reason)
+        return section
+
+    return describe
+
+
+def _given(value: Any) -> Any:
+    return None if left_out_of(value) is not None else value
+
+
+@_section
 def describe_data(
-    table: pd.DataFrame, rejected: pd.DataFrame, handle: HelixHandle, activations: ActivationStore
+    table: pd.DataFrame | None,
+    rejected: pd.DataFrame | None,
+    handle: HelixHandle,
+    activations: ActivationStore | None,
 ) -> Section:
     """The data and the model."""
+    from helix_sae.reporting.document import not_run
     from helix_sae.reporting.sections import ModelFacts, data_section
 
-    facts = ModelFacts(
-        model_name(handle.source),
-        activations.fingerprint,
-        handle.codon_markers,
-        dict(activations.widths),
-        len(activations.sequence_ids),
-        activations.n_tokens,
-    )
+    if table is None:
+        return not_run("data", "Data and model", "No sequences were read.")
+    facts = None
+    if activations is not None:
+        facts = ModelFacts(
+            model_name(handle.source),
+            activations.fingerprint,
+            handle.codon_markers,
+            dict(activations.widths),
+            len(activations.sequence_ids),
+            activations.n_tokens,
+        )
     return data_section(table, rejected, facts)
 
 
+@_section
 def describe_autoencoders(
     metrics: pd.DataFrame,
     history: pd.DataFrame,
-    sequence_codes: dict[str, AnnData],
+    sequence_codes: dict[str, AnnData] | None,
     chosen: str,
     downstream: pd.DataFrame | None = None,
     probing: pd.DataFrame | None = None,
@@ -56,7 +90,8 @@ def describe_autoencoders(
     """The autoencoders on held-out tokens."""
     from helix_sae.reporting.sections import autoencoder_section
 
-    densities = {site: codes.var["density"].to_numpy(dtype=float) for site, codes in sequence_codes.items()}
+    codes = sequence_codes or {}
+    densities = {site: of_site.var["density"].to_numpy(dtype=float) for site, of_site in codes.items()}
     return autoencoder_section(
         metrics,
         history,
@@ -68,6 +103,7 @@ def describe_autoencoders(
     )
 
 
+@_section
 def describe_associations(alpha: float, **tables: pd.DataFrame) -> Section:
     """Associations with properties of the sequences; ``tables`` by the fields of ``AssociationInputs``."""
     from helix_sae.reporting.sections.associations import AssociationInputs, association_section
@@ -75,6 +111,7 @@ def describe_associations(alpha: float, **tables: pd.DataFrame) -> Section:
     return association_section(AssociationInputs(**tables), alpha=alpha)
 
 
+@_section
 def describe_concepts(
     matches: pd.DataFrame, baselines: pd.DataFrame, warnings: pd.DataFrame, profiles: pd.DataFrame
 ) -> Section:
@@ -84,6 +121,7 @@ def describe_concepts(
     return concept_section(matches, baselines, warnings, profiles)
 
 
+@_section
 def describe_prediction(
     probe_metrics: pd.DataFrame,
     pairs: pd.DataFrame,
@@ -97,10 +135,11 @@ def describe_prediction(
     return prediction_section(probe_metrics, pairs, exclusions, agreement, comparison)
 
 
+@_section
 def describe_effects(
     effects: pd.DataFrame,
     agreement: pd.DataFrame,
-    designed: pd.DataFrame,
+    designed: pd.DataFrame | None,
     positions: pd.DataFrame,
     target: str,
     q: float,
@@ -109,11 +148,12 @@ def describe_effects(
     from helix_sae.causal.inference import designed_test
     from helix_sae.reporting.sections.effects import EffectInputs, effect_section
 
-    has_shams = bool(designed["is_sham"].astype(bool).any()) if len(designed) else False
-    test = designed_test(designed) if has_shams else None
+    has_shams = designed is not None and len(designed) > 0 and bool(designed["is_sham"].astype(bool).any())
+    test = designed_test(designed) if designed is not None and has_shams else None
     return effect_section(EffectInputs(effects, agreement, designed, test, positions), target=target, q=q)
 
 
+@_section
 def describe_comparisons(
     curves: pd.DataFrame, baselines: pd.DataFrame, ceilings: pd.DataFrame, blocks: pd.DataFrame
 ) -> Section:
@@ -123,6 +163,7 @@ def describe_comparisons(
     return comparison_section(ComparisonInputs(curves, baselines, ceilings, blocks))
 
 
+@_section
 def describe_circuit(
     circuit: pd.DataFrame, steps: pd.DataFrame, quality: pd.DataFrame, contributions: pd.DataFrame
 ) -> Section:
@@ -132,7 +173,7 @@ def describe_circuit(
     return circuit_section(circuit, steps, quality, contributions)
 
 
-def assemble(parameters: ReportingParameters, *sections: Section) -> tuple[str, dict[str, Any]]:
+def assemble(parameters: ReportingParameters, *sections: Section) -> tuple[str, dict[str, Any], str]:
     """Put the sections together.
 
     Returns
@@ -141,24 +182,30 @@ def assemble(parameters: ReportingParameters, *sections: Section) -> tuple[str, 
         HTML.
     run_summary : dict
         The same numbers for machines.
+    run_summary_text : str
+        What was found, in words.
     """
     from helix_sae.reporting.document import run_summary
-    from helix_sae.reporting.run_report import render_report
+    from helix_sae.reporting.run_report import render_report, render_text
 
     html = render_report(
         sections,
         title=parameters.title,
         subtitle=_subtitle(sections),
-        atlas=f"{parameters.folder}/feature_atlas.html",
+        atlas="atlas/index.html beside this page",
     )
-    return html, run_summary(sections)
+    text = render_text(sections)
+    LOGGER.info("%s", text)
+    return html, run_summary(sections), text
 
 
-def choose(effects: pd.DataFrame, significant: pd.DataFrame, parameters: ReportingParameters) -> pd.DataFrame:
+def choose(
+    effects: pd.DataFrame | None, significant: pd.DataFrame | None, parameters: ReportingParameters
+) -> pd.DataFrame:
     """The features that get a page, in the order of the pages."""
     from helix_sae.reporting.selection import choose_features
 
-    return choose_features(effects, significant, parameters.n_features)
+    return choose_features(_given(effects), _given(significant), parameters.n_features)
 
 
 def draw_atlas(
@@ -167,20 +214,26 @@ def draw_atlas(
     sequence_codes: dict[str, AnnData],
     activations: ActivationStore,
     table: pd.DataFrame,
-    significant: pd.DataFrame,
-    concepts: pd.DataFrame,
-    baselines: pd.DataFrame,
-    effects: pd.DataFrame,
-    circuit: pd.DataFrame,
+    significant: pd.DataFrame | None,
+    concepts: pd.DataFrame | None,
+    baselines: pd.DataFrame | None,
+    effects: pd.DataFrame | None,
+    circuit: pd.DataFrame | None,
     handle: HelixHandle,
     target: str,
     parameters: ReportingParameters,
 ) -> str:
-    """A page for every chosen feature, as one HTML document."""
+    """A page for every chosen feature, as one HTML document; a page that says why where there can be none."""
+    missing = next(filter(None, map(left_out_of, (sparse_codes, sequence_codes, activations, table))), None)
+    if missing is not None:
+        return _empty_atlas(missing)
     from helix_sae.reporting.atlas import AtlasTables, feature_pages, render_atlas
     from helix_sae.reporting.sections.circuits import surviving_members
     from helix_sae.reporting.wording import count
 
+    significant, concepts, baselines, effects, circuit = map(
+        _given, (significant, concepts, baselines, effects, circuit)
+    )
     tables = AtlasTables(
         chosen=chosen,
         decoders={site: np.asarray(codes.varm["decoder"]) for site, codes in sequence_codes.items()},
@@ -188,7 +241,7 @@ def draw_atlas(
         concepts=concepts,
         baselines=baselines,
         effects=effects,
-        circuit=surviving_members(circuit),
+        circuit=None if circuit is None else surviving_members(circuit),
     )
     rows = activations.all_rows()
     corpora = {
@@ -209,22 +262,15 @@ def draw_atlas(
     return render_atlas(made, title="Feature atlas", subtitle=subtitle, target=target, flank=parameters.flank)
 
 
-def announce(parameters: ReportingParameters, report: str, atlas: str, *sections: Section) -> str:
-    """Say in the log what was found and where it lies; takes the finished pages so as to be the last to speak."""
-    from helix_sae.reporting.run_report import render_text
+def _empty_atlas(missing: LeftOut) -> str:
+    from helix_sae.reporting.document import not_run
+    from helix_sae.reporting.run_report import render_report
 
-    text = render_text(
-        sections,
-        {
-            "Report": f"{parameters.folder}/run_report.html ({len(report) / 1e6:.1f} MB)",
-            "Feature atlas": f"{parameters.folder}/feature_atlas.html ({len(atlas) / 1e6:.1f} MB)",
-            "Numbers": f"{parameters.folder}/run_summary.json",
-            "Tables": f"{parameters.folder}/*.csv",
-            "Figures": f"{parameters.folder}/figures",
-        },
+    return render_report(
+        [not_run("atlas", "Feature atlas", missing.reason)],
+        title="Feature atlas",
+        subtitle="no features to show",
     )
-    LOGGER.info("%sEach of these is a folder with a version a run; the newest sorts last.", text)
-    return text
 
 
 def model_name(source: str) -> str:
@@ -237,7 +283,10 @@ def _subtitle(sections: tuple[Section, ...]) -> str:
     """Model, number of records and target, as far as the sections know them."""
     numbers: dict[str, Any] = {section.key: section.numbers for section in sections}
     data, prediction = numbers["data"], numbers.get("prediction", {})
-    text = f"{data['model']['source']} on {data['n_records']:,} sequences"
+    if "n_records" not in data:
+        return "no sequences were read"
+    model = f"{data['model']['source']} on " if data["model"] else ""
+    text = f"{model}{data['n_records']:,} sequences"
     target = prediction.get("probe", {}).get("target")
     return f"{text}; predictions of {str(target).removeprefix('functional_')}" if target else text
 

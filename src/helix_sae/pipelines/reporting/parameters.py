@@ -18,8 +18,6 @@ class ReportingParameters(BaseModel):
         Strongest windows on each page.
     flank : int
         Nucleotides shown on either side of an activation.
-    folder : str
-        Where the reports are written, for the words at the end of a run; the catalog decides.
     seed : int
         Of the windows that are drawn at random.
     """
@@ -30,5 +28,4 @@ class ReportingParameters(BaseModel):
     n_features: int = Field(24, ge=1, le=200)
     n_windows: int = Field(8, ge=1, le=50)
     flank: int = Field(25, ge=3, le=60)
-    folder: str
     seed: int = Field(0, ge=0)

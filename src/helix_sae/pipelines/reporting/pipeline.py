@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kedro.pipeline import Node, Pipeline, node
 
+from helix_sae.left_out import TOLERANT
 from helix_sae.pipelines.reporting import nodes
 
 _PARAMETERS = "params:reporting"
@@ -22,7 +23,7 @@ _SECTIONS = [
 
 def create_pipeline(**_: object) -> Pipeline:
     """The results of all other pipelines to the run report, its summary and the feature atlas."""
-    return Pipeline([*_sections(), *_pages()])
+    return Pipeline([*_sections(), *_pages()], tags=TOLERANT)
 
 
 def _sections() -> list[Node]:
@@ -114,12 +115,12 @@ def _sections() -> list[Node]:
 
 
 def _pages() -> list[Node]:
-    """Report, atlas and the last words."""
+    """Report and atlas."""
     return [
         node(
             nodes.assemble,
             [_PARAMETERS, *_SECTIONS],
-            ["run_report", "run_summary"],
+            ["run_report", "run_summary", "run_summary_text"],
             name="assemble_report",
         ),
         node(
@@ -147,11 +148,5 @@ def _pages() -> list[Node]:
             ],
             "feature_atlas",
             name="draw_atlas",
-        ),
-        node(
-            nodes.announce,
-            [_PARAMETERS, "run_report", "feature_atlas", *_SECTIONS],
-            "run_summary_text",
-            name="announce_findings",
         ),
     ]

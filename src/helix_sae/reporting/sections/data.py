@@ -42,7 +42,7 @@ class ModelFacts(NamedTuple):
     n_tokens: int
 
 
-def data_section(table: pd.DataFrame, rejected: pd.DataFrame | None, model: ModelFacts) -> Section:
+def data_section(table: pd.DataFrame, rejected: pd.DataFrame | None, model: ModelFacts | None) -> Section:
     """What went in.
 
     Parameters
@@ -51,7 +51,8 @@ def data_section(table: pd.DataFrame, rejected: pd.DataFrame | None, model: Mode
         mRNA table; a column ``split`` says which part a record belongs to.
     rejected : DataFrame or None
         ``file, record, field, reason`` of the records set aside.
-    model : ModelFacts
+    model : ModelFacts or None
+        None where no activations were recorded.
     """
     lengths = table["sequence"].str.len().to_numpy()
     n_set_aside = 0 if rejected is None else len(rejected)
@@ -64,16 +65,7 @@ def data_section(table: pd.DataFrame, rejected: pd.DataFrame | None, model: Mode
             f"known in {known:,} of them and the stop codon in {int(table['cds_end'].notna().sum()):,}."
         ),
         _set_aside(rejected),
-        Statement(
-            f"The model is {model.source} (fingerprint {model.fingerprint[:12]}). Its activations were recorded at "
-            f"{count(len(model.widths), 'site')} ({listing(list(model.widths))}) for {count(model.n_tokens, 'token')} of "
-            f"{count(model.n_sequences, 'sequence')}, "
-            + (
-                "with a marker before each codon."
-                if model.codon_markers == "cds"
-                else "without codon markers."
-            )
-        ),
+        _model(model),
     ]
     blocks: list[Block] = []
     properties = _properties(table)
@@ -97,7 +89,7 @@ def data_section(table: pd.DataFrame, rejected: pd.DataFrame | None, model: Mode
             "length_max": int(lengths.max()),
             "n_with_start": known,
             "properties": properties,
-            "model": model._asdict(),
+            "model": None if model is None else model._asdict(),
         },
         [
             Tile("Records", f"{len(table):,}", count(int(table["cluster"].nunique()), "family", "families")),
@@ -110,6 +102,17 @@ def data_section(table: pd.DataFrame, rejected: pd.DataFrame | None, model: Mode
             ),
             *_doubts(table),
         ],
+    )
+
+
+def _model(model: ModelFacts | None) -> Statement:
+    if model is None:
+        return Statement("No activations of a model were recorded.", "absent")
+    markers = "with a marker before each codon" if model.codon_markers == "cds" else "without codon markers"
+    return Statement(
+        f"The model is {model.source} (fingerprint {model.fingerprint[:12]}). Its activations were recorded at "
+        f"{count(len(model.widths), 'site')} ({listing(list(model.widths))}) for {count(model.n_tokens, 'token')} of "
+        f"{count(model.n_sequences, 'sequence')}, {markers}."
     )
 
 
