@@ -101,10 +101,10 @@ def test_bounds_of_the_parameters_are_those_of_the_code():
 
 
 def test_a_missing_target_column_is_named(table, embeddings, handle):
-    with pytest.raises(DataError, match=r"no column 'functional_te'.* functional_mrl"):
+    with pytest.raises(AnalysisError, match=r"no column 'functional_te'.* functional_mrl"):
         read_out_of(table, embeddings, handle, target="functional_te")
     words = table.assign(functional_mrl=["high"] * N)
-    with pytest.raises(DataError, match="positive_class"):
+    with pytest.raises(AnalysisError, match="positive_class"):
         read_out_of(words, embeddings, handle)
 
 
@@ -125,7 +125,7 @@ def test_only_sequences_that_can_be_compared_are_embedded(table, handle):
     expected = [f"s{i}" for i in range(N) if i % 4 and i != 1]
     assert found.index.tolist() == expected
     assert found.shape == (len(expected), 16)
-    with pytest.raises(DataError, match="no column"):
+    with pytest.raises(AnalysisError, match="no column"):
         read_out.embed(table.drop(columns="functional_mrl"), handle, parameters())
 
 

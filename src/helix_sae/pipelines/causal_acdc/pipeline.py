@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node
+from kedro.pipeline import Pipeline
 
 from helix_sae.pipelines.causal_acdc import circuits, nodes, read_out
+from helix_sae.pipelines.parts import part_node
 
 _PARAMETERS = "params:causal_acdc"
 _SETTING = ["helix_model", "sae_checkpoints", "probe", "sequence_pairs"]
@@ -14,55 +15,63 @@ def create_pipeline(**_: object) -> Pipeline:
     """A model, its autoencoders and the mRNA table to what the prediction depends on."""
     return Pipeline(
         [
-            node(
+            part_node(
                 read_out.embed,
                 ["mrna_table", "helix_model", _PARAMETERS],
                 "embeddings",
                 name="embed_sequences",
+                part="embeddings for the read-out",
             ),
-            node(
+            part_node(
                 read_out.tabulate_further,
                 ["probe_records", "mrna_table", "params:ingestion", _PARAMETERS],
                 "probe_table",
                 name="tabulate_probe_records",
+                part="further records for the read-out",
             ),
-            node(
+            part_node(
                 read_out.embed,
                 ["probe_table", "helix_model", _PARAMETERS],
                 "probe_embeddings",
                 name="embed_probe_records",
+                part="embeddings of the further records",
             ),
-            node(
+            part_node(
                 read_out.read_out,
                 ["embeddings", "mrna_table", "probe_embeddings", "probe_table", "helix_model", _PARAMETERS],
                 ["probe", "probe_metrics", "probe_predictions"],
                 name="fit_probe",
+                part="the read-out",
             ),
-            node(
+            part_node(
                 read_out.pair,
                 ["mrna_table", "designed_pairs", _PARAMETERS],
                 ["sequence_pairs", "pair_exclusions"],
                 name="pair_sequences",
+                part="pairs of sequences",
             ),
-            node(
+            part_node(
                 nodes.estimate,
                 [*_SETTING, _PARAMETERS],
                 "effects_atp",
                 name="estimate_effects",
+                part="estimated effects",
             ),
-            node(
+            part_node(
                 nodes.measure,
                 [*_SETTING, "effects_atp", _PARAMETERS],
                 "effects_exact",
                 name="measure_effects",
+                part="exact effects",
             ),
-            node(
+            part_node(
                 nodes.check_estimators,
                 [*_SETTING, "effects_atp", _PARAMETERS],
                 ["estimator_agreement", "effects_ig"],
                 name="check_estimators",
+                part="estimates against exact effects",
             ),
-            node(
+            part_node(
                 nodes.summarise,
                 ["helix_model", "effects_exact", "sequence_pairs", _PARAMETERS],
                 [
@@ -73,26 +82,30 @@ def create_pipeline(**_: object) -> Pipeline:
                     "position_effects",
                 ],
                 name="summarise_effects",
+                part="effects of single features",
             ),
-            node(
+            part_node(
                 circuits.find_circuit,
                 [*_SETTING, "effects_exact", _PARAMETERS],
                 ["circuit", "circuit_steps"],
                 name="find_circuit",
+                part="the circuit",
             ),
-            node(
+            part_node(
                 circuits.connect,
                 [*_SETTING, "circuit", "effects_exact", _PARAMETERS],
                 ["circuit_edges", "circuit_graph"],
                 name="connect_circuit",
+                part="edges of the circuit",
             ),
-            node(
+            part_node(
                 circuits.judge_circuit,
                 [*_SETTING, "circuit", "effects_exact", _PARAMETERS],
                 ["circuit_quality", "circuit_minimality"],
                 name="judge_circuit",
+                part="quality of the circuit",
             ),
-            node(
+            part_node(
                 nodes.compare,
                 [*_SETTING, "effects_atp", "activations", _PARAMETERS],
                 [
@@ -103,8 +116,9 @@ def create_pipeline(**_: object) -> Pipeline:
                     "comparison_verdict",
                 ],
                 name="compare_with_baselines",
+                part="comparison with the baselines",
             ),
-            node(
+            part_node(
                 nodes.draw,
                 [
                     "intervention_curves",
@@ -129,8 +143,9 @@ def create_pipeline(**_: object) -> Pipeline:
                     "position_effects_figure",
                 ],
                 name="draw_effects",
+                part="figures of the effects",
             ),
-            node(
+            part_node(
                 circuits.draw_circuit,
                 [
                     "circuit",
@@ -142,6 +157,7 @@ def create_pipeline(**_: object) -> Pipeline:
                 ],
                 ["circuit_figure", "circuit_quality_figure"],
                 name="draw_circuit",
+                part="figures of the circuit",
             ),
         ]
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from helix_sae.errors import DataError, ModelError
+from helix_sae.errors import AnalysisError, ModelError
 from helix_sae.pipelines.causal_acdc.parameters import CausalParameters, PairParameters
 from helix_sae.pipelines.causal_acdc.setting import open_for_reading
 from helix_sae.pipelines.ingestion.parameters import IngestionParameters
@@ -86,7 +86,7 @@ def embed(table: pd.DataFrame, handle: HelixHandle, parameters: CausalParameters
 def _need_target(table: pd.DataFrame, parameters: CausalParameters) -> None:
     if parameters.target not in table.columns:
         known = [c for c in table.columns if str(c).startswith("functional_")]
-        raise DataError(
+        raise AnalysisError(
             f"The mRNA table has no column {parameters.target!r} to explain; its functional ones are "
             f"{', '.join(known) or 'none'}. Set causal_acdc.target, or map the file's column in ingestion.columns."
         )
@@ -231,7 +231,7 @@ def _numbers(column: pd.Series, parameters: CausalParameters) -> np.ndarray:
     try:
         return pd.to_numeric(column).to_numpy(dtype=float, na_value=np.nan)
     except (ValueError, TypeError) as error:
-        raise DataError(
+        raise AnalysisError(
             f"The target {parameters.target!r} is not a number ({error}). Name the class to explain in "
             "causal_acdc.probe.positive_class, or another target."
         ) from error
@@ -284,7 +284,7 @@ def _designed(table: pd.DataFrame, designs: pd.DataFrame, parameters: CausalPara
     split_of = table.drop_duplicates("cluster").set_index("cluster")["split"]
     kept = designs[designs[cluster].isin(split_of.index)].reset_index(drop=True)
     if kept.empty:
-        raise DataError(
+        raise AnalysisError(
             "None of the designed pairs belongs to a family of this mRNA table; they go with the demo records. "
             "Set causal_acdc.pairs.source to edited, natural or named."
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node
+from kedro.pipeline import Pipeline
 
 from helix_sae.pipelines.correlation import concepts, nodes
+from helix_sae.pipelines.parts import part_node
 
 _PARAMETERS = "params:correlation"
 
@@ -13,7 +14,7 @@ def create_pipeline(**_: object) -> Pipeline:
     """Codes to associations, concept matches and their figures."""
     return Pipeline(
         [
-            node(
+            part_node(
                 nodes.associate_features,
                 ["sequence_codes", "mrna_table", _PARAMETERS],
                 [
@@ -27,26 +28,30 @@ def create_pipeline(**_: object) -> Pipeline:
                     "association_summary",
                 ],
                 name="associate_features",
+                part="associations with properties of the sequences",
             ),
-            node(
+            part_node(
                 nodes.calibrate_associations,
                 ["sequence_codes", "mrna_table", _PARAMETERS],
                 ["calibration", "calibration_quantiles"],
                 name="calibrate_associations",
+                part="calibration of the associations",
             ),
-            node(
+            part_node(
                 nodes.rank_hierarchy,
                 ["significant_associations", "best_matches", "association_summary"],
                 "feature_hierarchy",
                 name="rank_hierarchy",
+                part="the hierarchy of features",
             ),
-            node(
+            part_node(
                 nodes.validate_top,
                 ["sequence_codes", "mrna_table", "best_matches", _PARAMETERS],
                 "high_low_validation",
                 name="validate_top_features",
+                part="validation of the top features",
             ),
-            node(
+            part_node(
                 concepts.match_features,
                 [
                     "sparse_codes",
@@ -59,14 +64,16 @@ def create_pipeline(**_: object) -> Pipeline:
                 ],
                 ["concept_matches", "concept_baselines", "concept_warnings"],
                 name="match_concepts",
+                part="matches with concepts",
             ),
-            node(
+            part_node(
                 nodes.profile_landmarks,
                 ["sparse_codes", "mrna_table", "concept_matches"],
                 ["metagene_profiles", "metagene_periodicity"],
                 name="profile_landmarks",
+                part="profiles around landmarks",
             ),
-            node(
+            part_node(
                 nodes.draw,
                 [
                     "associations",
@@ -87,12 +94,14 @@ def create_pipeline(**_: object) -> Pipeline:
                     "qq_plotly",
                 ],
                 name="draw_associations",
+                part="figures of the associations",
             ),
-            node(
+            part_node(
                 nodes.draw_profiles,
                 ["metagene_profiles", "metagene_periodicity"],
                 ["metagene_figure", "metagene_plotly"],
                 name="draw_metagene",
+                part="figures of the profiles",
             ),
         ]
     )

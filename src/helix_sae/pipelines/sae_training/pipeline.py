@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline, node
 
+from helix_sae.pipelines.parts import part_node
 from helix_sae.pipelines.sae_training import judge, nodes
 
 
@@ -29,13 +30,14 @@ def create_pipeline(**_: object) -> Pipeline:
                 ["training_history_figure", "feature_density_figure", "sae_pareto_figure"],
                 name="draw_training",
             ),
-            node(
+            part_node(
                 judge.run_on,
                 ["helix_model", "activations", "sae_checkpoints", "mrna_table", "params:sae_training"],
                 ["sae_downstream", "sae_probe_kept"],
                 name="run_on_from_reconstructions",
+                part="the model run on from reconstructions",
             ),
-            node(
+            part_node(
                 judge.probe_concepts,
                 [
                     "activations",
@@ -47,6 +49,7 @@ def create_pipeline(**_: object) -> Pipeline:
                 ],
                 ["sparse_probing", "feature_absorption"],
                 name="probe_concepts",
+                part="concepts told by few features",
             ),
         ]
     )
