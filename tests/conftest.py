@@ -27,7 +27,7 @@ from hypothesis import HealthCheck, settings
 PROJECT = Path(__file__).resolve().parents[1]
 
 # Oracles and toys stand beside the tests that use them and are imported by their bare names.
-sys.path.extend(str(path) for path in sorted((PROJECT / "tests").iterdir()) if path.is_dir())
+sys.path.extend(str(path) for path in sorted((PROJECT / "tests").rglob("*")) if path.is_dir())
 
 settings.register_profile(
     "ci", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
