@@ -20,6 +20,7 @@ import torch
 
 from helix_sae.causal.alignment import TokenPair, align_table
 from helix_sae.causal.effects import Effects, effects
+from helix_sae.causal.experiment import Experiment
 from helix_sae.causal.read_out import Probe
 from helix_sae.models.helix.architecture import build_network, released_architecture
 from helix_sae.models.helix.model import HelixModel
@@ -101,7 +102,9 @@ def exact_and_estimates(
             estimates[method].append(seconds_of(method, times, model, saes, probe, pairs))
         naive += naive_seconds(model, saes, probe, pairs)
         if pairs[at : at + quarter]:
-            spent, result = timed(lambda at=at: effects(model, saes, probe, pairs[at : at + quarter]))
+            spent, result = timed(
+                lambda at=at: effects(Experiment(model, saes, probe, pairs[at : at + quarter]))
+            )
             exact_seconds += spent
             exact.append(result)
     seconds = {"exact": exact_seconds, "naive_pass": float(np.mean(naive))}
@@ -115,8 +118,8 @@ def seconds_of(
     method: Any, times: int, model: HelixModel, saes: Any, probe: Probe, pairs: list[TokenPair]
 ) -> list[float]:
     """Some runs of an estimate, after a short one."""
-    effects(model, saes, probe, pairs[:1], method=method)
-    return [timed(lambda: effects(model, saes, probe, pairs, method=method))[0] for _ in range(times)]
+    effects(Experiment(model, saes, probe, pairs[:1]), method)
+    return [timed(lambda: effects(Experiment(model, saes, probe, pairs), method))[0] for _ in range(times)]
 
 
 def growth(
@@ -133,7 +136,7 @@ def growth(
     seconds = [float("inf")] * len(sizes)
     for _ in range(GROWTH_ROUNDS):
         for i, pairs in enumerate(sized):
-            run = lambda pairs=pairs: effects(model, used, probe, pairs, method=method, features=chosen)  # noqa: E731
+            run = lambda pairs=pairs: effects(Experiment(model, used, probe, pairs), method, nodes=chosen)  # noqa: E731
             seconds[i] = min(seconds[i], timed(run)[0])
     slope = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
     return {"sizes": list(sizes), "seconds_by_size": [round(s, 4) for s in seconds], "exponent": float(slope)}

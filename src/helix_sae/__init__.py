@@ -14,17 +14,29 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from helix_sae.analysis import SAEAnalysisPipeline
+    from helix_sae.causal.effects import effects
+    from helix_sae.causal.experiment import Experiment
     from helix_sae.models.helix.loading import load_helix
     from helix_sae.sae.autoencoder import SparseAutoencoder
     from helix_sae.sae.training import train_saes
 
 __version__ = "0.1.0"
 
-__all__ = ["SAEAnalysisPipeline", "SparseAutoencoder", "__version__", "load_helix", "train_saes"]
+__all__ = [
+    "Experiment",
+    "SAEAnalysisPipeline",
+    "SparseAutoencoder",
+    "__version__",
+    "effects",
+    "load_helix",
+    "train_saes",
+]
 
 _HOMES = {
+    "Experiment": "helix_sae.causal.experiment",
     "SAEAnalysisPipeline": "helix_sae.analysis",
     "SparseAutoencoder": "helix_sae.sae.autoencoder",
+    "effects": "helix_sae.causal.effects",
     "load_helix": "helix_sae.models.helix.loading",
     "train_saes": "helix_sae.sae.training",
 }

@@ -10,6 +10,7 @@ from causal_toys import LinearDictionary, LinearReadOut, RandomSae, ToyChain, pa
 from helix_sae.causal.acdc import acdc
 from helix_sae.causal.alignment import align_table
 from helix_sae.causal.effects import effects
+from helix_sae.causal.experiment import Experiment
 from helix_sae.causal.inference import attribution
 from helix_sae.causal.interventions import patched_outputs
 from helix_sae.errors import ConfigurationError
@@ -62,7 +63,7 @@ def gate_effects(
 ) -> np.ndarray:
     """Effects of the nine channels."""
     found = effects(
-        gate_chain(gate), NEURONS, READ, one_pair(), method=method, start=start, direction=direction
+        Experiment(gate_chain(gate), NEURONS, READ, one_pair(), direction=direction), method, start=start
     )
     return found.values[SITE][0, :WIDTH]
 
@@ -126,8 +127,10 @@ class TestGates:
 @pytest.mark.parametrize("screening", ["none", "halving"])
 def test_acdc_recovers_each_gate(gate, circuit, size, screening):
     """Precision 1 always; both inputs of AND, one of the two of OR (its backup is not needed)."""
-    scores = {SITE: effects(gate_chain(gate), NEURONS, READ, one_pair(), method="ig").values[SITE][0]}
-    found = acdc(gate_chain(gate), NEURONS, READ, one_pair(), scores, taus=[0.1, 0.5], screening=screening)
+    scores = {SITE: effects(Experiment(gate_chain(gate), NEURONS, READ, one_pair()), "ig").values[SITE][0]}
+    found = acdc(
+        Experiment(gate_chain(gate), NEURONS, READ, one_pair()), scores, taus=[0.1, 0.5], screening=screening
+    )
     for order in ("attribution", "random_0", "random_1", "random_2"):
         kept = {int(f) for f in found.circuit(0.1, order)["feature"]}
         assert kept <= circuit
@@ -139,7 +142,7 @@ def test_acdc_recovers_each_gate(gate, circuit, size, screening):
 
 def test_magnitude_ranking_is_fooled_by_the_decoy():
     """Known answer 3: the largest difference has no read-out."""
-    found = effects(gate_chain("saturation"), NEURONS, READ, one_pair())
+    found = effects(Experiment(gate_chain("saturation"), NEURONS, READ, one_pair()))
     assert int(np.argmax(found.magnitude[SITE][0])) == DECOY
     assert found.values[SITE][0, DECOY] == 0.0
     assert int(np.argmax(np.abs(found.values[SITE][0]))) == SATURATING
@@ -156,15 +159,15 @@ def test_every_accepted_step_has_the_divergence_of_its_circuit(several_sites):
     """The resumed search against a full pass with what is left, at the end of every tau."""
     model, saes, pairs = several_sites
     probe = LinearReadOut(torch.linspace(-1, 2, 6))
-    ig = effects(model, saes, probe, pairs, method="ig")
+    ig = effects(Experiment(model, saes, probe, pairs), "ig")
     scores = attribution(ig, np.ones(len(pairs)))
     taus = [1e-6, 1e-4, 1e-2, 1.0]
-    found = acdc(model, saes, probe, pairs, scores, taus=taus, token_budget=50)
+    found = acdc(Experiment(model, saes, probe, pairs, token_budget=50), scores, taus=taus)
     for order, part in found.nodes.groupby("order"):
         steps = found.steps[found.steps["order"] == order]
         for tau in taus:
             nodes = {site: (part.loc[part["site"] == site, "tau"] >= tau).to_numpy() for site in scores}
-            out = patched_outputs(model, saes, probe, pairs, [nodes])
+            out = patched_outputs(Experiment(model, saes, probe, pairs), [nodes])
             last = steps[steps["tau"] == tau].iloc[-1]
             assert last["divergence"] == pytest.approx(out.divergence.mean(), abs=1e-6)
             assert last["edit_magnitude"] == pytest.approx(out.magnitude.mean(), abs=1e-6)
@@ -174,25 +177,29 @@ def test_every_accepted_step_has_the_divergence_of_its_circuit(several_sites):
 def test_circuits_are_nested_and_growth_stays_below_tau(several_sites):
     model, saes, pairs = several_sites
     probe = LinearReadOut(torch.linspace(-1, 2, 6))
-    scores = attribution(effects(model, saes, probe, pairs, method="atp"), np.ones(len(pairs)))
-    found = acdc(model, saes, probe, pairs, scores, taus=[1e-3, 1e-5, 1e-1], n_random_orders=1, seed=3)
+    scores = attribution(effects(Experiment(model, saes, probe, pairs), "atp"), np.ones(len(pairs)))
+    found = acdc(
+        Experiment(model, saes, probe, pairs), scores, taus=[1e-3, 1e-5, 1e-1], n_random_orders=1, seed=3
+    )
     for _, steps in found.steps.groupby("order"):
         assert (steps["n_nodes"].diff().dropna() <= 0).all()
         growth = steps["divergence"].diff().to_numpy()[1:]
         removed = steps["n_removed"].to_numpy()[1:] > 0
         assert (growth[removed] < steps["tau"].to_numpy()[1:][removed] + 1e-6).all()
     assert found.steps["n_nodes"].iloc[0] == 3 * 8
-    again = acdc(model, saes, probe, pairs, scores, taus=[1e-3, 1e-5, 1e-1], n_random_orders=1, seed=3)
+    again = acdc(
+        Experiment(model, saes, probe, pairs), scores, taus=[1e-3, 1e-5, 1e-1], n_random_orders=1, seed=3
+    )
     assert again.nodes.equals(found.nodes)
 
 
 def test_a_screened_start_is_labelled(several_sites):
     model, saes, pairs = several_sites
     probe = LinearReadOut(torch.linspace(-1, 2, 6))
-    scores = attribution(effects(model, saes, probe, pairs, method="atp"), np.ones(len(pairs)))
+    scores = attribution(effects(Experiment(model, saes, probe, pairs), "atp"), np.ones(len(pairs)))
     start = {site: np.arange(8) < 3 for site in scores}
-    found = acdc(model, saes, probe, pairs, scores, taus=[1e-4], start=start, n_random_orders=0)
+    found = acdc(Experiment(model, saes, probe, pairs), scores, taus=[1e-4], start=start, n_random_orders=0)
     assert found.metadata["starts_from"] == "a screened set"
     assert found.steps["n_nodes"].iloc[0] == 9
     with pytest.raises(ConfigurationError, match="thresholds"):
-        acdc(model, saes, probe, pairs, scores, taus=[])
+        acdc(Experiment(model, saes, probe, pairs), scores, taus=[])

@@ -10,6 +10,7 @@ from helix_twin import tiny_model
 from test_effects_on_helix import TINY_SITES, some_pairs, untrained
 
 from helix_sae.causal.effects import effects
+from helix_sae.causal.experiment import Experiment
 
 pytestmark = [
     pytest.mark.cuda,
@@ -24,10 +25,10 @@ def test_effects(method: str, start: str) -> None:
     here, there, pairs = tiny_model(), tiny_model(), some_pairs()
     saes = untrained(here, TINY_SITES, 16, 4)
     weight = torch.linspace(-1, 2, 16)
-    expected = effects(here, saes, LinearReadOut(weight), pairs, method=method, start=start)
+    expected = effects(Experiment(here, saes, LinearReadOut(weight), pairs), method, start=start)
     there.module.to("cuda")
     placed = {site: sae.to("cuda") for site, sae in saes.items()}
-    found = effects(there, placed, LinearReadOut(weight.cuda()), pairs, method=method, start=start)
+    found = effects(Experiment(there, placed, LinearReadOut(weight.cuda()), pairs), method, start=start)
     for site in TINY_SITES:
         assert np.abs(expected.values[site]).max() > 1e-3
         np.testing.assert_allclose(found.values[site], expected.values[site], rtol=1e-3, atol=1e-4)

@@ -21,6 +21,7 @@ from helix_sae.causal.comparison import (
 )
 from helix_sae.causal.curves import MIB_SHARES, ceilings
 from helix_sae.causal.effects import effects, screen, stamp
+from helix_sae.causal.experiment import Experiment
 from helix_sae.errors import ConfigurationError
 from helix_sae.sae import InputScaling, TopKConfig, random_autoencoder
 
@@ -113,8 +114,9 @@ def setting():
 
 def test_dictionaries_are_compared_with_one_budget(setting, baselines, autoencoders):
     model, probe, pairs, table = setting
-    candidates = {"sae": autoencoders, **{n: baselines[n] for n in ("neurons", "random_directions")}}
-    found = compare_dictionaries(model, candidates, probe, pairs, table, counts=(1, 2, 4))
+    exp = Experiment(model, autoencoders, probe, pairs)
+    candidates = {n: baselines[n] for n in ("neurons", "random_directions")}
+    found = exp.compare(candidates, table, counts=(1, 2, 4))
     summary = found.summary.set_index(["dictionary", "ranking"])
     assert set(summary.index) == {
         ("sae", "atp"),
@@ -140,11 +142,9 @@ def test_dictionaries_are_compared_with_one_budget(setting, baselines, autoencod
     words = verdict(found.summary)
     assert len(words) == 4
     assert any("neurons" in w for w in words)
-    again = compare_dictionaries(model, candidates, probe, pairs, table, counts=(1, 2, 4))
+    again = compare_dictionaries(exp, candidates, table, counts=(1, 2, 4))
     assert again.summary.equals(found.summary)
-    fewer = compare_dictionaries(
-        model, candidates, probe, pairs, table, counts=(1, 2, 4), necessity="reference"
-    )
+    fewer = exp.compare(candidates, table, counts=(1, 2, 4), necessity="reference")
     assert fewer.summary.equals(found.summary)
     needed = fewer.curves[fewer.curves["curve"] == "necessity"]
     assert set(zip(needed["dictionary"], needed["ranking"], strict=True)) == {("sae", "atp")}
@@ -159,20 +159,19 @@ def test_overshooting_counts_like_falling_short():
 
 def test_candidates_that_do_not_fit_are_refused(setting, autoencoders):
     model, probe, pairs, table = setting
-    with pytest.raises(ConfigurationError, match="reference"):
-        compare_dictionaries(model, {"pca": autoencoders}, probe, pairs, table)
+    exp = Experiment(model, autoencoders, probe, pairs)
+    with pytest.raises(ConfigurationError, match="name of the reference"):
+        exp.compare({"sae": autoencoders}, table)
     with pytest.raises(ConfigurationError, match="other sites"):
-        compare_dictionaries(
-            model, {"sae": autoencoders, "one": {SITES[0]: autoencoders[SITES[0]]}}, probe, pairs, table
-        )
+        exp.compare({"one": {SITES[0]: autoencoders[SITES[0]]}}, table)
 
 
 def test_agreement_is_one_with_itself_and_says_when_it_is_screened(setting):
     model, probe, pairs, _ = setting
     saes = {site: RandomSae(WIDTH, 9, seed) for seed, site in enumerate(SITES)}
-    exact = effects(model, saes, probe, pairs)
-    patched = effects(model, saes, probe, pairs, start="patched")
-    atp, ig = (effects(model, saes, probe, pairs, method=m) for m in ("atp", "ig"))
+    exact = effects(Experiment(model, saes, probe, pairs))
+    patched = effects(Experiment(model, saes, probe, pairs), start="patched")
+    atp, ig = (effects(Experiment(model, saes, probe, pairs), m) for m in ("atp", "ig"))
     signs = np.sign(exact.y_target - exact.y_source)
     own = estimator_agreement(exact, {"itself": exact}, signs)
     np.testing.assert_allclose(own[["spearman", "top_overlap", "sign_agreement"]], 1.0, atol=1e-12)
@@ -180,7 +179,7 @@ def test_agreement_is_one_with_itself_and_says_when_it_is_screened(setting):
     assert rows.loc[rows["estimator"] == "ig", "against"].str.startswith("mean").all()
     assert not rows["screened"].any()
     assert (rows["spearman"] > 0.5).all()
-    screened = effects(model, saes, probe, pairs, features=screen(atp, 3))
+    screened = effects(Experiment(model, saes, probe, pairs), nodes=screen(atp, 3))
     rows = estimator_agreement(screened, {"atp": atp}, signs)
     assert rows["screened"].all()
     assert (rows["n_nodes"] <= 4).all()
@@ -189,8 +188,8 @@ def test_agreement_is_one_with_itself_and_says_when_it_is_screened(setting):
 def test_blocks_share_the_effect_between_them(setting):
     model, probe, pairs, table = setting
     saes = {site: RandomSae(WIDTH, 9, seed) for seed, site in enumerate(SITES)}
-    found = effects(model, saes, probe, pairs, method="atp")
-    limits = ceilings(model, saes, probe, pairs, table["cluster"].to_numpy())
+    found = effects(Experiment(model, saes, probe, pairs), "atp")
+    limits = ceilings(Experiment(model, saes, probe, pairs), table["cluster"].to_numpy())
     rows = compare_blocks(found, table, limits)
     assert rows["site"].tolist() == list(SITES)
     assert rows["share"].sum() == pytest.approx(1.0)
@@ -225,13 +224,13 @@ def test_other_start_and_direction_are_compared_too(setting):
     _, probe, pairs, _ = setting
     model = ToyChain(torch.randn(14, WIDTH, generator=torch.Generator().manual_seed(2)), [])
     saes = {"embeddings": LinearDictionary(torch.eye(WIDTH))}
-    exact = effects(model, saes, probe, pairs)
+    exact = effects(Experiment(model, saes, probe, pairs))
     rows = estimator_agreement(
         exact,
-        {"ig": effects(model, saes, probe, pairs, method="ig")},
+        {"ig": effects(Experiment(model, saes, probe, pairs), "ig")},
         np.sign(exact.y_target - exact.y_source),
-        exact_patched=effects(model, saes, probe, pairs, start="patched"),
-        exact_reversed=effects(model, saes, probe, pairs, direction="target_to_source"),
+        exact_patched=effects(Experiment(model, saes, probe, pairs), start="patched"),
+        exact_reversed=effects(Experiment(model, saes, probe, pairs, direction="target_to_source")),
     ).set_index("estimator")
     assert set(rows.index) == {"ig", "exact, other direction"}
     assert rows.loc["ig", "against"] == "mean of exact from source and from patched"
@@ -245,7 +244,7 @@ def test_other_start_and_direction_are_compared_too(setting):
 def test_tables_say_what_their_numbers_depend_on(setting):
     model, probe, pairs, _ = setting
     saes = {site: RandomSae(WIDTH, 9, seed) for seed, site in enumerate(SITES)}
-    found = effects(model, saes, probe, pairs, method="atp", positions="tokens")
+    found = effects(Experiment(model, saes, probe, pairs, positions="tokens"), "atp")
     rows = stamp(pd.DataFrame({"site": [*SITES, "all"]}), found.metadata, estimator="patch of a set")
     assert rows["dictionary_hash"].nunique() == 3
     assert rows["dictionary_hash"].iloc[0] == found.metadata["dictionaries"][SITES[0]]
@@ -262,7 +261,7 @@ def test_tables_say_what_their_numbers_depend_on(setting):
 
 def test_late_edits_are_kept_apart(setting):
     model, probe, pairs, table = setting
-    found = effects(model, {SITES[1]: RandomSae(WIDTH, 9, 0)}, probe, pairs)
+    found = effects(Experiment(model, {SITES[1]: RandomSae(WIDTH, 9, 0)}, probe, pairs))
     rows = by_edit_position(found, pairs, table, n_strata=3)
     assert rows["n_pairs"].sum() == len(pairs)
     assert (rows["following_high"].diff().dropna() > 0).all()

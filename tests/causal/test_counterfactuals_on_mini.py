@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from mini_setting import EDITS, MiniSetting, aligned
 
-from helix_sae.causal.curves import curve, faithfulness, rank_nodes
+from helix_sae.causal.curves import curves, faithfulness, rank_nodes
 from helix_sae.causal.effects import Effects, effects
+from helix_sae.causal.experiment import Experiment
 from helix_sae.causal.inference import (
     MADE_OR_BROKEN,
     attribution,
@@ -54,7 +55,7 @@ def case(mini) -> Counterfactuals:
             cds_start=pairs["source_cds_start"], cds_end=pairs["source_cds_end"]
         )
     )
-    found = effects(model, setting.saes, fit.probe, aligned_pairs, method="atp")
+    found = effects(Experiment(model, setting.saes, fit.probe, aligned_pairs), "atp")
     return Counterfactuals(setting, fit, pairs, found)
 
 
@@ -99,9 +100,11 @@ def test_features_ranked_on_some_families_move_others_the_right_way(case):
         .rename(columns={"source_sequence": "source", "target_sequence": "target"})
         .assign(cds_start=pairs["source_cds_start"], cds_end=pairs["source_cds_end"])
     )
-    points = curve(
-        case.setting.model, case.setting.saes, case.fit.probe, tokens, rank_nodes(scores), k=[10, 100]
-    )
+    points = curves(
+        Experiment(case.setting.model, case.setting.saes, case.fit.probe, tokens),
+        rank_nodes(scores),
+        k=[10, 100],
+    )["sufficiency"]
     known = np.sign(pairs["difference"].to_numpy()[rows])
     agrees = np.sign(points.outcome.y[1] - points.outcome.y_source) == known
     assert agrees.mean() >= 0.8

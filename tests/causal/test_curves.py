@@ -12,8 +12,8 @@ from helix_sae.causal.curves import (
     area,
     ceilings,
     circuit_quality,
-    curve,
     curve_table,
+    curves,
     faithfulness,
     log_spaced,
     minimality,
@@ -22,6 +22,7 @@ from helix_sae.causal.curves import (
     share_counts,
 )
 from helix_sae.causal.effects import effects
+from helix_sae.causal.experiment import Experiment
 from helix_sae.causal.inference import attribution
 from helix_sae.errors import ConfigurationError
 
@@ -40,7 +41,7 @@ def setting(table):
     probe = LinearReadOut(torch.linspace(-1, 2, WIDTH))
     pairs = align_table(table)
     saes = {site: RandomSae(WIDTH, 9, seed) for seed, site in enumerate(SITES)}
-    found = effects(model, saes, probe, pairs, method="ig")
+    found = effects(Experiment(model, saes, probe, pairs), "ig")
     scores = attribution(found, np.sign(found.y_target - found.y_source))
     return model, saes, probe, pairs, scores
 
@@ -62,18 +63,18 @@ def test_ranking_takes_the_largest_first_and_leaves_errors_out(setting):
 def test_curves_begin_and_end_where_they_must(setting):
     model, saes, probe, pairs, scores = setting
     with_errors = rank_nodes(scores, include_errors=True)
-    enough = curve(model, saes, probe, pairs, with_errors)
+    enough = curves(Experiment(model, saes, probe, pairs), with_errors)["sufficiency"]
     np.testing.assert_allclose(faithfulness(enough.outcome, enough.y_patched)[[0, -1]], [0.0, 1.0], atol=1e-5)
-    needed = curve(model, saes, probe, pairs, with_errors, kind="necessity")
+    needed = curves(Experiment(model, saes, probe, pairs), with_errors)["necessity"]
     np.testing.assert_allclose(faithfulness(needed.outcome, needed.y_patched)[[0, -1]], [1.0, 0.0], atol=1e-5)
     # Without the errors something stays behind at the end.
-    features = curve(model, saes, probe, pairs, rank_nodes(scores))
+    features = curves(Experiment(model, saes, probe, pairs), rank_nodes(scores))["sufficiency"]
     assert abs(faithfulness(features.outcome, features.y_patched)[-1] - 1.0) > 1e-3
 
 
 def test_faithfulness_is_a_ratio_of_sums(setting):
     model, saes, probe, pairs, scores = setting
-    found = curve(model, saes, probe, pairs, rank_nodes(scores), k=[3])
+    found = curves(Experiment(model, saes, probe, pairs), rank_nodes(scores), k=[3])["sufficiency"]
     out = found.outcome
     top = bottom = 0.0
     for i in range(len(pairs)):
@@ -89,10 +90,10 @@ def test_orthonormal_and_linear_faithfulness_is_the_share_of_the_effect(table):
     model = ToyChain(torch.randn(14, WIDTH, generator=torch.Generator().manual_seed(2)), [])
     probe, pairs = LinearReadOut(basis[0] + basis[3]), align_table(table)
     dictionary = {"embeddings": LinearDictionary(basis)}
-    found = effects(model, dictionary, probe, pairs)
+    found = effects(Experiment(model, dictionary, probe, pairs))
     sign = np.sign(found.y_target - found.y_source)
     scores = attribution(found, sign)
-    points = curve(model, dictionary, probe, pairs, rank_nodes(scores))
+    points = curves(Experiment(model, dictionary, probe, pairs), rank_nodes(scores))["sufficiency"]
     share = np.sort(scores["embeddings"][:-1])[::-1].cumsum() / scores["embeddings"].sum()
     expected = np.concatenate([[0.0], share])[points.k]
     np.testing.assert_allclose(faithfulness(points.outcome, points.y_patched), expected, atol=1e-5)
@@ -100,7 +101,7 @@ def test_orthonormal_and_linear_faithfulness_is_the_share_of_the_effect(table):
 
 def test_table_has_intervals_that_hold_the_estimate(setting, table):
     model, saes, probe, pairs, scores = setting
-    found = curve(model, saes, probe, pairs, rank_nodes(scores))
+    found = curves(Experiment(model, saes, probe, pairs), rank_nodes(scores))["sufficiency"]
     rows = curve_table(found, table["cluster"].to_numpy(), dictionary="sae")
     assert (rows["dictionary"] == "sae").all()
     inside = (rows["low"] <= rows["faithfulness"] + 1e-9) & (rows["faithfulness"] <= rows["high"] + 1e-9)
@@ -113,7 +114,9 @@ def test_table_has_intervals_that_hold_the_estimate(setting, table):
 def test_ceilings_grow_with_what_is_patched(setting, table):
     model, saes, probe, pairs, _ = setting
     saes = {"embeddings": LinearDictionary(torch.eye(WIDTH)), **saes}
-    rows = ceilings(model, saes, probe, pairs, table["cluster"].to_numpy()).set_index(["site", "nodes"])
+    rows = ceilings(Experiment(model, saes, probe, pairs), table["cluster"].to_numpy()).set_index(
+        ["site", "nodes"]
+    )
     assert rows.loc[("all", "features and error"), "recovered"] == pytest.approx(1.0, abs=1e-5)
     assert rows.loc[("embeddings", "features"), "recovered"] == pytest.approx(1.0, abs=1e-5)
     # The mixer's output is bypassed by the residual stream: alone it cannot bring everything about.
@@ -124,15 +127,14 @@ def test_minimality_names_the_idle_node(table):
     model = ToyChain(torch.randn(14, WIDTH, generator=torch.Generator().manual_seed(2)), [])
     probe, pairs = LinearReadOut(torch.eye(WIDTH)[1]), align_table(table)
     nodes = {"embeddings": np.array([True, True, False, False, False, False, False])}
-    rows = minimality(model, {"embeddings": LinearDictionary(torch.eye(WIDTH))}, probe, pairs, nodes)
+    rows = minimality(
+        Experiment(model, {"embeddings": LinearDictionary(torch.eye(WIDTH))}, probe, pairs), nodes
+    )
     assert rows["feature"].tolist() == ["1", "0"]
     np.testing.assert_allclose(rows["contribution"], [1.0, 0.0], atol=1e-6)
     with pytest.raises(ConfigurationError, match="no node"):
         minimality(
-            model,
-            {"embeddings": LinearDictionary(torch.eye(WIDTH))},
-            probe,
-            pairs,
+            Experiment(model, {"embeddings": LinearDictionary(torch.eye(WIDTH))}, probe, pairs),
             {"embeddings": np.zeros(7, bool)},
         )
 
@@ -142,14 +144,11 @@ def test_circuits_are_judged_beside_their_complement_and_random_nodes(setting, t
     basis = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(1)))[0]
     model = ToyChain(torch.randn(14, WIDTH, generator=torch.Generator().manual_seed(2)), [])
     probe, pairs, dictionary = setting[2], align_table(table), {"embeddings": LinearDictionary(basis)}
-    found = effects(model, dictionary, probe, pairs)
+    found = effects(Experiment(model, dictionary, probe, pairs))
     scores = attribution(found, np.sign(found.y_target - found.y_source))["embeddings"]
     wired = np.arange(WIDTH + 1) < 2
     rows = circuit_quality(
-        model,
-        dictionary,
-        probe,
-        pairs,
+        Experiment(model, dictionary, probe, pairs),
         {0.5: {}, 0.1: {"embeddings": wired}},
         table["cluster"].to_numpy(),
         seed=3,
@@ -181,4 +180,4 @@ def test_areas_and_spacings():
 def test_points_beyond_the_nodes_are_refused(setting):
     model, saes, probe, pairs, scores = setting
     with pytest.raises(ConfigurationError, match="18 nodes"):
-        curve(model, saes, probe, pairs, rank_nodes(scores), k=[19])
+        curves(Experiment(model, saes, probe, pairs), rank_nodes(scores), k=[19])

@@ -14,6 +14,7 @@ from causal_toys import LinearDictionary, LinearReadOut, RandomSae, ToyChain, pa
 from helix_sae.causal.alignment import align_table
 from helix_sae.causal.edges import circuit_edges, circuit_to_json
 from helix_sae.causal.effects import effects
+from helix_sae.causal.experiment import Experiment
 
 WIDTH = 4
 
@@ -34,9 +35,9 @@ def test_known_wires_are_the_only_edges():
     probe = LinearReadOut(torch.tensor([0.0, 0.0, 1.0, -1.0]))
     dictionaries = {site: LinearDictionary(torch.eye(WIDTH)) for site in ("embeddings", "layers.0")}
     everything = {site: np.ones(WIDTH + 1, dtype=bool) for site in dictionaries}
-    found = effects(wired(), dictionaries, probe, pairs, sites=["embeddings"])
+    found = effects(Experiment(wired(), dictionaries, probe, pairs).at(["embeddings"]))
     signs = np.sign(found.y_target - found.y_source)
-    edges = circuit_edges(wired(), dictionaries, probe, pairs, everything, signs, n_verified=30)
+    edges = circuit_edges(Experiment(wired(), dictionaries, probe, pairs), everything, signs, n_verified=30)
     live = edges[edges["estimate"].abs() > 1e-6]
     names = set(live[["upstream_feature", "feature"]].itertuples(index=False, name=None))
     assert names == {("0", "2"), ("1", "3")}
@@ -54,7 +55,7 @@ def test_estimates_agree_with_path_patching_for_small_changes():
     sites = ("layers.0.mixer", "layers.0", "layers.2")
     saes = {site: RandomSae(6, 5, seed) for seed, site in enumerate(sites)}
     nodes = {site: np.array([True, True, False, False, True, True]) for site in sites}
-    edges = circuit_edges(model, saes, probe, pairs, nodes, np.ones(5), n_verified=100)
+    edges = circuit_edges(Experiment(model, saes, probe, pairs), nodes, np.ones(5), n_verified=100)
     assert len(edges) == 3 * 16
     assert edges["exact"].notna().all()
     largest = edges["exact"].abs().max()
@@ -68,8 +69,8 @@ def test_only_the_strongest_are_measured_and_batches_do_not_matter():
     saes = {site: RandomSae(6, 5, seed) for seed, site in enumerate(("layers.0", "layers.2"))}
     nodes = {site: np.ones(6, dtype=bool) for site in saes}
     signs = np.array([1.0, -1.0, 0.0, np.nan, 1.0])
-    large = circuit_edges(model, saes, probe, pairs, nodes, signs, n_verified=4)
-    small = circuit_edges(model, saes, probe, pairs, nodes, signs, n_verified=4, token_budget=1)
+    large = circuit_edges(Experiment(model, saes, probe, pairs), nodes, signs, n_verified=4)
+    small = circuit_edges(Experiment(model, saes, probe, pairs, token_budget=1), nodes, signs, n_verified=4)
     assert large["exact"].notna().sum() == 4
     assert large["estimate"].abs().is_monotonic_decreasing
     np.testing.assert_allclose(large["estimate"], small["estimate"], atol=1e-6)
@@ -80,7 +81,9 @@ def test_one_site_has_no_edges():
     pairs = align_table(pair_table(2, np.random.default_rng(1)))
     model, probe = random_chain(6), LinearReadOut(torch.ones(6))
     edges = circuit_edges(
-        model, {"layers.0": RandomSae(6, 5, 0)}, probe, pairs, {"layers.0": np.ones(6, bool)}, np.ones(2)
+        Experiment(model, {"layers.0": RandomSae(6, 5, 0)}, probe, pairs),
+        {"layers.0": np.ones(6, bool)},
+        np.ones(2),
     )
     assert len(edges) == 0
 
@@ -90,7 +93,7 @@ def test_export_is_read_by_networkx():
     model, probe = random_chain(6), LinearReadOut(torch.ones(6))
     saes = {site: RandomSae(6, 5, seed) for seed, site in enumerate(("layers.0", "layers.2"))}
     nodes = {site: np.ones(6, dtype=bool) for site in saes}
-    edges = circuit_edges(model, saes, probe, pairs, nodes, np.ones(3), n_verified=2)
+    edges = circuit_edges(Experiment(model, saes, probe, pairs), nodes, np.ones(3), n_verified=2)
     circuit = edges.loc[:, ["site", "feature"]].drop_duplicates()
     upstream = edges.loc[:, ["upstream_site", "upstream_feature"]].drop_duplicates()
     circuit = pd.concat([circuit, upstream.set_axis(["site", "feature"], axis=1)]).assign(attribution=1.0)

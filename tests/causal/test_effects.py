@@ -10,6 +10,7 @@ from causal_toys import LinearDictionary, LinearReadOut, RandomSae, ToyChain, pa
 
 from helix_sae.causal.alignment import align_table
 from helix_sae.causal.effects import effects, screen
+from helix_sae.causal.experiment import Experiment
 from helix_sae.errors import ConfigurationError, UnknownSiteError
 
 WIDTH = 6
@@ -30,7 +31,7 @@ def readout():
 def test_exact_equals_one_full_pass_for_each_feature(pairs, readout, start, positions):
     model = random_chain(WIDTH)
     saes = {site: RandomSae(WIDTH, 11, seed) for seed, site in enumerate(("layers.0.mixer", "layers.1"))}
-    fast = effects(model, saes, readout, pairs, start=start, positions=positions)
+    fast = effects(Experiment(model, saes, readout, pairs, positions=positions), start=start)
     for site, sae in saes.items():
         slow = slow_effects(model, sae, site, readout, pairs, positions, start)
         assert np.abs(slow).max() > 1e-2
@@ -40,8 +41,8 @@ def test_exact_equals_one_full_pass_for_each_feature(pairs, readout, start, posi
 def test_batching_changes_nothing(pairs, readout):
     model, saes = random_chain(WIDTH), {"layers.0": RandomSae(WIDTH, 11, 0)}
     for method in ("exact", "atp", "ig"):
-        large = effects(model, saes, readout, pairs, method=method)
-        small = effects(model, saes, readout, pairs, method=method, token_budget=1)
+        large = effects(Experiment(model, saes, readout, pairs), method)
+        small = effects(Experiment(model, saes, readout, pairs, token_budget=1), method)
         np.testing.assert_allclose(large.values["layers.0"], small.values["layers.0"], atol=1e-6)
         np.testing.assert_allclose(large.magnitude["layers.0"], small.magnitude["layers.0"], atol=1e-6)
 
@@ -61,7 +62,7 @@ def test_linear_read_out_has_the_effect_that_one_can_write_down(pairs):
         ]
         expected.append((delta.sum(0) / pair.source.is_nucleotide.sum() * (basis @ v)).numpy())
     for method in ("exact", "atp", "ig"):
-        found = effects(model, {"embeddings": dictionary}, LinearReadOut(v), pairs, method=method)
+        found = effects(Experiment(model, {"embeddings": dictionary}, LinearReadOut(v), pairs), method)
         np.testing.assert_allclose(found.values["embeddings"][:, :-1], np.array(expected), atol=1e-5)
         score = np.abs(found.values["embeddings"]).mean(0)
         assert set(np.argsort(-score)[:2]) == set(wired)
@@ -72,7 +73,7 @@ def test_linear_read_out_has_the_effect_that_one_can_write_down(pairs):
 def test_ends_of_every_run_are_the_models_own(pairs, readout, method):
     model = random_chain(WIDTH)
     found = effects(
-        model, {"embeddings": RandomSae(WIDTH, 9, 3)}, readout, pairs, method=method, positions="tokens"
+        Experiment(model, {"embeddings": RandomSae(WIDTH, 9, 3)}, readout, pairs, positions="tokens"), method
     )
     for i, pair in enumerate(pairs):
         for tokens, y in ((pair.source, found.y_source[i]), (pair.target, found.y_target[i])):
@@ -87,7 +88,7 @@ def test_ends_of_every_run_are_the_models_own(pairs, readout, method):
 
 def test_integrated_gradients_are_complete(pairs, readout):
     model, sae = random_chain(WIDTH), RandomSae(WIDTH, 11, 0)
-    found = effects(model, {"layers.0": sae}, readout, pairs, method="ig", steps=20)
+    found = effects(Experiment(model, {"layers.0": sae}, readout, pairs), "ig", steps=20)
     total = found.y_patched["layers.0"] - found.y_source
     assert np.abs(found.values["layers.0"].sum(1) - total).sum() < 0.01 * np.abs(total).sum()
 
@@ -96,15 +97,15 @@ def test_attribution_is_the_derivative_of_the_exact_effect(pairs, readout):
     """For a small change atp and exact agree; here the change is made small by a weak dictionary code."""
     model, sae = random_chain(WIDTH), RandomSae(WIDTH, 11, 0)
     close = align_table(pair_table(5, np.random.default_rng(1), length=200, edits=1))
-    exact = effects(model, {"layers.1": sae}, readout, close)
-    atp = effects(model, {"layers.1": sae}, readout, close, method="atp")
+    exact = effects(Experiment(model, {"layers.1": sae}, readout, close))
+    atp = effects(Experiment(model, {"layers.1": sae}, readout, close), "atp")
     np.testing.assert_allclose(exact.values["layers.1"], atp.values["layers.1"], atol=3e-3)
 
 
 def test_reversed_direction_swaps_the_ends(pairs, readout):
     model, saes = random_chain(WIDTH), {"layers.0": RandomSae(WIDTH, 11, 0)}
-    forth = effects(model, saes, readout, pairs, method="atp")
-    back = effects(model, saes, readout, pairs, method="atp", direction="target_to_source")
+    forth = effects(Experiment(model, saes, readout, pairs), "atp")
+    back = effects(Experiment(model, saes, readout, pairs, direction="target_to_source"), "atp")
     np.testing.assert_allclose(forth.y_source, back.y_target, atol=1e-6)
     np.testing.assert_allclose(forth.y_target, back.y_source, atol=1e-6)
     assert back.metadata["direction"] == "target_to_source"
@@ -112,10 +113,10 @@ def test_reversed_direction_swaps_the_ends(pairs, readout):
 
 def test_screening_leaves_out_what_it_says(pairs, readout):
     model, saes = random_chain(WIDTH), {"layers.0": RandomSae(WIDTH, 11, 0)}
-    atp = effects(model, saes, readout, pairs, method="atp")
+    atp = effects(Experiment(model, saes, readout, pairs), "atp")
     chosen = screen(atp, 3)
-    exact = effects(model, saes, readout, pairs)
-    screened = effects(model, saes, readout, pairs, features=chosen)
+    exact = effects(Experiment(model, saes, readout, pairs))
+    screened = effects(Experiment(model, saes, readout, pairs), nodes=chosen)
     kept = np.isfinite(screened.values["layers.0"]).all(0)
     assert set(np.flatnonzero(kept)) == set(chosen["layers.0"].tolist())
     np.testing.assert_allclose(
@@ -129,7 +130,7 @@ def test_only_nodes_that_differ_are_run(readout):
     table = pair_table(3, np.random.default_rng(0))
     table["target_sequence"] = table["source_sequence"]
     model = random_chain(WIDTH)
-    found = effects(model, {"layers.0": RandomSae(WIDTH, 11, 0)}, readout, align_table(table))
+    found = effects(Experiment(model, {"layers.0": RandomSae(WIDTH, 11, 0)}, readout, align_table(table)))
     assert (found.values["layers.0"] == 0).all()
     assert model.n_sequences == 3  # the fully patched run of each pair
 
@@ -137,10 +138,10 @@ def test_only_nodes_that_differ_are_run(readout):
 def test_errors_say_what_is_wrong(pairs, readout):
     model, sae = random_chain(WIDTH), RandomSae(WIDTH, 11, 0)
     with pytest.raises(ConfigurationError, match=r"No trained dictionary for site layers\.1"):
-        effects(model, {"layers.0": sae}, readout, pairs, sites=["layers.0", "layers.1"])
+        effects(Experiment(model, {"layers.0": sae}, readout, pairs).at(["layers.0", "layers.1"]))
     with pytest.raises(UnknownSiteError):
-        effects(model, {"layers.9": sae}, readout, pairs)
+        effects(Experiment(model, {"layers.9": sae}, readout, pairs))
     with pytest.raises(ConfigurationError, match="no pair"):
-        effects(model, {"layers.0": sae}, readout, [])
+        effects(Experiment(model, {"layers.0": sae}, readout, []))
     with pytest.raises(ConfigurationError, match="exact"):
-        effects(model, {"layers.0": sae}, readout, pairs, method="atp", start="patched")
+        effects(Experiment(model, {"layers.0": sae}, readout, pairs), "atp", start="patched")

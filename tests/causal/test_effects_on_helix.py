@@ -13,6 +13,7 @@ from mini_setting import MINI, activations
 
 from helix_sae.causal.alignment import TokenPair, align_table
 from helix_sae.causal.effects import effects
+from helix_sae.causal.experiment import Experiment
 from helix_sae.causal.interventions import all_nodes, patched_outputs
 from helix_sae.models.helix.loading import load_helix
 from helix_sae.sae import TopKConfig, estimate_scaling, random_autoencoder
@@ -58,7 +59,9 @@ def test_exact_equals_one_full_pass_for_each_feature_at_every_kind_of_site(start
     model = tiny_model()
     saes = untrained(model, TINY_SITES, 16, 4)
     probe, pairs = LinearReadOut(torch.linspace(-1, 2, 16)), some_pairs()[1:]
-    fast = effects(model, saes, probe, pairs, start=start, positions=positions, token_budget=token_budget)
+    fast = effects(
+        Experiment(model, saes, probe, pairs, positions=positions, token_budget=token_budget), start=start
+    )
     for site, sae in saes.items():
         slow = slow_effects(model, sae, site, probe, pairs, positions, start)
         assert np.abs(slow).max() > 1e-3
@@ -74,7 +77,7 @@ def test_exact_equals_one_full_pass_for_each_feature_on_helix_mini(helix_mini):
     saes, pairs = untrained(helix_mini, ["layers.2.mixer"], 96, 8), some_pairs()[1:3]
     weight = torch.from_numpy(np.random.default_rng(0).normal(size=helix_mini.hidden_size)).float()
     probe = LinearReadOut(weight / weight.norm())
-    fast = effects(helix_mini, saes, probe, pairs)
+    fast = effects(Experiment(helix_mini, saes, probe, pairs))
     for site, sae in saes.items():
         slow = slow_effects(helix_mini, sae, site, probe, pairs)
         assert np.abs(slow).max() > 1e-3
@@ -94,7 +97,7 @@ def test_only_the_suffix_is_run(helix_mini, monkeypatch, token_budget: int):
 
     monkeypatch.setattr(helix_mini, "resume_suffix", counted)
     probe = LinearReadOut(torch.ones(helix_mini.hidden_size))
-    effects(helix_mini, saes, probe, pairs, token_budget=token_budget)
+    effects(Experiment(helix_mini, saes, probe, pairs, token_budget=token_budget))
     first, time = pairs[0].first, pairs[0].source.ids.size
     assert first > 25
     assert all(start + length == time for start, length in seen)
@@ -111,7 +114,7 @@ def test_several_sites_are_overwritten_with_values_recomputed_downstream(helix_m
     saes, pairs, rng = untrained(helix_mini, sites, 96, 8), some_pairs()[1:3], np.random.default_rng(1)
     probe = LinearReadOut(torch.linspace(-1, 1, helix_mini.hidden_size))
     nodes = {site: rng.random(97) < 0.5 for site in sites}
-    out = patched_outputs(helix_mini, saes, probe, pairs, [nodes])
+    out = patched_outputs(Experiment(helix_mini, saes, probe, pairs), [nodes])
     slow = [slow_group(helix_mini, saes, probe, pair, nodes) for pair in pairs]
     np.testing.assert_allclose(out.y[0], slow, atol=1e-5)
     # Differences taken on the unpatched runs and added at both sites would count the first site's effect twice.
@@ -149,12 +152,12 @@ def test_ends_batches_and_completeness(helix_mini):
     saes, pairs = untrained(helix_mini, sites, 96, 8), some_pairs()[:2]
     probe = LinearReadOut(torch.linspace(-1, 1, helix_mini.hidden_size))
     everything = all_nodes(dict.fromkeys(sites, 97))
-    out = patched_outputs(helix_mini, saes, probe, pairs, [{}, everything], positions="tokens")
+    out = patched_outputs(Experiment(helix_mini, saes, probe, pairs, positions="tokens"), [{}, everything])
     np.testing.assert_allclose(out.y[0], out.y_source, atol=1e-6)
     np.testing.assert_allclose(out.y[1], out.y_target, atol=1e-5)
     later = {site: saes[site] for site in sites[1:]}
-    found = effects(helix_mini, later, probe, some_pairs()[1:3], method="ig", steps=24)
-    alone = effects(helix_mini, later, probe, some_pairs()[1:3], method="ig", steps=24, token_budget=1)
+    found = effects(Experiment(helix_mini, later, probe, some_pairs()[1:3]), "ig", steps=24)
+    alone = effects(Experiment(helix_mini, later, probe, some_pairs()[1:3], token_budget=1), "ig", steps=24)
     for site in later:
         total = found.y_patched[site] - found.y_source
         assert np.abs(found.values[site].sum(1) - total).sum() < 0.01 * np.abs(total).sum()

@@ -10,6 +10,7 @@ from causal_toys import LinearDictionary, LinearReadOut, ToyChain, pair_table
 
 from helix_sae.causal.alignment import align_table
 from helix_sae.causal.effects import Effects, effects
+from helix_sae.causal.experiment import Experiment
 from helix_sae.causal.inference import (
     MADE_OR_BROKEN,
     attribution,
@@ -134,7 +135,7 @@ def test_permuted_pairing_keeps_to_the_false_discovery_rate():
         rng = np.random.default_rng(seed)
         table = pair_table(n, rng, n_clusters=30, edits=4, length=12, cds=False)
         table["split"] = np.where(table["cluster"].str[1:].astype(int) % 2 == 0, "discovery", "validation")
-        found = effects(model, {SITE: LinearDictionary(basis)}, probe, align_table(table), method="atp")
+        found = effects(Experiment(model, {SITE: LinearDictionary(basis)}, probe, align_table(table)), "atp")
         # Each pair truly moves the prediction; dealing the differences out anew breaks what they say about it.
         table["difference"] = rng.permutation(found.y_target - found.y_source)
         selection = select_and_test(found, table, top=12, q=q, n_flips=1000, n_resamples=2000)

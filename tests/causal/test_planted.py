@@ -13,8 +13,9 @@ from torch import Tensor
 
 from helix_sae.causal.acdc import acdc
 from helix_sae.causal.alignment import TokenPair
-from helix_sae.causal.batches import experiment, pair_batches, site_values, unpatched
+from helix_sae.causal.batches import pair_batches, site_values, unpatched
 from helix_sae.causal.effects import Effects, effects
+from helix_sae.causal.experiment import Experiment
 from helix_sae.causal.inference import attribution
 
 SITE = "layers.2.mixer"
@@ -47,7 +48,8 @@ def planted(mini) -> Planted:
     setting, sae = mini._replace(saes={SITE: mini.saes[SITE]}), mini.saes[SITE]
     pairs = aligned(setting.designs[setting.designs["role"] == "effect"].iloc[::2])
     delta, error, alive = _differences(setting, pairs)
-    decoder = experiment(setting.model, setting.saes, LinearReadOut(torch.zeros(1))).decoders[SITE].double()
+    read_nothing = Experiment(setting.model, setting.saes, LinearReadOut(torch.zeros(1)), pairs)
+    decoder = read_nothing.decoders[SITE].double()
     wired, direction = _wire(decoder, delta, error)
     linear = direction[:, None].float()
     model = ReadAtSite(setting.model, SITE, linear)
@@ -57,12 +59,11 @@ def planted(mini) -> Planted:
 
 def _differences(setting: MiniSetting, pairs: list[TokenPair]) -> tuple[Tensor, Tensor, np.ndarray]:
     """Pooled differences of the codes and of the errors of every pair, and which features are active at all."""
-    exp = experiment(setting.model, setting.saes, LinearReadOut(torch.zeros(1)))
+    exp = Experiment(setting.model, setting.saes, lambda embedding: embedding.sum(-1), pairs)
     sae, delta, error = setting.saes[SITE], [], []
     alive = np.zeros(sae.d_sae, dtype=bool)
-    probe_free = exp._replace(probe=lambda embedding: embedding.sum(-1))
-    for batch in pair_batches(setting.model, pairs, "nucleotides", "source_to_target"):
-        _, _, source, target = unpatched(probe_free, batch)
+    for batch in pair_batches(exp):
+        _, _, source, target = unpatched(exp, batch)
         state = site_values(batch, sae, sae.W_dec.detach(), source[SITE], target[SITE])
         count = batch.source_nucleotide.sum(1)[:, None]
         delta.append(state.delta.sum(1) / count)
@@ -106,7 +107,7 @@ def _wire(decoder: Tensor, delta: Tensor, error: Tensor) -> tuple[list[int], Ten
 
 def measured(planted: Planted, method: str) -> Effects:
     return effects(
-        planted.model, {SITE: planted.setting.saes[SITE]}, planted.probe, planted.pairs, method=method
+        Experiment(planted.model, {SITE: planted.setting.saes[SITE]}, planted.probe, planted.pairs), method
     )
 
 
@@ -139,10 +140,7 @@ def test_acdc_recovers_the_five_from_all_nodes(planted, screening):
     atp = measured(planted, "atp")
     scores = attribution(atp, np.sign(atp.y_target - atp.y_source))
     result = acdc(
-        planted.model,
-        {SITE: planted.setting.saes[SITE]},
-        planted.probe,
-        planted.pairs,
+        Experiment(planted.model, {SITE: planted.setting.saes[SITE]}, planted.probe, planted.pairs),
         scores,
         taus=TAUS,
         n_random_orders=1,

@@ -22,8 +22,8 @@ from helix_sae.models.helix.finetuned import HEAD_DESCRIPTION, HEAD_WEIGHTS
 from helix_sae.models.helix.loading import HelixHandle, handle_for
 from helix_sae.mrna.records import RawRecord, RawRecords, Reporter
 from helix_sae.pipelines.causal_acdc import circuits, nodes, read_out
+from helix_sae.pipelines.causal_acdc.experiment import set_up
 from helix_sae.pipelines.causal_acdc.parameters import Baseline, CausalParameters, CurveParameters
-from helix_sae.pipelines.causal_acdc.setting import prepare
 from helix_sae.pipelines.ingestion.parameters import IngestionParameters
 from helix_sae.sae import InputScaling, TopKConfig, random_autoencoder
 
@@ -194,9 +194,17 @@ def test_a_block_without_an_autoencoder_is_an_error(table, handle):
     )
     pairs, _ = read_out.pair(table, pd.DataFrame(columns=["source"]), parameters())
     saes = {"layers.0.mixer": sae}
-    assert prepare(handle, saes, pairs, parameters(target_blocks=[0])).saes.keys() == saes.keys()
+    probe = random_probe()
+    assert (
+        set_up(handle, saes, probe, pairs, parameters(target_blocks=[0])).dictionaries.keys() == saes.keys()
+    )
     with pytest.raises(ConfigurationError, match=r"no autoencoder for block 2.*layers\.0\.mixer"):
-        prepare(handle, saes, pairs, parameters(target_blocks=[0, 2]))
+        set_up(handle, saes, probe, pairs, parameters(target_blocks=[0, 2]))
+
+
+def random_probe() -> Probe:
+    weight = np.random.default_rng(0).normal(size=(16, 1))
+    return Probe("ridge", "functional_mrl", np.zeros(16), np.ones(16), (weight,), (np.zeros(1),), 0.5)
 
 
 def raw(*rows: tuple[str, float | str]) -> RawRecords:
@@ -301,8 +309,6 @@ def test_every_node_from_effects_to_figures(table, handle):
     sites = ("layers.0.mixer", "layers.3")
     config = TopKConfig(k=4, expansion_factor=2).resolve(16)
     saes = {s: random_autoencoder(config, InputScaling(torch.zeros(16), 1.0), i) for i, s in enumerate(sites)}
-    weight = rng.normal(size=(16, 1))
-    probe = Probe("ridge", "functional_mrl", np.zeros(16), np.ones(16), (weight,), (np.zeros(1),), 0.5)
     given = parameters(
         pairs={"max_edit_distance": 1, "num_sequence_pairs": 24},
         effects={"exact_top": 6, "ig_steps": 2, "checked_pairs": 4, "checked_top": 6, "tested_top": 6},
@@ -316,21 +322,21 @@ def test_every_node_from_effects_to_figures(table, handle):
         curves={"baselines": ["neurons", "pca_rectified"], "max_pairs": 6},
     )
     pairs, _ = read_out.pair(table, pd.DataFrame(columns=["source"]), given)
-    setting = (handle, saes, probe, pairs)
-    atp = nodes.estimate(*setting, given)
-    agreement, ig = nodes.check_estimators(*setting, atp, given)
+    experiment = set_up(handle, saes, random_probe(), pairs, given)
+    atp = nodes.estimate(experiment)
+    agreement, ig = nodes.check_estimators(experiment, pairs, atp, given)
     assert set(agreement["estimator"]) == {"atp", "ig", "exact, other direction"}
     assert len(ig.y_source) == 4
-    exact = nodes.measure(*setting, atp, given)
-    selection, designed, comparison, predicted, positions = nodes.summarise(handle, exact, pairs, given)
-    circuit, steps = circuits.find_circuit(*setting, exact, given)
+    exact = nodes.measure(experiment, atp, given)
+    selection, designed, comparison, predicted, positions = nodes.summarise(experiment, exact, pairs, given)
+    circuit, steps = circuits.find_circuit(experiment, pairs, exact, given)
     assert (steps["starts_from"] == "a screened set").all()
-    edges, graph = circuits.connect(*setting, circuit, exact, given)
+    edges, graph = circuits.connect(experiment, pairs, circuit, exact, given)
     assert graph["graph"]["positions"] == "nucleotides"
-    quality, parts = circuits.judge_circuit(*setting, circuit, exact, given)
+    quality, parts = circuits.judge_circuit(experiment, pairs, circuit, given)
     assert quality["tau"].tolist() == [1e-6, 1e-3]
     shards = _Shards({site: rng.normal(size=(400, 16)).astype(np.float32) for site in sites})
-    curves, summary, limits, blocks, words = nodes.compare(*setting, atp, shards, given)
+    curves, summary, limits, blocks, words = nodes.compare(experiment, pairs, atp, shards, given)
     assert summary["dictionary"].tolist() == ["sae", "sae", "sae", "neurons", "pca_rectified"]
     assert len(words) == 4
     for made in (

@@ -17,17 +17,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from helix_sae.causal.alignment import TokenPair
-from helix_sae.causal.batches import Experiment, encode, experiment, pair_batches
-from helix_sae.causal.interfaces import (
-    DEFAULT_TOKEN_BUDGET,
-    ERROR,
-    Dictionary,
-    Direction,
-    InterventionModel,
-    Positions,
-    ReadOut,
-)
+from helix_sae.causal.batches import encode, pair_batches
+from helix_sae.causal.experiment import Experiment
+from helix_sae.causal.interfaces import ERROR
 from helix_sae.causal.interventions import BatchRun, NodeSet, all_nodes, check_nodes
 from helix_sae.errors import ConfigurationError
 
@@ -61,28 +53,21 @@ class Acdc(NamedTuple):
 
 
 def acdc(
-    model: InterventionModel,
-    dictionaries: Mapping[str, Dictionary],
-    probe: ReadOut,
-    pairs: Sequence[TokenPair],
+    exp: Experiment,
     attribution: Mapping[str, Float[np.ndarray, " nodes"]],
     *,
     taus: Sequence[float],
     start: NodeSet | None = None,
     n_random_orders: int = 3,
     screening: Screening = "none",
-    direction: Direction = "source_to_target",
-    positions: Positions = "nucleotides",
     seed: int = 0,
-    token_budget: int = DEFAULT_TOKEN_BUDGET,
     on_step: Callable[[int], None] | None = None,
 ) -> Acdc:
     """Prune the full patch to a circuit.
 
     Parameters
     ----------
-    model, dictionaries, probe, pairs, direction, positions, token_budget
-        As in :func:`helix_sae.causal.effects.effects`.
+    exp : Experiment
     attribution : mapping of site to float (features + 1,)
         Importance of each node, the error node last; see :func:`helix_sae.causal.inference.attribution`. Its sites are
         the sites of the search.
@@ -107,12 +92,12 @@ def acdc(
     """
     if not taus or min(taus) < 0:
         raise ConfigurationError(f"ACDC needs thresholds that are not negative, not {list(taus)}.")
-    exp = experiment(model, dictionaries, probe, list(attribution))
-    begin = all_nodes({site: exp.width(site) for site in exp.sites}) if start is None else dict(start)
+    exp = exp.at(list(attribution))
+    begin = all_nodes(exp.widths) if start is None else dict(start)
     begin = {site: begin.get(site, np.zeros(exp.width(site), dtype=bool)) for site in exp.sites}
     check_nodes(exp, begin)
     check_nodes(exp, {site: np.asarray(scores) for site, scores in attribution.items()})
-    runs = [BatchRun(exp, b) for b in pair_batches(model, pairs, positions, direction, token_budget)]
+    runs = [BatchRun(exp, batch) for batch in pair_batches(exp)]
     rng = np.random.default_rng(seed)
     steps: list[dict[str, Any]] = []
     nodes: list[pd.DataFrame] = []
@@ -122,16 +107,12 @@ def acdc(
         survived = search.sweep(sorted(taus), ranked)
         steps += search.steps
         nodes += [_node_rows(site, attribution[site], survived[site], name) for site in exp.sites]
-    metadata = {
-        "estimator": "acdc",
-        "screening": screening,
-        "starts_from": "all nodes" if start is None else "a screened set",
-        "direction": direction,
-        "positions": positions,
-        "error_handling": "a node of its own; in place when not patched",
-        "n_pairs": len(pairs),
-        "model": model.fingerprint,
-    }
+    metadata = exp.metadata(
+        "acdc",
+        screening=screening,
+        starts_from="all nodes" if start is None else "a screened set",
+        n_pairs=len(exp.pairs),
+    )
     return Acdc(pd.DataFrame(steps), pd.concat(nodes, ignore_index=True), metadata)
 
 
@@ -228,7 +209,7 @@ class _Search:
         divergence = magnitude = 0.0
         for run in self.runs:
             y, size = run.patched(self.kept)
-            divergence += float(self.exp.probe.divergence(y, run.y_target).double().sum())
+            divergence += float(self.exp.read_out.divergence(y, run.y_target).double().sum())
             magnitude += float(size.double().sum())
         self._record(tau, "", 0, divergence / self.n_pairs, magnitude / self.n_pairs)
 
@@ -300,7 +281,7 @@ class _Visit:
         with torch.no_grad():
             hidden = exp.model.resume(self.site, self.x + change, self.cache, self.hooks)
             y = exp.read(hidden, batch.source_nucleotide)
-            return exp.probe.divergence(y, self.run.y_target)
+            return exp.read_out.divergence(y, self.run.y_target)
 
     def remove(self, nodes: Int[np.ndarray, " k"]) -> None:
         """Take nodes out for good."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -12,17 +12,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helix_sae.causal.alignment import TokenPair, patched_rows
+from helix_sae.causal.experiment import Experiment
 from helix_sae.causal.interfaces import (
-    DEFAULT_TOKEN_BUDGET,
     Dictionary,
-    Direction,
-    InterventionModel,
     Positions,
-    ReadOut,
-    decoder_directions,
-    in_forward_order,
 )
-from helix_sae.errors import ConfigurationError
 from helix_sae.models.batching import length_batches
 from helix_sae.models.helix.model import record
 from helix_sae.mrna.tokens import pad_batch
@@ -98,29 +92,13 @@ class Site(NamedTuple):
     target: Float[Tensor, "n time width"]
 
 
-def pair_batches(
-    model: InterventionModel,
-    pairs: Sequence[TokenPair],
-    positions: Positions,
-    direction: Direction,
-    token_budget: int = DEFAULT_TOKEN_BUDGET,
-) -> Iterator[PairBatch]:
-    """Batches of pairs of nearly equal length, similar in where they first differ.
-
-    Raises
-    ------
-    ConfigurationError
-        If there is no pair.
-    """
-    if not pairs:
-        raise ConfigurationError(
-            "There is no pair to intervene on; loosen the bounds on pairs (see the exclusions)."
-        )
-    turned = [p if direction == "source_to_target" else p.reversed() for p in pairs]
+def pair_batches(exp: Experiment) -> Iterator[PairBatch]:
+    """Batches of pairs of nearly equal length, similar in where they first differ."""
+    turned = [p if exp.direction == "source_to_target" else p.reversed() for p in exp.pairs]
     order = np.argsort([p.first for p in turned], kind="stable")
     lengths = np.array([turned[i].source.ids.size for i in order], dtype=np.int64)
-    for batch in length_batches(lengths, token_budget):
-        yield _batch(model.device, order[batch], turned, positions)
+    for batch in length_batches(lengths, exp.token_budget):
+        yield _batch(exp.model.device, order[batch], turned, exp.positions)
 
 
 def _batch(
@@ -186,77 +164,6 @@ def encode(
         codes = dictionary.encode(flat)
         error = flat - dictionary.decode(codes)
     return codes.view(*x.shape[:-1], codes.shape[-1]), error.view(x.shape)
-
-
-class Experiment(NamedTuple):
-    """What every intervention needs: the model, one dictionary a site with its decoder, the read-out.
-
-    Attributes
-    ----------
-    model : InterventionModel
-    sites : tuple of str
-        In forward order.
-    dictionaries, decoders : mapping of site
-        ``decoders[site]`` has shape (features, width): the change of the activation for one unit of each code.
-    probe : ReadOut
-    """
-
-    model: InterventionModel
-    sites: tuple[str, ...]
-    dictionaries: Mapping[str, Dictionary]
-    decoders: Mapping[str, Float[Tensor, "features width"]]
-    probe: ReadOut
-
-    def read(
-        self, hidden: Float[Tensor, "n time hidden"], is_nucleotide: Bool[Tensor, "n time"]
-    ) -> Float[Tensor, " n"]:
-        """The probe's value of last hidden states."""
-        return self.probe(self.model.pool(hidden, is_nucleotide))
-
-    def width(self, site: str) -> int:
-        """Number of nodes at a site: its features and, last, the error node."""
-        return self.decoders[site].shape[0] + 1
-
-
-def experiment(
-    model: InterventionModel,
-    dictionaries: Mapping[str, Dictionary],
-    probe: ReadOut,
-    sites: Sequence[str] | None = None,
-) -> Experiment:
-    """Put an experiment together and check that every site can be intervened on.
-
-    Parameters
-    ----------
-    sites : sequence of str, optional
-        All that have a dictionary when absent.
-
-    Raises
-    ------
-    ConfigurationError
-        If a site has no dictionary, or there is none at all.
-    UnknownSiteError
-        If the model does not have a site.
-    """
-    ordered = in_forward_order(model, list(dictionaries) if sites is None else sites)
-    missing = [site for site in ordered if site not in dictionaries]
-    if missing or not ordered:
-        raise ConfigurationError(
-            f"No trained dictionary for site {', '.join(missing) or '(none given)'}; there are some for "
-            f"{', '.join(dictionaries) or 'no site'}. Train one, or leave the site out of target_blocks."
-        )
-    model.check_sites(ordered)
-    known: dict[str, Tensor | None] = {s: getattr(dictionaries[s], "directions", None) for s in ordered}
-    told = {site: directions.detach() for site, directions in known.items() if directions is not None}
-    # One token shows how wide a dictionary is that does not tell its directions.
-    untold = [site for site in ordered if site not in told]
-    like = model.capture(torch.tensor([[7]], device=model.device), untold) if untold else {}
-    read_off = {
-        site: decoder_directions(dictionaries[site], x.reshape(-1, x.shape[-1])) for site, x in like.items()
-    }
-    found = told | read_off
-    decoders = {site: found[site] for site in ordered}
-    return Experiment(model, ordered, {s: dictionaries[s] for s in ordered}, decoders, probe)
 
 
 def observe(

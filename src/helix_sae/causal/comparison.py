@@ -17,8 +17,8 @@ from helix_sae.causal.curves import (
     CurveKind,
     Ranking,
     area,
-    curve,
     curve_table,
+    curves,
     faithfulness,
     oriented_gains,
     random_ranking,
@@ -26,6 +26,7 @@ from helix_sae.causal.curves import (
     share_counts,
 )
 from helix_sae.causal.effects import Effects, effects
+from helix_sae.causal.experiment import Experiment
 from helix_sae.causal.inference import (
     DEFAULT_RESAMPLES,
     Orientation,
@@ -35,15 +36,7 @@ from helix_sae.causal.inference import (
     resampled_ratios,
     signs_agree,
 )
-from helix_sae.causal.interfaces import (
-    DEFAULT_TOKEN_BUDGET,
-    Dictionary,
-    Direction,
-    InterventionModel,
-    Method,
-    Positions,
-    ReadOut,
-)
+from helix_sae.causal.interfaces import Dictionary, Method
 from helix_sae.errors import AnalysisError, ConfigurationError
 from helix_sae.statistics.bootstrap import cluster_bootstrap, replication_rate
 
@@ -73,10 +66,8 @@ class Comparison(NamedTuple):
 
 
 def compare_dictionaries(
-    model: InterventionModel,
+    exp: Experiment,
     candidates: Mapping[str, Mapping[str, Dictionary]],
-    probe: ReadOut,
-    pairs: Sequence[TokenPair],
     table: pd.DataFrame,
     *,
     reference: str = "sae",
@@ -85,11 +76,8 @@ def compare_dictionaries(
     counts: Sequence[int] = COUNTS,
     necessity: Literal["all", "reference", "none"] = "all",
     level: float = 0.8,
-    direction: Direction = "source_to_target",
-    positions: Positions = "nucleotides",
     n_resamples: int = DEFAULT_RESAMPLES,
     seed: int = 0,
-    token_budget: int = DEFAULT_TOKEN_BUDGET,
 ) -> Comparison:
     """Rank the features of each dictionary on the discovery pairs and run its curves on the held-out ones.
 
@@ -98,14 +86,14 @@ def compare_dictionaries(
 
     Parameters
     ----------
-    model, probe, pairs, direction, positions, token_budget
-        As in :func:`helix_sae.causal.effects.effects`.
+    exp : Experiment
+        Its dictionaries are the reference: the trained autoencoders.
     candidates : mapping of name to (mapping of site to Dictionary)
-        All over the same sites.
+        What they are held against, all over the same sites.
     table : DataFrame
-        The pairs' table, in the order of ``pairs``.
+        The pairs' table, in the order of the experiment's pairs.
     reference : str
-        Name of the trained autoencoders.
+        What the experiment's own dictionaries are called.
     method : {"atp", "ig", "exact"}
         Estimator of every ranking: the selection budget, equal for all.
     by : {"difference", "prediction"}
@@ -119,36 +107,35 @@ def compare_dictionaries(
     Raises
     ------
     ConfigurationError
-        If the reference is missing or the sites differ.
+        If the sites differ, or a candidate has the name of the reference.
     AnalysisError
         If one of the splits has no pair.
     """
-    _check_candidates(candidates, reference)
+    _check_candidates(exp, candidates, reference)
     discovery, held = ((table["split"] == side).to_numpy() for side in ("discovery", "validation"))
     if not discovery.any() or not held.any():
         raise AnalysisError(
             "Comparing dictionaries needs discovery and held-out pairs; there are none on one side."
         )
-    options: dict[str, Any] = {"direction": direction, "positions": positions, "token_budget": token_budget}
+    found_on, judged_on = exp.on(discovery), exp.on(held)
+    known = table[discovery].reset_index(drop=True)
+    everything = {reference: exp.dictionaries, **candidates}
     rankings: list[tuple[str, str, Ranking]] = []
-    for name, dictionaries in candidates.items():
-        found = effects(model, dictionaries, probe, _rows(pairs, discovery), method=method, **options)
-        known = table[discovery].reset_index(drop=True)
+    for name, dictionaries in everything.items():
+        found = effects(found_on.using(dictionaries), method)
         rankings.append((name, method, rank_nodes(attribution(found, orientation(found, known, by)))))
         if name == reference:
             size = {site: m.mean(axis=0) for site, m in found.magnitude.items()}
             rankings.append((name, "difference", rank_nodes(size)))
-            rankings.append((name, "random", random_ranking(rankings[-1][2].widths, seed)))
+            rankings.append((name, "random", random_ranking(exp.widths, seed)))
     shared = [k for k in counts if k <= min(len(r.node) for _, _, r in rankings)]
     clusters = table["cluster"].to_numpy()[held]
     judged: list[_Judged] = []
     for name, ranked_by, ranking in rankings:
         points = np.concatenate([share_counts(len(ranking.node)), np.asarray(shared, dtype=np.int64)])
-        runs = [
-            curve(model, candidates[name], probe, _rows(pairs, held), ranking, kind=kind, k=points, **options)
-            for kind in _kinds(necessity, (name, ranked_by) == (reference, method))
-        ]
-        judged.append(_Judged(name, ranked_by, ranking, runs))
+        kinds = _kinds(necessity, (name, ranked_by) == (reference, method))
+        runs = curves(judged_on.using(everything[name]), ranking, kinds=kinds, k=points)
+        judged.append(_Judged(name, ranked_by, ranking, list(runs.values())))
     summary = _summary(judged, (reference, method), clusters, shared, level, n_resamples, seed)
     tables = [
         curve_table(
@@ -177,18 +164,16 @@ def _kinds(necessity: str, is_reference: bool) -> tuple[CurveKind, ...]:
     return ("sufficiency", "necessity") if both else ("sufficiency",)
 
 
-def _check_candidates(candidates: Mapping[str, Mapping[str, Dictionary]], reference: str) -> None:
-    if reference not in candidates:
-        raise ConfigurationError(f"The reference {reference!r} is not among {', '.join(candidates)}.")
+def _check_candidates(
+    exp: Experiment, candidates: Mapping[str, Mapping[str, Dictionary]], reference: str
+) -> None:
+    if reference in candidates:
+        raise ConfigurationError(f"A candidate has the name of the reference, {reference!r}; rename it.")
     for name, dictionaries in candidates.items():
-        if set(dictionaries) != set(candidates[reference]):
+        if set(dictionaries) != set(exp.dictionaries):
             raise ConfigurationError(
                 f"Dictionary {name!r} covers other sites than {reference!r}; fit it at all of them."
             )
-
-
-def _rows(pairs: Sequence[TokenPair], mask: Bool[np.ndarray, " n"]) -> list[TokenPair]:
-    return [pair for pair, used in zip(pairs, mask, strict=True) if used]
 
 
 def _summary(

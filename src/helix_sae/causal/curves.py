@@ -12,25 +12,16 @@ CPR is the area under F against the share of nodes, CMD that of |1 - F| (MIB: Mu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from helix_sae.causal.alignment import TokenPair
-from helix_sae.causal.batches import experiment
+from helix_sae.causal.experiment import Experiment
 from helix_sae.causal.inference import DEFAULT_RESAMPLES, resampled_ratios
-from helix_sae.causal.interfaces import (
-    DEFAULT_TOKEN_BUDGET,
-    ERROR,
-    Dictionary,
-    Direction,
-    InterventionModel,
-    Positions,
-    ReadOut,
-)
+from helix_sae.causal.interfaces import ERROR
 from helix_sae.causal.interventions import GroupOutcome, NodeSet, all_nodes, patched_outputs
 from helix_sae.errors import ConfigurationError
 
@@ -125,11 +116,7 @@ class Curve(NamedTuple):
     def sorted(self) -> Curve:
         """The same curve with ascending k, each once."""
         k, first = np.unique(self.k, return_index=True)
-        out = self.outcome
-        kept = GroupOutcome(
-            out.y[first], out.magnitude[first], out.y_source, out.y_target, out.divergence[first]
-        )
-        return Curve(self.kind, k, self.n_nodes, kept, self.y_patched)
+        return Curve(self.kind, k, self.n_nodes, self.outcome.of(first), self.y_patched)
 
 
 def log_spaced(n_nodes: int, n_points: int = 20) -> Int[np.ndarray, " k"]:
@@ -142,28 +129,21 @@ def share_counts(n_nodes: int, shares: Sequence[float] = MIB_SHARES) -> Int[np.n
     return np.array([round(share * n_nodes) for share in shares], dtype=np.int64)
 
 
-def curve(
-    model: InterventionModel,
-    dictionaries: Mapping[str, Dictionary],
-    probe: ReadOut,
-    pairs: Sequence[TokenPair],
+def curves(
+    exp: Experiment,
     ranking: Ranking,
     *,
-    kind: CurveKind = "sufficiency",
+    kinds: Sequence[CurveKind] = ("sufficiency", "necessity"),
     k: Sequence[int] | Int[np.ndarray, " n_points"] | None = None,
-    direction: Direction = "source_to_target",
-    positions: Positions = "nucleotides",
-    token_budget: int = DEFAULT_TOKEN_BUDGET,
-) -> Curve:
+) -> dict[CurveKind, Curve]:
     """Run the pairs with growing sets of nodes.
 
     Parameters
     ----------
-    model, dictionaries, probe, pairs, direction, positions, token_budget
-        As in :func:`helix_sae.causal.effects.effects`.
+    exp : Experiment
     ranking : Ranking
         Nodes of one or several sites, jointly.
-    kind : {"sufficiency", "necessity"}
+    kinds : sequence of {"sufficiency", "necessity"}
     k : sequence of int, optional
         Numbers of nodes; :func:`log_spaced` when absent. Numbers that round to the same are run once.
     """
@@ -172,24 +152,16 @@ def curve(
     if points.min(initial=0) < 0 or points.max(initial=0) > n_nodes:
         raise ConfigurationError(f"A curve over {n_nodes} nodes cannot take {points.tolist()} of them.")
     unique, inverse = np.unique(points, return_inverse=True)
-    make = ranking.first if kind == "sufficiency" else ranking.without_first
-    sets: list[NodeSet] = [make(int(n)) for n in unique]
-    sets.append(all_nodes(ranking.widths))
-    out = patched_outputs(
-        model,
-        dictionaries,
-        probe,
-        pairs,
-        sets,
-        sites=ranking.sites,
-        direction=direction,
-        positions=positions,
-        token_budget=token_budget,
-    )
-    picked = GroupOutcome(
-        out.y[inverse], out.magnitude[inverse], out.y_source, out.y_target, out.divergence[inverse]
-    )
-    return Curve(kind, points, n_nodes, picked, out.y[-1])
+    make: dict[CurveKind, Callable[[int], dict[str, np.ndarray]]] = {
+        "sufficiency": ranking.first,
+        "necessity": ranking.without_first,
+    }
+    sets: list[NodeSet] = [make[kind](int(n)) for kind in kinds for n in unique]
+    out = patched_outputs(exp.at(ranking.sites), [*sets, all_nodes(ranking.widths)])
+    return {
+        kind: Curve(kind, points, n_nodes, out.of(i * len(unique) + inverse), out.y[-1])
+        for i, kind in enumerate(kinds)
+    }
 
 
 def faithfulness(outcome: GroupOutcome, y_all: Float[np.ndarray, " n_pairs"]) -> Float[np.ndarray, " n_sets"]:
@@ -258,17 +230,11 @@ def area(share: Float[np.ndarray, " n"], value: Float[np.ndarray, "*draws n"]) -
 
 
 def ceilings(
-    model: InterventionModel,
-    dictionaries: Mapping[str, Dictionary],
-    probe: ReadOut,
-    pairs: Sequence[TokenPair],
+    exp: Experiment,
     clusters: np.ndarray,
     *,
-    direction: Direction = "source_to_target",
-    positions: Positions = "nucleotides",
     n_resamples: int = DEFAULT_RESAMPLES,
     seed: int = 0,
-    token_budget: int = DEFAULT_TOKEN_BUDGET,
 ) -> pd.DataFrame:
     """What can be reached at all: everything of one site, and of all together, without and with the errors.
 
@@ -279,22 +245,12 @@ def ceilings(
         the share of the difference between the target's and the source's own predictions (ratio of sums), with
         ``low, high``; ``divergence``; ``edit_magnitude``.
     """
-    exp = experiment(model, dictionaries, probe)
-    widths = {site: exp.width(site) for site in exp.sites}
+    widths = exp.widths
     groups = [*((site, {site: widths[site]}) for site in exp.sites), ("all", widths)]
     kinds = {"features": (True, False), "error": (False, True), "features and error": (True, True)}
     labels = [(site, name) for site, _ in groups for name in kinds]
     sets = [all_nodes(chosen, features=f, error=e) for _, chosen in groups for f, e in kinds.values()]
-    out = patched_outputs(
-        model,
-        dictionaries,
-        probe,
-        pairs,
-        sets,
-        direction=direction,
-        positions=positions,
-        token_budget=token_budget,
-    )
+    out = patched_outputs(exp, sets)
     top, bottom = oriented_gains(out, out.y_target)
     low, high = _interval(resampled_ratios(top, bottom, clusters, n_resamples, seed), len(sets))
     return pd.DataFrame(
@@ -311,18 +267,12 @@ def ceilings(
 
 
 def circuit_quality(
-    model: InterventionModel,
-    dictionaries: Mapping[str, Dictionary],
-    probe: ReadOut,
-    pairs: Sequence[TokenPair],
+    exp: Experiment,
     circuits: Mapping[float, NodeSet],
     clusters: np.ndarray,
     *,
-    direction: Direction = "source_to_target",
-    positions: Positions = "nucleotides",
     n_resamples: int = DEFAULT_RESAMPLES,
     seed: int = 0,
-    token_budget: int = DEFAULT_TOKEN_BUDGET,
 ) -> pd.DataFrame:
     """What circuits bring about, and what happens without them, on pairs that they were not found on.
 
@@ -330,8 +280,7 @@ def circuit_quality(
 
     Parameters
     ----------
-    model, dictionaries, probe, pairs, direction, positions, token_budget
-        As in :func:`helix_sae.causal.effects.effects`.
+    exp : Experiment
     circuits : mapping of tau to NodeSet
     clusters : array of str (n_pairs,)
 
@@ -342,24 +291,13 @@ def circuit_quality(
         but the circuit: near 0 when nothing of importance was left out) and ``random`` (faithfulness of as many random nodes),
         each with ``*_low, *_high``; ``divergence``, ``edit_magnitude``, ``n_pairs``, ``n_clusters``.
     """
-    exp = experiment(model, dictionaries, probe)
     rng = np.random.default_rng(seed)
     empty = {site: np.zeros(exp.width(site), dtype=bool) for site in exp.sites}
     taus = sorted(circuits)
     kept = [{**empty, **circuits[tau]} for tau in taus]
     without = [{site: ~chosen for site, chosen in nodes.items()} for nodes in kept]
     chance = [{site: rng.permutation(chosen) for site, chosen in nodes.items()} for nodes in kept]
-    everything = all_nodes({site: exp.width(site) for site in exp.sites})
-    out = patched_outputs(
-        model,
-        dictionaries,
-        probe,
-        pairs,
-        [*kept, *without, *chance, everything],
-        direction=direction,
-        positions=positions,
-        token_budget=token_budget,
-    )
+    out = patched_outputs(exp, [*kept, *without, *chance, all_nodes(exp.widths)])
     values = faithfulness(out, out.y[-1])
     top, bottom = oriented_gains(out, out.y[-1])
     low, high = _interval(resampled_ratios(top, bottom, clusters, n_resamples, seed), len(values))
@@ -373,23 +311,13 @@ def circuit_quality(
         | {
             "divergence": out.divergence[:n].mean(axis=1),
             "edit_magnitude": out.magnitude[:n].mean(axis=1),
-            "n_pairs": len(pairs),
+            "n_pairs": len(exp.pairs),
             "n_clusters": len(np.unique(clusters)),
         }
     )
 
 
-def minimality(
-    model: InterventionModel,
-    dictionaries: Mapping[str, Dictionary],
-    probe: ReadOut,
-    pairs: Sequence[TokenPair],
-    nodes: NodeSet,
-    *,
-    direction: Direction = "source_to_target",
-    positions: Positions = "nucleotides",
-    token_budget: int = DEFAULT_TOKEN_BUDGET,
-) -> pd.DataFrame:
+def minimality(exp: Experiment, nodes: NodeSet) -> pd.DataFrame:
     """What each node of a circuit adds to it: the drop of the mean oriented read-out when it alone is taken out.
 
     Returns
@@ -406,17 +334,7 @@ def minimality(
         reduced = {name: chosen.copy() for name, chosen in nodes.items()}
         reduced[site][j] = False
         sets.append(reduced)
-    out = patched_outputs(
-        model,
-        dictionaries,
-        probe,
-        pairs,
-        sets,
-        sites=list(nodes),
-        direction=direction,
-        positions=positions,
-        token_budget=token_budget,
-    )
+    out = patched_outputs(exp.at(list(nodes)), sets)
     kept = faithfulness(out, out.y[0])
     table = pd.DataFrame(
         {

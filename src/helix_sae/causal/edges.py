@@ -26,27 +26,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from helix_sae.causal.alignment import TokenPair
 from helix_sae.causal.batches import (
-    Experiment,
     PairBatch,
     Site,
-    experiment,
     pair_batches,
     record,
     site_values,
     unpatched,
 )
-from helix_sae.causal.interfaces import (
-    DEFAULT_TOKEN_BUDGET,
-    ERROR,
-    Dictionary,
-    Direction,
-    Edit,
-    InterventionModel,
-    Positions,
-    ReadOut,
-)
+from helix_sae.causal.experiment import Experiment
+from helix_sae.causal.interfaces import ERROR, Edit
 from helix_sae.causal.interventions import NodeSet, check_nodes
 
 
@@ -58,24 +47,17 @@ class Node(NamedTuple):
 
 
 def circuit_edges(
-    model: InterventionModel,
-    dictionaries: Mapping[str, Dictionary],
-    probe: ReadOut,
-    pairs: Sequence[TokenPair],
+    exp: Experiment,
     nodes: NodeSet,
     signs: Float[np.ndarray, " n_pairs"],
     *,
     n_verified: int = 20,
-    direction: Direction = "source_to_target",
-    positions: Positions = "nucleotides",
-    token_budget: int = DEFAULT_TOKEN_BUDGET,
 ) -> pd.DataFrame:
     """Edges between the nodes of a circuit, by gradient, the strongest ones exactly.
 
     Parameters
     ----------
-    model, dictionaries, probe, pairs, direction, positions, token_budget
-        As in :func:`helix_sae.causal.effects.effects`.
+    exp : Experiment
     nodes : NodeSet
         The circuit.
     signs : float (n_pairs,)
@@ -89,14 +71,14 @@ def circuit_edges(
         ``upstream_site, upstream_feature, site, feature`` (index, or ``error``), ``estimate`` and ``exact`` (mean oriented
         effect on the read-out; ``exact`` is NaN where it was not measured), strongest first.
     """
-    exp = experiment(model, dictionaries, probe, list(nodes))
+    exp = exp.at(list(nodes))
     check_nodes(exp, nodes)
     members = [Node(site, int(j)) for site in exp.sites for j in np.flatnonzero(nodes[site])]
     place = {site: i for i, site in enumerate(exp.sites)}
     edges = [(u, v) for v in members for u in members if place[u.site] < place[v.site]]
     usable = np.nan_to_num(signs)
     total, n_pairs = np.zeros(len(edges)), max(int((usable != 0).sum()), 1)
-    batches = list(pair_batches(model, pairs, positions, direction, token_budget))
+    batches = list(pair_batches(exp))
     for batch in batches:
         total += _estimates(exp, batch, members, edges, usable)
     order = np.argsort(-np.abs(total), kind="stable")

@@ -23,29 +23,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helix_sae.causal.alignment import TokenPair
 from helix_sae.causal.batches import (
     Differences,
-    Experiment,
     PairBatch,
     Site,
     differences,
-    experiment,
     pair_batches,
     site_values,
     unpatched,
 )
-from helix_sae.causal.interfaces import (
-    DEFAULT_TOKEN_BUDGET,
-    Dictionary,
-    Direction,
-    Edit,
-    InterventionModel,
-    Method,
-    Positions,
-    ReadOut,
-    Start,
-)
+from helix_sae.causal.experiment import Experiment
+from helix_sae.causal.interfaces import Edit, Method, Start
 from helix_sae.errors import ConfigurationError
 from helix_sae.models.helix.fast.suffix import StillTokens
 from helix_sae.models.helix.model import record
@@ -101,48 +89,30 @@ class Effects(NamedTuple):
 
 
 def effects(
-    model: InterventionModel,
-    dictionaries: Mapping[str, Dictionary],
-    probe: ReadOut,
-    pairs: Sequence[TokenPair],
-    *,
+    exp: Experiment,
     method: Method = "exact",
-    sites: Sequence[str] | None = None,
-    direction: Direction = "source_to_target",
-    positions: Positions = "nucleotides",
+    *,
     start: Start = "source",
-    features: Mapping[str, Sequence[int] | Int[np.ndarray, " k"]] | None = None,
+    nodes: Mapping[str, Sequence[int] | Int[np.ndarray, " k"]] | None = None,
     steps: int = DEFAULT_STEPS,
-    token_budget: int = DEFAULT_TOKEN_BUDGET,
     on_batch: Callable[[int], None] | None = None,
 ) -> Effects:
     """Effect of every feature and error node, one at a time, on every pair.
 
     Parameters
     ----------
-    model : InterventionModel
-    dictionaries : mapping of site to Dictionary
-        Trained autoencoders, or baselines with the same interface.
-    probe : ReadOut
-    pairs : sequence of TokenPair
-        From :func:`helix_sae.causal.alignment.align_table`.
+    exp : Experiment
     method : {"exact", "atp", "ig"}
         ``exact`` runs the model on from the site, and from the first token that differs (the model is causal), for each
         pair and each node that differs. ``atp`` multiplies the
         difference by one gradient, ``ig`` by its mean along the path from source to patched.
-    sites : sequence of str, optional
-        All that have a dictionary when absent.
-    direction : {"source_to_target", "target_to_source"}
-    positions : {"nucleotides", "tokens", "edited"}
     start : {"source", "patched"}
         ``exact`` only: change the node alone on the source's run, or leave it out of the fully patched site.
-    features : mapping of site to indices, optional
+    nodes : mapping of site to indices, optional
         ``exact`` only: the nodes to run (the error node has the index of the number of features); others are NaN. A
         screening, said so in the metadata. See :func:`screen`.
     steps : int
         ``ig`` only: number of midpoints.
-    token_budget : int
-        Tokens in one pass. It changes the speed, not the result.
     on_batch : callable, optional
         Called with the number of pairs of each finished batch.
 
@@ -153,23 +123,19 @@ def effects(
     Raises
     ------
     ConfigurationError
-        If there is no pair, a site has no dictionary, or the arguments contradict each other.
-    UnknownSiteError
-        If the model does not have a site.
+        If the arguments contradict each other.
     """
-    if method != "exact" and (start != "source" or features is not None):
-        raise ConfigurationError(f"start and features belong to method='exact', not {method!r}.")
-    exp = experiment(model, dictionaries, probe, sites)
-    result = _empty(exp, len(pairs))
-    for batch in pair_batches(model, pairs, positions, direction, token_budget):
+    if method != "exact" and (start != "source" or nodes is not None):
+        raise ConfigurationError(f"start and nodes belong to method 'exact', not {method!r}.")
+    result = _empty(exp, _metadata(exp, method, start, nodes, steps))
+    for batch in pair_batches(exp):
         if method == "atp":
             _fill_attribution(result, exp, batch)
         else:
-            _fill_by_running_on(result, exp, batch, method, start, features, steps, token_budget)
+            _fill_by_running_on(result, exp, batch, method, start, nodes, steps)
         if on_batch is not None:
             on_batch(len(batch.index))
-    metadata = _metadata(exp, method, direction, positions, start, features, steps)
-    return result._replace(metadata=metadata)
+    return result
 
 
 def _fill_attribution(result: Effects, exp: Experiment, batch: PairBatch) -> None:
@@ -192,9 +158,8 @@ def _fill_by_running_on(
     batch: PairBatch,
     method: Method,
     start: Start,
-    features: Mapping[str, Sequence[int] | Int[np.ndarray, " k"]] | None,
+    nodes: Mapping[str, Sequence[int] | Int[np.ndarray, " k"]] | None,
     steps: int,
-    token_budget: int,
 ) -> None:
     """Effects of one batch by running the model on from each site: exact ones, or along the path of ``ig``."""
     y_source, y_target, source, target = unpatched(exp, batch)
@@ -206,8 +171,8 @@ def _fill_by_running_on(
         run = SiteRun(exp, site, batch, state, cache, y_source)
         y_patched = run.read_from(state.target)
         if method == "exact":
-            chosen = None if features is None else np.asarray(features.get(site, ()), dtype=np.int64)
-            values = _exact(run, y_patched, start, chosen, token_budget)
+            chosen = None if nodes is None else np.asarray(nodes.get(site, ()), dtype=np.int64)
+            values = _exact(run, y_patched, start, chosen)
         else:
             gradient = _path_gradient(run, steps)[batch.patched]
             values = _attribute(state.found, gradient, exp.decoders[site], len(batch.index))
@@ -238,7 +203,6 @@ def _exact(
     y_patched: Float[Tensor, " n"],
     start: Start,
     chosen: Int[np.ndarray, " k"] | None,
-    token_budget: int,
 ) -> Float[Tensor, "n nodes"]:
     """One resumed pass for each pair and node that differs, over the tokens from the first difference on."""
     state, n_features = run.state, run.exp.width(run.site) - 1
@@ -255,7 +219,9 @@ def _exact(
     model, nucleotide = run.exp.model, run.batch.source_nucleotide
     # What a pass starts behind has to be that of its own beginning: the patched tokens before it, where it starts there.
     cache = run.cache if start == "source" else _patched_cache(run)
-    for rows, row, node, first in _passes(differs, _first_change(state), state.x.shape[1], token_budget):
+    for rows, row, node, first in _passes(
+        differs, _first_change(state), state.x.shape[1], run.exp.token_budget
+    ):
         with torch.no_grad():
             prefix = model.prefix_states(cache.rows(rows), first)
             picked = prefix.rows(torch.searchsorted(rows, row))
@@ -263,7 +229,7 @@ def _exact(
             changed = (change != 0).any(-1)
             value = base[row, first:] + sign * change
             hidden = model.resume_suffix(run.site, value, picked, changed=changed)
-            y = run.exp.probe(model.pool_suffix(hidden, picked, nucleotide[rows]))
+            y = run.exp.read_out(model.pool_suffix(hidden, picked, nucleotide[rows]))
             values[row, node] = sign * (y - y_base[row])
     return values
 
@@ -374,7 +340,7 @@ def _linearised(
         value = model.capture(ids[:, start:], [_FIRST_SITE])[_FIRST_SITE]
         value = edits.pop(_FIRST_SITE, lambda x: x)(value)
         hidden = model.resume_suffix(_FIRST_SITE, value, prefix, edits, still=still)
-        return exp.probe(model.pool_suffix(hidden, prefix, is_nucleotide))
+        return exp.read_out(model.pool_suffix(hidden, prefix, is_nucleotide))
 
     with torch.enable_grad():
         y_source = read(batch.source_ids, batch.source_nucleotide, follow)
@@ -460,9 +426,11 @@ def screen(estimate: Effects, top: int) -> dict[str, Int[np.ndarray, " k"]]:
     return kept
 
 
-def _empty(exp: Experiment, n_pairs: int) -> Effects:
+def _empty(exp: Experiment, metadata: dict[str, Any]) -> Effects:
+    n_pairs = len(exp.pairs)
+
     def matrices() -> dict[str, np.ndarray]:
-        return {site: np.zeros((n_pairs, exp.width(site)), dtype=np.float32) for site in exp.sites}
+        return {site: np.zeros((n_pairs, width), dtype=np.float32) for site, width in exp.widths.items()}
 
     return Effects(
         values=matrices(),
@@ -470,30 +438,19 @@ def _empty(exp: Experiment, n_pairs: int) -> Effects:
         y_source=np.zeros(n_pairs),
         y_target=np.zeros(n_pairs),
         y_patched={site: np.full(n_pairs, np.nan) for site in exp.sites},
-        metadata={},
+        metadata=metadata,
     )
 
 
 def _metadata(
-    exp: Experiment,
-    method: Method,
-    direction: Direction,
-    positions: Positions,
-    start: Start,
-    features: Mapping[str, Any] | None,
-    steps: int,
+    exp: Experiment, method: Method, start: Start, nodes: Mapping[str, Any] | None, steps: int
 ) -> dict[str, Any]:
-    return {
-        "estimator": method,
-        "direction": direction,
-        "positions": positions,
-        "start": start if method == "exact" else "path" if method == "ig" else "source",
-        "steps": steps if method == "ig" else None,
-        "error_handling": "a node of its own; in place when features are patched",
-        "screening": None if features is None else {site: len(nodes) for site, nodes in features.items()},
-        "model": exp.model.fingerprint,
-        "dictionaries": {site: decoder_hash(exp.decoders[site]) for site in exp.sites},
-    }
+    return exp.metadata(
+        method,
+        start=start if method == "exact" else "path" if method == "ig" else "source",
+        steps=steps if method == "ig" else None,
+        screening=None if nodes is None else {site: len(chosen) for site, chosen in nodes.items()},
+    )
 
 
 def stamp(table: pd.DataFrame, metadata: Mapping[str, Any], **changes: Any) -> pd.DataFrame:
@@ -528,11 +485,6 @@ def stamp(table: pd.DataFrame, metadata: Mapping[str, Any], **changes: Any) -> p
             f"A table that is stamped has the columns {', '.join(taken)} already; rename them."
         )
     return table.assign(**columns)
-
-
-def decoder_hash(decoder: Float[Tensor, "features width"]) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of a dictionary's decoder."""
-    return hashlib.sha256(decoder.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
 def _numpy(x: Tensor) -> np.ndarray:

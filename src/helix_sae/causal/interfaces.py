@@ -161,12 +161,6 @@ class ReadOut(Protocol):
         ...
 
 
-def in_forward_order(model: InterventionModel, sites: Sequence[str]) -> tuple[str, ...]:
-    """The same sites, each once, sorted by when the forward pass reaches them; unknown ones raise."""
-    model.check_sites(sites)
-    return tuple(sorted(set(sites), key=model.site_names.index))
-
-
 def decoder_directions(
     dictionary: Dictionary, x: Float[Tensor, "n width"]
 ) -> Float[Tensor, "features width"]:

@@ -12,20 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helix_sae.causal.alignment import TokenPair
-from helix_sae.causal.batches import Experiment, PairBatch, encode, experiment, observe, pair_batches
-from helix_sae.causal.interfaces import (
-    DEFAULT_TOKEN_BUDGET,
-    Dictionary,
-    Direction,
-    Edit,
-    InterventionModel,
-    Positions,
-    ReadOut,
-)
+from helix_sae.causal.batches import PairBatch, encode, observe, pair_batches
+from helix_sae.causal.experiment import Experiment
+from helix_sae.causal.interfaces import Dictionary, Edit
 from helix_sae.errors import ConfigurationError
 
 NodeSet = Mapping[str, Bool[np.ndarray, " nodes"]]
@@ -51,6 +43,10 @@ class GroupOutcome(NamedTuple):
     y_source: Float[np.ndarray, " n_pairs"]
     y_target: Float[np.ndarray, " n_pairs"]
     divergence: Float[np.ndarray, "n_sets n_pairs"]
+
+    def of(self, sets: Int[np.ndarray, " k"]) -> GroupOutcome:
+        """The same for some of the sets, repeats allowed."""
+        return self._replace(y=self.y[sets], magnitude=self.magnitude[sets], divergence=self.divergence[sets])
 
 
 class SitePatch:
@@ -111,24 +107,12 @@ class SitePatch:
         return activation + change
 
 
-def patched_outputs(
-    model: InterventionModel,
-    dictionaries: Mapping[str, Dictionary],
-    probe: ReadOut,
-    pairs: Sequence[TokenPair],
-    sets: Sequence[NodeSet],
-    *,
-    sites: Sequence[str] | None = None,
-    direction: Direction = "source_to_target",
-    positions: Positions = "nucleotides",
-    token_budget: int = DEFAULT_TOKEN_BUDGET,
-) -> GroupOutcome:
+def patched_outputs(exp: Experiment, sets: Sequence[NodeSet]) -> GroupOutcome:
     """Read-out of every pair with each of several sets of nodes patched.
 
     Parameters
     ----------
-    model, dictionaries, probe, pairs, sites, direction, positions, token_budget
-        As in :func:`helix_sae.causal.effects.effects`.
+    exp : Experiment
     sets : sequence of NodeSet
 
     Raises
@@ -136,14 +120,14 @@ def patched_outputs(
     ConfigurationError
         If a set names a site without a dictionary or has the wrong number of nodes.
     """
-    exp = experiment(model, dictionaries, probe, sites)
     for nodes in sets:
         check_nodes(exp, nodes)
-    shape = (len(sets), len(pairs))
+    n_pairs = len(exp.pairs)
+    shape = (len(sets), n_pairs)
     out = GroupOutcome(
-        np.zeros(shape), np.zeros(shape), np.zeros(len(pairs)), np.zeros(len(pairs)), np.zeros(shape)
+        np.zeros(shape), np.zeros(shape), np.zeros(n_pairs), np.zeros(n_pairs), np.zeros(shape)
     )
-    for batch in pair_batches(model, pairs, positions, direction, token_budget):
+    for batch in pair_batches(exp):
         run = BatchRun(exp, batch)
         out.y_source[batch.index], out.y_target[batch.index] = (
             run.y_source.cpu().numpy(),
@@ -152,7 +136,7 @@ def patched_outputs(
         for i, nodes in enumerate(sets):
             y, magnitude = run.patched(nodes)
             out.y[i, batch.index], out.magnitude[i, batch.index] = y.cpu().numpy(), magnitude.cpu().numpy()
-            out.divergence[i, batch.index] = probe.divergence(y, run.y_target).cpu().numpy()
+            out.divergence[i, batch.index] = exp.read_out.divergence(y, run.y_target).cpu().numpy()
     return out
 
 

@@ -14,7 +14,7 @@ from helix_sae.left_out import LeftOut, left_out_of
 
 LOGGER = logging.getLogger(__name__)
 
-_STRUCTURES = ("probe", "effects_")
+_STRUCTURES = ("probe", "effects_", "experiment")
 _DOCUMENTS = ("circuit_graph",)
 
 

@@ -8,28 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from helix_sae.pipelines.causal_acdc.experiment import some_pairs
 from helix_sae.pipelines.causal_acdc.parameters import CausalParameters
-from helix_sae.pipelines.causal_acdc.setting import options, prepare, some_pairs
 
 if TYPE_CHECKING:
     from helix_sae.causal.effects import Effects
-    from helix_sae.causal.read_out import Probe
-    from helix_sae.models.helix.loading import HelixHandle
-    from helix_sae.sae import SparseAutoencoder
+    from helix_sae.causal.specification import Specification
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    Effects = Probe = HelixHandle = SparseAutoencoder = Any
+    Effects = Specification = Any
 
 LOGGER = logging.getLogger(__name__)
 
 
 def find_circuit(
-    handle: HelixHandle,
-    saes: dict[str, SparseAutoencoder],
-    probe: Probe,
-    pairs: pd.DataFrame,
-    exact: Effects,
-    parameters: CausalParameters,
+    experiment: Specification, pairs: pd.DataFrame, exact: Effects, parameters: CausalParameters
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """ACDC on discovery pairs.
 
@@ -40,36 +33,31 @@ def find_circuit(
     circuit_steps : DataFrame
         Every removal, with the divergence and the edit magnitude after it.
     """
-    from helix_sae.causal.acdc import acdc
     from helix_sae.causal.effects import stamp
     from helix_sae.causal.inference import attribution, orientation
 
     rows = some_pairs(pairs, "discovery", parameters.acdc.max_pairs, parameters.seed)
-    given = prepare(handle, saes, pairs, parameters)
     scores = attribution(exact, orientation(exact, pairs), (pairs["split"] == "discovery").to_numpy())
     top = parameters.acdc.start_top
-    found = acdc(
-        given.model,
-        given.saes,
-        probe,
-        [given.pairs[i] for i in rows],
-        scores,
-        taus=parameters.acdc.taus,
-        start=None if top is None else _leading_nodes(scores, top),
-        n_random_orders=parameters.acdc.n_random_orders,
-        screening=parameters.acdc.screening,
-        seed=parameters.seed,
-        **options(parameters),
+    found = (
+        experiment.open()
+        .on(rows)
+        .acdc(
+            scores,
+            taus=parameters.acdc.taus,
+            start=None if top is None else _leading_nodes(scores, top),
+            n_random_orders=parameters.acdc.n_random_orders,
+            screening=parameters.acdc.screening,
+            seed=parameters.seed,
+        )
     )
     LOGGER.info("ACDC on %d pairs: %s", len(rows), _circuit_sizes(found.nodes, parameters.acdc.taus))
-    changes = {"estimator": "acdc", "starts_from": found.metadata["starts_from"]}
-    return stamp(found.nodes, exact.metadata, **changes), stamp(found.steps, exact.metadata, **changes)
+    changes = {"starts_from": found.metadata["starts_from"]}
+    return stamp(found.nodes, found.metadata, **changes), stamp(found.steps, found.metadata, **changes)
 
 
 def connect(
-    handle: HelixHandle,
-    saes: dict[str, SparseAutoencoder],
-    probe: Probe,
+    experiment: Specification,
     pairs: pd.DataFrame,
     circuit: pd.DataFrame,
     exact: Effects,
@@ -84,44 +72,26 @@ def connect(
     circuit_graph : dict
         Nodes and edges in node-link form.
     """
-    from helix_sae.causal.edges import circuit_edges, circuit_to_json
+    from helix_sae.causal.edges import circuit_to_json
     from helix_sae.causal.effects import stamp
     from helix_sae.causal.inference import orientation
 
     rows = some_pairs(pairs, "discovery", parameters.acdc.max_pairs, parameters.seed)
-    given = prepare(handle, saes, pairs, parameters)
+    exp = experiment.open().on(rows)
     tau, chosen = readable_circuit(circuit, parameters)
-    edges = circuit_edges(
-        given.model,
-        given.saes,
-        probe,
-        [given.pairs[i] for i in rows],
-        _as_nodes(chosen, given.saes),
+    edges = exp.edges(
+        _as_nodes(chosen, exp.widths),
         orientation(exact, pairs)[rows],
         n_verified=parameters.acdc.verified_edges,
-        **options(parameters),
     )
-    metadata = {
-        "tau": tau,
-        "target": parameters.target,
-        "pairs": len(rows),
-        **{
-            name: exact.metadata[name]
-            for name in ("direction", "positions", "error_handling", "model", "dictionaries")
-        },
-    }
-    changes = {"estimator": "gradient of the path, the strongest by path patching"}
-    return stamp(edges, exact.metadata, **changes), circuit_to_json(chosen, edges, metadata)
+    made = exp.metadata("gradient of the path, the strongest by path patching")
+    described = {name: value for name, value in made.items() if name != "estimator"}
+    metadata = {"tau": tau, "target": parameters.target, "pairs": len(rows), **described}
+    return stamp(edges, made), circuit_to_json(chosen, edges, metadata)
 
 
 def judge_circuit(
-    handle: HelixHandle,
-    saes: dict[str, SparseAutoencoder],
-    probe: Probe,
-    pairs: pd.DataFrame,
-    circuit: pd.DataFrame,
-    exact: Effects,
-    parameters: CausalParameters,
+    experiment: Specification, pairs: pd.DataFrame, circuit: pd.DataFrame, parameters: CausalParameters
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The circuits of the sweep on held-out pairs.
 
@@ -136,29 +106,20 @@ def judge_circuit(
     from helix_sae.causal.effects import stamp
 
     rows = some_pairs(pairs, "validation", parameters.curves.max_pairs, parameters.seed)
-    given, common = prepare(handle, saes, pairs, parameters), options(parameters)
-    held = [given.pairs[i] for i in rows]
+    exp = experiment.open().on(rows)
     mine = circuit[circuit["order"] == "attribution"]
     quality = circuit_quality(
-        given.model,
-        given.saes,
-        probe,
-        held,
-        {tau: _as_nodes(mine[mine["tau"] >= tau], given.saes) for tau in parameters.acdc.taus},
+        exp,
+        {tau: _as_nodes(mine[mine["tau"] >= tau], exp.widths) for tau in parameters.acdc.taus},
         pairs["cluster"].to_numpy()[rows],
         n_resamples=parameters.curves.n_resamples,
         seed=parameters.seed,
-        **common,
     )
     tau, chosen = readable_circuit(circuit, parameters)
     columns = ["site", "feature", "contribution"]
-    parts = (
-        minimality(given.model, given.saes, probe, held, _as_nodes(chosen, given.saes), **common)
-        if len(chosen)
-        else pd.DataFrame(columns=columns)
-    )
-    patch = {"estimator": "patch of a set, found by acdc"}
-    return stamp(quality, exact.metadata, **patch), stamp(parts, exact.metadata, **patch, tau=tau)
+    parts = minimality(exp, _as_nodes(chosen, exp.widths)) if len(chosen) else pd.DataFrame(columns=columns)
+    made = exp.metadata("patch of a set, found by acdc")
+    return stamp(quality, made), stamp(parts, made, tau=tau)
 
 
 def draw_circuit(
@@ -196,8 +157,8 @@ def readable_circuit(circuit: pd.DataFrame, parameters: CausalParameters) -> tup
     return tau, mine.loc[mine["tau"] >= tau, ["site", "feature", "attribution"]].reset_index(drop=True)
 
 
-def _as_nodes(chosen: pd.DataFrame, saes: dict[str, SparseAutoencoder]) -> dict[str, np.ndarray]:
-    out = {site: np.zeros(sae.d_sae + 1, dtype=bool) for site, sae in saes.items()}
+def _as_nodes(chosen: pd.DataFrame, widths: dict[str, int]) -> dict[str, np.ndarray]:
+    out = {site: np.zeros(width, dtype=bool) for site, width in widths.items()}
     for site, feature in zip(chosen["site"], chosen["feature"].astype(str), strict=True):
         out[site][-1 if feature == "error" else int(feature)] = True
     return out

@@ -3,86 +3,52 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
 
+from helix_sae.pipelines.causal_acdc.experiment import curve_pairs, some_pairs
 from helix_sae.pipelines.causal_acdc.parameters import CausalParameters
-from helix_sae.pipelines.causal_acdc.setting import curve_pairs, options, prepare, some_pairs
 
 if TYPE_CHECKING:
     from helix_sae.activations.store import ActivationStore
     from helix_sae.causal.effects import Effects
-    from helix_sae.causal.read_out import Probe
-    from helix_sae.models.helix.loading import HelixHandle
+    from helix_sae.causal.specification import Specification
     from helix_sae.sae import SparseAutoencoder
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    Effects = Probe = ActivationStore = HelixHandle = SparseAutoencoder = Any
+    ActivationStore = Effects = Specification = Any
 
 LOGGER = logging.getLogger(__name__)
 
 _FITTED_TOKENS = 30_000
-_OTHER = {"source_to_target": "target_to_source", "target_to_source": "source_to_target"}
 
 
-def estimate(
-    handle: HelixHandle,
-    saes: dict[str, SparseAutoencoder],
-    probe: Probe,
-    pairs: pd.DataFrame,
-    parameters: CausalParameters,
-) -> Effects:
+def estimate(experiment: Specification) -> Effects:
     """Effects of every node by one gradient (attribution patching)."""
-    from helix_sae.causal.effects import effects
-
-    given = prepare(handle, saes, pairs, parameters)
-    return effects(given.model, given.saes, probe, given.pairs, method="atp", **options(parameters))
+    return experiment.open().effects("atp")
 
 
-def measure(
-    handle: HelixHandle,
-    saes: dict[str, SparseAutoencoder],
-    probe: Probe,
-    pairs: pd.DataFrame,
-    atp: Effects,
-    parameters: CausalParameters,
-) -> Effects:
+def measure(experiment: Specification, atp: Effects, parameters: CausalParameters) -> Effects:
     """Exact effects: the model runs on from the patched block for every pair and node that differs."""
-    from helix_sae.causal.effects import effects, screen
+    from helix_sae.causal.effects import screen
     from helix_sae.progress import progress_bar
 
-    given = prepare(handle, saes, pairs, parameters)
-    top = parameters.effects.exact_top
-    features = None if top is None else screen(atp, top)
+    exp, top = experiment.open(), parameters.effects.exact_top
     done = 0
-    with progress_bar("exact interventions", len(given.pairs) * len(given.saes), "pairs x sites") as advance:
+    with progress_bar("exact interventions", len(exp.pairs) * len(exp.sites), "pairs x sites") as advance:
 
         def count(n: int) -> None:
             nonlocal done
             done += n
             advance(done)
 
-        return effects(
-            given.model,
-            given.saes,
-            probe,
-            given.pairs,
-            method="exact",
-            features=features,
-            on_batch=count,
-            **options(parameters),
-        )
+        return exp.effects("exact", nodes=None if top is None else screen(atp, top), on_batch=count)
 
 
 def check_estimators(
-    handle: HelixHandle,
-    saes: dict[str, SparseAutoencoder],
-    probe: Probe,
-    pairs: pd.DataFrame,
-    atp: Effects,
-    parameters: CausalParameters,
+    experiment: Specification, pairs: pd.DataFrame, atp: Effects, parameters: CausalParameters
 ) -> tuple[pd.DataFrame, Effects]:
     """How far estimates and directions can be trusted, by site, on some discovery pairs.
 
@@ -96,32 +62,27 @@ def check_estimators(
         By integrated gradients, of these pairs.
     """
     from helix_sae.causal.comparison import estimator_agreement
-    from helix_sae.causal.effects import effects, screen, stamp
+    from helix_sae.causal.effects import screen, stamp
     from helix_sae.causal.inference import orientation
 
-    given = prepare(handle, saes, pairs, parameters)
     rows = some_pairs(pairs, "discovery", parameters.effects.checked_pairs, parameters.seed)
-    some, common = [given.pairs[i] for i in rows], options(parameters)
-    steps = parameters.effects.ig_steps
-    ig = effects(given.model, given.saes, probe, some, method="ig", steps=steps, **common)
+    some = experiment.open().on(rows)
+    ig = some.effects("ig", steps=parameters.effects.ig_steps)
     top = parameters.effects.checked_top
-    common["features"] = None if top is None else screen(atp.rows(rows), top)
-    exact = effects(given.model, given.saes, probe, some, **common)
-    patched = effects(given.model, given.saes, probe, some, start="patched", **common)
-    common["direction"] = _OTHER[parameters.effects.direction]
-    other = effects(given.model, given.saes, probe, some, **common)
+    nodes = None if top is None else screen(atp.rows(rows), top)
+    exact = some.effects("exact", nodes=nodes)
     table = estimator_agreement(
         exact,
         {"atp": atp.rows(rows), "ig": ig},
         orientation(atp, pairs)[rows],
-        exact_patched=patched,
-        exact_reversed=other,
+        exact_patched=some.effects("exact", start="patched", nodes=nodes),
+        exact_reversed=some.turned().effects("exact", nodes=nodes),
     )
     return stamp(table, exact.metadata, estimator=table["estimator"]), ig
 
 
 def summarise(
-    handle: HelixHandle, exact: Effects, pairs: pd.DataFrame, parameters: CausalParameters
+    experiment: Specification, exact: Effects, pairs: pd.DataFrame, parameters: CausalParameters
 ) -> tuple[pd.DataFrame, ...]:
     """Tables of the effects.
 
@@ -136,7 +97,6 @@ def summarise(
     position_effects : DataFrame
         By how much of the sequence follows the edit.
     """
-    from helix_sae.causal.alignment import align_table
     from helix_sae.causal.comparison import by_edit_position, prediction_agreement
     from helix_sae.causal.effects import stamp
     from helix_sae.causal.inference import designed_against_sham, select_and_test
@@ -149,24 +109,18 @@ def summarise(
     comparison = pairs[
         ["pair_id", "cluster", "split", "kind", "role", "is_sham", "difference", "difference_kind"]
     ].assign(predicted_difference=predicted)
+    strata = by_edit_position(exact, experiment.pairs, pairs, n_resamples=n, seed=seed)
     return (
         selection.table,
         stamp(designed_against_sham(exact, pairs), exact.metadata),
         comparison,
         prediction_agreement(predicted, pairs, n_resamples=n, seed=seed),
-        stamp(
-            by_edit_position(
-                exact, align_table(pairs, handle.codon_markers), pairs, n_resamples=n, seed=seed
-            ),
-            exact.metadata,
-        ),
+        stamp(strata, exact.metadata),
     )
 
 
 def compare(
-    handle: HelixHandle,
-    saes: dict[str, SparseAutoencoder],
-    probe: Probe,
+    experiment: Specification,
     pairs: pd.DataFrame,
     atp: Effects,
     activations: ActivationStore,
@@ -179,28 +133,21 @@ def compare(
     intervention_curves, baseline_comparison, block_ceilings, block_comparison, comparison_verdict : DataFrame
     """
     from helix_sae.causal.baselines import fit_baselines
-    from helix_sae.causal.comparison import compare_blocks, compare_dictionaries, verdict
+    from helix_sae.causal.comparison import compare_blocks, verdict
     from helix_sae.causal.curves import ceilings
     from helix_sae.causal.effects import stamp
 
-    given = prepare(handle, saes, pairs, parameters)
+    rows = curve_pairs(pairs, parameters.curves.max_pairs, parameters.seed)
+    exp, table = experiment.open().on(rows), pairs.iloc[rows].reset_index(drop=True)
     baselines = fit_baselines(
-        {site: _fitting_rows(activations, site) for site in given.saes},
-        given.saes,
+        {site: _fitting_rows(activations, site) for site in exp.sites},
+        cast("dict[str, SparseAutoencoder]", exp.dictionaries),
         names=parameters.curves.baselines,
         seed=parameters.seed,
     )
-    rows = curve_pairs(pairs, parameters.curves.max_pairs, parameters.seed)
-    chosen, table = [given.pairs[i] for i in rows], pairs.iloc[rows].reset_index(drop=True)
-    common: dict[str, Any] = {
-        **options(parameters),
-        "n_resamples": parameters.curves.n_resamples,
-        "seed": parameters.seed,
-    }
-    comparison = compare_dictionaries(
-        given.model, {"sae": given.saes, **baselines}, probe, chosen, table, necessity="reference", **common
-    )
-    limits = ceilings(given.model, given.saes, probe, chosen, table["cluster"].to_numpy(), **common)
+    resampled: dict[str, Any] = {"n_resamples": parameters.curves.n_resamples, "seed": parameters.seed}
+    comparison = exp.compare(baselines, table, necessity="reference", **resampled)
+    limits = ceilings(exp, table["cluster"].to_numpy(), **resampled)
     words = pd.DataFrame({"finding": verdict(comparison.summary)})
     LOGGER.info("%s", "\n".join(words["finding"]))
     patch = {"estimator": "patch of a set, ranked by atp"}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline
 
-from helix_sae.pipelines.causal_acdc import circuits, nodes, read_out
+from helix_sae.pipelines.causal_acdc import circuits, experiment, nodes, read_out
 from helix_sae.pipelines.parts import part_node
 
 _PARAMETERS = "params:causal_acdc"
-_SETTING = ["helix_model", "sae_checkpoints", "probe", "sequence_pairs"]
 
 
 def create_pipeline(**_: object) -> Pipeline:
@@ -51,29 +50,36 @@ def create_pipeline(**_: object) -> Pipeline:
                 part="pairs of sequences",
             ),
             part_node(
+                experiment.set_up,
+                ["helix_model", "sae_checkpoints", "probe", "sequence_pairs", _PARAMETERS],
+                "experiment",
+                name="set_up_experiment",
+                part="interventions",
+            ),
+            part_node(
                 nodes.estimate,
-                [*_SETTING, _PARAMETERS],
+                ["experiment"],
                 "effects_atp",
                 name="estimate_effects",
                 part="estimated effects",
             ),
             part_node(
                 nodes.measure,
-                [*_SETTING, "effects_atp", _PARAMETERS],
+                ["experiment", "effects_atp", _PARAMETERS],
                 "effects_exact",
                 name="measure_effects",
                 part="exact effects",
             ),
             part_node(
                 nodes.check_estimators,
-                [*_SETTING, "effects_atp", _PARAMETERS],
+                ["experiment", "sequence_pairs", "effects_atp", _PARAMETERS],
                 ["estimator_agreement", "effects_ig"],
                 name="check_estimators",
                 part="estimates against exact effects",
             ),
             part_node(
                 nodes.summarise,
-                ["helix_model", "effects_exact", "sequence_pairs", _PARAMETERS],
+                ["experiment", "effects_exact", "sequence_pairs", _PARAMETERS],
                 [
                     "feature_effects",
                     "designed_effects",
@@ -86,28 +92,28 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             part_node(
                 circuits.find_circuit,
-                [*_SETTING, "effects_exact", _PARAMETERS],
+                ["experiment", "sequence_pairs", "effects_exact", _PARAMETERS],
                 ["circuit", "circuit_steps"],
                 name="find_circuit",
                 part="the circuit",
             ),
             part_node(
                 circuits.connect,
-                [*_SETTING, "circuit", "effects_exact", _PARAMETERS],
+                ["experiment", "sequence_pairs", "circuit", "effects_exact", _PARAMETERS],
                 ["circuit_edges", "circuit_graph"],
                 name="connect_circuit",
                 part="edges of the circuit",
             ),
             part_node(
                 circuits.judge_circuit,
-                [*_SETTING, "circuit", "effects_exact", _PARAMETERS],
+                ["experiment", "sequence_pairs", "circuit", _PARAMETERS],
                 ["circuit_quality", "circuit_minimality"],
                 name="judge_circuit",
                 part="quality of the circuit",
             ),
             part_node(
                 nodes.compare,
-                [*_SETTING, "effects_atp", "activations", _PARAMETERS],
+                ["experiment", "sequence_pairs", "effects_atp", "activations", _PARAMETERS],
                 [
                     "intervention_curves",
                     "baseline_comparison",

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from helix_sae.errors import AnalysisError, ModelError
+from helix_sae.pipelines.causal_acdc.experiment import as_read
 from helix_sae.pipelines.causal_acdc.parameters import CausalParameters, PairParameters
-from helix_sae.pipelines.causal_acdc.setting import open_for_reading
 from helix_sae.pipelines.ingestion.parameters import IngestionParameters
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def embed(table: pd.DataFrame, handle: HelixHandle, parameters: CausalParameters
     if parameters.pairs.max_length is not None:
         known &= table["sequence"].str.len() <= parameters.pairs.max_length
     chosen = table[known]
-    model = open_for_reading(handle, parameters)
+    model = as_read(handle, parameters).open()
     embedding = model.embed(tokenize_table(chosen, handle.codon_markers), parameters.token_budget)
     columns = [f"e{i}" for i in range(embedding.shape[1])]
     return pd.DataFrame(embedding, columns=columns, index=pd.Index(chosen["sequence_id"], name="sequence_id"))

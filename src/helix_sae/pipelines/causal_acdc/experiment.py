@@ -1,0 +1,108 @@
+"""The node that sets the experiment up, and which of its pairs a part of the analysis takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from helix_sae.errors import ConfigurationError
+from helix_sae.pipelines.causal_acdc.parameters import CausalParameters
+
+if TYPE_CHECKING:
+    from helix_sae.causal.read_out import Probe
+    from helix_sae.causal.specification import Specification
+    from helix_sae.models.helix.finetuned import FineTunedModel
+    from helix_sae.models.helix.loading import HelixHandle
+    from helix_sae.models.helix.model import HelixModel
+    from helix_sae.sae import SparseAutoencoder
+else:
+    # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
+    Probe = Specification = FineTunedModel = HelixHandle = HelixModel = SparseAutoencoder = Any
+
+
+@dataclass(frozen=True)
+class ModelAsRead:
+    """A model by reference, as the read-out reads it.
+
+    Attributes
+    ----------
+    handle : mapping
+        Fields of the model's handle.
+    through_head : bool
+        Whether a fine-tuned head reads it, which takes more than the mean of the last states.
+    """
+
+    handle: Mapping[str, Any]
+    through_head: bool
+
+    def open(self) -> HelixModel | FineTunedModel:
+        """The model, opened once in each process."""
+        from helix_sae.models.helix.finetuned import FineTunedModel
+        from helix_sae.models.helix.loading import HelixHandle, open_model
+
+        model = open_model(HelixHandle.model_validate(dict(self.handle)))
+        return FineTunedModel(model) if self.through_head else model
+
+
+def as_read(handle: HelixHandle, parameters: CausalParameters) -> ModelAsRead:
+    """The model as the read-out of these parameters reads it."""
+    from helix_sae.models.helix.finetuned import load_fine_tuned_head
+
+    through_head = parameters.probe.kind == "head" and load_fine_tuned_head(Path(handle.source)) is not None
+    return ModelAsRead(handle.model_dump(), through_head)
+
+
+def set_up(
+    handle: HelixHandle,
+    saes: dict[str, SparseAutoencoder],
+    probe: Probe,
+    pairs: pd.DataFrame,
+    parameters: CausalParameters,
+) -> Specification:
+    """Choose the sites of ``target_blocks``, tokenize and align the pairs, say how they are patched.
+
+    Raises
+    ------
+    ConfigurationError
+        If a block of ``target_blocks`` has no autoencoder.
+    """
+    from helix_sae.causal.alignment import align_table
+    from helix_sae.causal.specification import Specification, StoredAutoencoder
+
+    reference = as_read(handle, parameters)
+    model, wanted = reference.open(), parameters.target_blocks
+    chosen = {site: sae for site, sae in saes.items() if wanted is None or model.layer_of(site) in wanted}
+    missing = set(wanted or ()) - {model.layer_of(site) for site in chosen}
+    if missing:
+        raise ConfigurationError(
+            f"There is no autoencoder for block {', '.join(map(str, sorted(missing)))}; those of this run are at "
+            f"{', '.join(saes)}. Set causal_acdc.target_blocks, or extraction.sites and train again."
+        )
+    return Specification(
+        model=reference,
+        dictionaries={site: StoredAutoencoder.of(sae) for site, sae in chosen.items()},
+        read_out=probe,
+        pairs=align_table(pairs, handle.codon_markers),
+        direction=parameters.effects.direction,
+        positions=parameters.effects.positions,
+        token_budget=parameters.token_budget,
+    )
+
+
+def some_pairs(pairs: pd.DataFrame, split: str, limit: int, seed: int) -> np.ndarray:
+    """Row numbers of pairs of one part whose difference is known and not zero, drawn at random up to the limit."""
+    usable = (pairs["split"] == split) & ~pairs["is_sham"] & (pairs["difference"].fillna(0) != 0)
+    rows = np.flatnonzero(usable.to_numpy())
+    return np.sort(np.random.default_rng(seed).permutation(rows)[:limit])
+
+
+def curve_pairs(pairs: pd.DataFrame, limit: int, seed: int) -> np.ndarray:
+    """Row numbers of pairs of both parts: nodes are ranked on discovery ones and judged on held-out ones."""
+    return np.sort(
+        np.concatenate([some_pairs(pairs, split, limit, seed) for split in ("discovery", "validation")])
+    )
