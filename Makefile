@@ -46,6 +46,10 @@ run: $(STAMP) ## run the default pipeline: sequences, activations, features, the
 test: $(STAMP) ## run the test suite
 	$(SINGLE_THREADED) $(BIN)/python -m pytest -n 2 --dist worksteal
 
+.PHONY: fuzz
+fuzz: $(STAMP) ## coverage-guided fuzzing of every reader of sequences, on a fixed number of inputs
+	$(SINGLE_THREADED) $(BIN)/python tests/fuzz/fuzz_readers.py
+
 .PHONY: lint
 lint: $(STAMP) ## style, types and the arrows between packages
 	$(BIN)/ruff check

@@ -205,7 +205,9 @@ def test_gff3_with_utrs() -> None:
         ],
         *[("c", "UTR5", 1, 4), ("d", "exon", 1, 9)],
     )
-    assert read_gff3_coding_regions(io.BytesIO(content), "file") == {"a": (4, 10), "b;1": (6, 9)}
+    found = read_gff3_coding_regions(io.BytesIO(content), "file")
+    assert found.regions == {"a": (4, 10), "b;1": (6, 9)}
+    assert not found.refused
 
 
 @pytest.mark.parametrize(
@@ -457,10 +459,11 @@ def test_any_gff3(content: str, cut: int) -> None:
     good = gff3(("a", "UTR5", 1, 2), ("a", "CDS", 3, 8), ("a", "UTR3", 9, 10)).decode()
     for text_ in (content, good[:cut] + content, content + good):
         try:
-            regions = read_gff3_coding_regions(io.BytesIO(text_.encode()), "file")
+            found = read_gff3_coding_regions(io.BytesIO(text_.encode()), "file")
         except HelixSaeError:
             continue
-        assert all(0 <= start < end for start, end in regions.values())
+        assert all(start >= 0 and (end is None or start < end) for start, end in found.regions.values())
+        assert not set(found.regions) & set(found.refused)
 
 
 def test_measured_variants(shared_data: Path) -> None:

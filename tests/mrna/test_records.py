@@ -229,8 +229,12 @@ def test_column_mapping() -> None:
     assert "note" not in table
     with pytest.raises(DataError, match=r"'utr5' .*none of the records.*utr, mrl, reads, note"):
         build_table(raw(row), columns={"sequence": "utr5"})
-    with pytest.raises(ConfigurationError, match="functional_mrl"):
-        build_table(raw(row), columns={"sequence": "utr", "mrl": "mrl"})
+    table, _ = build_table(raw(row), columns={"sequence": "utr", "mrl": "mrl"})
+    assert table["functional_mrl"].tolist() == [2.5], (
+        "a name without a prefix is that of a functional_ column"
+    )
+    with pytest.raises(ConfigurationError, match=r"Did you mean 'cds_start'\?"):
+        build_table(raw(row), columns={"sequence": "utr", "cds_strat": "reads"})
     with pytest.raises(DataError, match="No column 'sequence'"):
         build_table(raw(row))
 

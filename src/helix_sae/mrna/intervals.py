@@ -15,7 +15,7 @@ import pandas as pd
 
 from helix_sae.errors import DataError
 from helix_sae.mrna.motifs import INTERVAL_COLUMNS
-from helix_sae.mrna.readers import file_errors, open_file, read_text
+from helix_sae.mrna.readers import file_errors, open_file, read_lines, require_file
 
 _NOT_A_RECORD = ("#", "track ", "track\t", "browser ")
 _STRAND = 5
@@ -45,8 +45,7 @@ def read_intervals(path: str, storage_options: Mapping[str, Any] | None = None) 
     """
     with file_errors(path):
         fs, root = cast("tuple[Any, str]", fsspec.core.url_to_fs(path, **dict(storage_options or {})))
-        if not fs.exists(root):
-            raise DataError(f"{path}: there is no such file of intervals.")
+        require_file(fs, root, path)
         with open_file(fs, root) as stream:
             return parse_intervals(stream, path)
 
@@ -54,10 +53,10 @@ def read_intervals(path: str, storage_options: Mapping[str, Any] | None = None) 
 def parse_intervals(stream: IO[bytes], name: str) -> pd.DataFrame:
     """Parse the lines of a BED-like file; see :func:`read_intervals`."""
     rows: list[tuple[str, int, int, str]] = []
-    for number, line in enumerate(read_text(stream, name).splitlines(), start=1):
+    for number, line in enumerate(read_lines(stream, name), start=1):
         if not line.strip() or line.startswith(_NOT_A_RECORD):
             continue
-        fields = line.split("\t")
+        fields = line.rstrip("\n").split("\t")
         place = f"{name}, line {number}"
         if len(fields) < _NEEDED:
             raise DataError(

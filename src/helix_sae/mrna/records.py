@@ -16,7 +16,6 @@ does not say is missing, never 0.
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
@@ -26,31 +25,37 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from helix_sae.errors import ConfigurationError, DataError
+from helix_sae.errors import DataError
 from helix_sae.mrna.clusters import ClusterBy, assign_clusters
+from helix_sae.mrna.columns import (
+    ANNOTATION_PREFIXES,
+    CODON_USAGE_PREFIX,
+    CORE_COLUMNS,
+    DERIVED_COLUMNS,
+    PREFIXES,
+    REQUIRED_COLUMNS,
+    check_column_name,
+    resolve_columns,
+    typed_columns,
+)
+from helix_sae.mrna.lengths import MAX_TOKENS, OnLongSequence, fitting_length, n_tokens
+from helix_sae.mrna.values import (
+    FieldError,
+    RepeatedKey,
+    as_integer,
+    as_name,
+    as_reads,
+    as_text,
+    is_missing,
+    kind_of,
+    require_scalar,
+    shorten,
+)
 
 _log = logging.getLogger(__name__)
 
 OnBadRecord = Literal["error", "set_aside"]
 
-CORE_COLUMNS = ("sequence_id", "sequence", "cds_start", "cds_end", "source", "cluster", "mother", "reads")
-DERIVED_COLUMNS = ("split",)
-"""Columns that the ingestion adds and no file gives."""
-ANNOTATION_PREFIXES = ("functional_", "structural_", "regulatory_")
-PREFIXES = (*ANNOTATION_PREFIXES, "metadata_")
-REQUIRED_COLUMNS = ("sequence_id", "sequence", "cds_start", "cds_end", "source", "cluster")
-
-CODON_USAGE_PREFIX = "regulatory_codon_usage_"
-NUMERIC_COLUMNS = frozenset(
-    {
-        *("functional_mrl", "functional_te", "functional_half_life", "functional_expression_level"),
-        *("structural_length", "structural_gc_content", "structural_mfe"),
-        *("regulatory_uorf_count", "regulatory_uaug_count"),
-    }
-)
-"""Columns that only numbers can fill; any other is a number or a category by what most of its values are."""
-
-_MISSING_WORDS = frozenset({"", "na", "n/a", "nan", "null", "none", "<na>"})
 _FOREIGN_LETTER = re.compile(r"[^ACGTUNacgtun]")
 _CODON = re.compile(r"[ACGTUacgtu]{3}")
 _LISTED_ERRORS = 5
@@ -117,33 +122,18 @@ class Reporter(BaseModel):
             raise ValueError(str(error)) from error
 
 
-class FieldError(DataError):
-    """One field of one record is wrong.
-
-    Attributes
-    ----------
-    field, reason : str
-        What is wrong, and why.
-    """
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
-        self.field = field
-        self.reason = reason
-
-
 def normalise_sequence(sequence: object) -> str:
     """Write a sequence in RNA letters: upper case, ``U`` for ``T``.
 
     Raises
     ------
     FieldError
-        If it is missing, empty, not text, or holds a letter outside ``ACGTUN``.
+        If it is missing, empty, not text, holds a letter outside ``ACGTUN``, or both ``T`` and ``U``.
     """
     if is_missing(sequence):
         raise FieldError("sequence", "is missing or empty")
     if not isinstance(sequence, str):
-        raise FieldError("sequence", f"is {_kind(sequence)}, not text")
+        raise FieldError("sequence", f"is {kind_of(sequence)}, not text")
     letters = sequence.strip()
     foreign = _FOREIGN_LETTER.search(letters)
     if foreign:
@@ -151,16 +141,10 @@ def normalise_sequence(sequence: object) -> str:
             "sequence",
             f"letter {foreign.group()!r} at position {foreign.start()} (from 0) is not one of ACGTUN",
         )
-    return letters.upper().replace("T", "U")
-
-
-def is_missing(value: object) -> bool:
-    """Whether a value says nothing: null, NaN, or one of the usual words for it (``NA``, ``nan``, ``null``...)."""
-    if value is None or value is pd.NA or value is pd.NaT:
-        return True
-    if isinstance(value, str):
-        return value.strip().lower() in _MISSING_WORDS
-    return isinstance(value, float) and math.isnan(value)
+    upper = letters.upper()
+    if "T" in upper and "U" in upper:
+        raise FieldError("sequence", "has both T and U: it is neither DNA nor RNA; write one of them")
+    return upper.replace("T", "U")
 
 
 def flatten_record(record: Mapping[str, object]) -> dict[str, object]:
@@ -168,17 +152,17 @@ def flatten_record(record: Mapping[str, object]) -> dict[str, object]:
 
     ``annotations.functional.mrl`` becomes ``functional_mrl``; ``annotations.regulatory.codon_usage.AAA``
     ``regulatory_codon_usage_AAA`` (codons in RNA letters); ``metadata.source`` ``source``; ``metadata.cell_line``
-    ``metadata_cell_line``. Core columns may stand at the top or in ``metadata``; the top one wins.
+    ``metadata_cell_line``. Core columns may stand at the top or in ``metadata``.
 
     Raises
     ------
     FieldError
-        If a group is not a mapping, or a value is a list.
+        If a group is not a mapping, a value is a list, an object names a key twice, or two values get one name.
     """
-    values: dict[str, object] = {}
+    values = _NamedOnce()
     for key, entry in _mapping(record.get("metadata"), "metadata").items():
         if key in CORE_COLUMNS and key != "sequence":
-            values[key] = _scalar(entry, f"metadata.{key}")
+            values[key] = require_scalar(entry, f"metadata.{key}")
         else:
             _flatten_into(values, f"metadata_{key}", entry)
     for group, entries in _mapping(record.get("annotations"), "annotations").items():
@@ -187,15 +171,19 @@ def flatten_record(record: Mapping[str, object]) -> dict[str, object]:
             _flatten_into(values, f"{prefix}_{key}", entry)
     for key, entry in record.items():
         if key not in ("annotations", "metadata"):
-            values[key] = _scalar(entry, key)
-    return values
+            values[key] = require_scalar(entry, key)
+    return dict(values)
 
 
 def build_table(
     raw: RawRecords,
     *,
     columns: Mapping[str, str | None] | None = None,
+    properties: Iterable[str] = (),
     reporter: Reporter | None = None,
+    counted_from: Literal[0, 1] = 0,
+    max_tokens: int | None = MAX_TOKENS,
+    on_long_sequence: OnLongSequence = "error",
     on_bad_record: OnBadRecord = "error",
     cluster_by: ClusterBy = "auto",
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -206,11 +194,21 @@ def build_table(
     raw : RawRecords
         From a reader.
     columns : mapping, optional
-        Column of the table -> column of the file, e.g. ``{"sequence": "utr", "functional_mrl": "mrl"}``. Columns that
-        already carry a name of the table need no entry; ``None`` leaves one out.
+        Column of the table -> column of the file, e.g. ``{"sequence": "utr", "mrl": "mean_load"}``; a name without a prefix
+        is that of a ``functional_`` column. Columns that already carry a name of the table need no entry; ``None`` leaves
+        one out.
+    properties : iterable of str
+        Properties that later parts ask for; a column of the file that is called so is read as one.
     reporter : Reporter, optional
         Constant flanks to put around each sequence, which is then a bare 5'UTR: the coding region starts after it
         and runs on past the end.
+    counted_from : {0, 1}
+        Whether ``cds_start`` counts from 0 (and ``cds_end`` is the first position after the region) or from 1 (and
+        ``cds_end`` is the last position in it, as in GenBank).
+    max_tokens : int, optional
+        Longest input of the model, codon markers and the closing token among it; None for any length.
+    on_long_sequence : {"error", "cut", "set_aside"}
+        Whether a longer sequence stops the work, keeps its 5' end, or is set aside.
     on_bad_record : {"error", "set_aside"}
         Whether a record that cannot be used stops the work or is set aside in the second table returned.
     cluster_by : str
@@ -225,34 +223,38 @@ def build_table(
     Raises
     ------
     DataError
-        If a column of the mapping is nowhere in the records, if any record is bad and ``on_bad_record`` is ``"error"``,
-        or if no usable record is left.
+        If a column of the mapping is nowhere in the records; if any record is bad and ``on_bad_record`` is ``"error"``, or
+        too long and ``on_long_sequence`` is; if coding regions are counted from another number; if a property holds numbers
+        in disguise (:func:`helix_sae.mrna.columns.typed_columns`); or if no usable record is left.
     ConfigurationError
         If the mapping names a column that the table cannot have.
     """
-    names = _resolve_columns(raw.records, columns or {})
+    first = raw.records[0].file if raw.records else "the input"
+    names = resolve_columns([record.values for record in raw.records], first, columns or {}, properties)
     rejected = list(raw.rejected)
     drafts: list[_Draft] = []
     taken: dict[str, RawRecord] = {}
     for number, record in enumerate(raw.records):
         try:
-            drafts.append(_draft(record, number, names, reporter, taken))
+            drafts.append(_draft(record, number, names, reporter, counted_from, taken))
         except FieldError as error:
             rejected.append(RejectedRecord(record.file, record.place, error.field, error.reason))
-    annotations, bad = _annotation_columns([draft.annotations for draft in drafts])
+    _refuse_shifted(drafts)
+    drafts, too_long = _fit(drafts, reporter, max_tokens, on_long_sequence)
+    places = [f"{draft.file}, {draft.place}" for draft in drafts]
+    annotations, bad = typed_columns([draft.annotations for draft in drafts], places)
     rejected += [
         RejectedRecord(drafts[row].file, drafts[row].place, field, reason) for row, field, reason in bad
     ]
     good = np.setdiff1d(np.arange(len(drafts)), [row for row, _, _ in bad])
-    rejected_table = rejected_frame(rejected)
-    _stop_or_set_aside(rejected, len(good), on_bad_record)
+    _stop_or_set_aside(rejected, too_long, len(good), on_bad_record)
     drafts = [drafts[row] for row in good]
     table = _assemble(drafts, annotations.iloc[good].reset_index(drop=True), cluster_by)
     if reporter is not None:
         table["sequence"] = reporter.five_prime + table["sequence"] + reporter.coding
         table["cds_start"] += len(reporter.five_prime)
     validate_table(table)
-    return table, rejected_table
+    return table, rejected_frame([*rejected, *too_long])
 
 
 def rejected_frame(rejected: Iterable[RejectedRecord]) -> pd.DataFrame:
@@ -297,15 +299,6 @@ def validate_table(table: pd.DataFrame) -> None:
             _require(~np.isinf(table[name].astype(float)), table, f"an infinite {name}")
 
 
-def check_column_name(name: str) -> None:
-    """Raise :class:`ConfigurationError` if the mRNA table cannot have a column of this name."""
-    if name not in CORE_COLUMNS and not any(name.startswith(p) and len(name) > len(p) for p in PREFIXES):
-        raise ConfigurationError(
-            f"{name!r} cannot be a column of the mRNA table. Columns are {', '.join(CORE_COLUMNS)}, or start with "
-            f"{', '.join(PREFIXES)}; e.g. 'functional_{name}' for a measurement, 'metadata_{name}' for a label."
-        )
-
-
 class _Draft(NamedTuple):
     """A record whose core fields have been checked."""
 
@@ -322,54 +315,30 @@ class _Draft(NamedTuple):
     annotations: dict[str, object]
 
 
-def _resolve_columns(records: Sequence[RawRecord], columns: Mapping[str, str | None]) -> dict[str, str]:
-    """Table column -> file column, for the columns of the mapping and those that carry their name already."""
-    present = dict.fromkeys(name for record in records for name in record.values)
-    for name, column in columns.items():
-        check_column_name(name)
-        if column is not None and column not in present and records:
-            raise DataError(
-                f"Column {column!r} (mapped to {name!r}) is in none of the records read from {records[0].file}; "
-                f"they have: {', '.join(present) or 'nothing'}. Correct the mapping `columns`."
-            )
-    names = {name: name for name in present if name in CORE_COLUMNS or name.startswith(PREFIXES)}
-    names.update({name: column for name, column in columns.items() if column is not None})
-    for name in [name for name, column in columns.items() if column is None]:
-        names.pop(name, None)
-    if records and "sequence" not in names:
-        raise DataError(
-            f"No column 'sequence' in {records[0].file}; it has: {', '.join(present) or 'nothing'}. "
-            "Say which one holds the sequences in the mapping, e.g. columns: {sequence: utr}."
-        )
-    unused = [name for name in present if name not in names.values()]
-    if unused:
-        _log.info("Columns not read, since nothing maps to them: %s", ", ".join(unused))
-    return names
-
-
 def _draft(
     record: RawRecord,
     number: int,
     names: Mapping[str, str],
     reporter: Reporter | None,
+    counted_from: int,
     taken: dict[str, RawRecord],
 ) -> _Draft:
     """Check the core fields of one record; ``taken`` collects the ids in use."""
     values = {name: record.values.get(column) for name, column in names.items()}
     sequence = normalise_sequence(values.get("sequence"))
-    start, end = _coding_region(values, len(sequence), reporter)
+    start, end = _coding_region(values, sequence, reporter, counted_from)
     draft = _Draft(
         file=record.file,
         place=record.place,
-        sequence_id=_text(values.get("sequence_id"), "sequence_id")
+        sequence_id=as_name(values.get("sequence_id"), "sequence_id")
         or f"{_stem(record.file)}_{_digits(record, number)}",
         sequence=sequence,
         cds_start=start,
         cds_end=end,
-        source=_text(values.get("source"), "source") or _stem(record.file),
-        cluster=_text(values.get("cluster"), "cluster"),
-        mother=_text(values.get("mother"), "mother"),
-        reads=_reads(values.get("reads")),
+        source=as_text(values.get("source"), "source") or _stem(record.file),
+        cluster=as_text(values.get("cluster"), "cluster"),
+        mother=as_text(values.get("mother"), "mother"),
+        reads=as_reads(values.get("reads")),
         annotations={name: values[name] for name in values if name.startswith(PREFIXES)},
     )
     other = taken.setdefault(draft.sequence_id, record)
@@ -380,10 +349,16 @@ def _draft(
 
 
 def _coding_region(
-    values: Mapping[str, object], length: int, reporter: Reporter | None
+    values: Mapping[str, object], sequence: str, reporter: Reporter | None, counted_from: int
 ) -> tuple[int | None, int | None]:
-    """Bounds of the coding region, checked against the sequence."""
-    start, end = _integer(values.get("cds_start"), "cds_start"), _integer(values.get("cds_end"), "cds_end")
+    """Bounds of the coding region, 0-based half-open, checked against the sequence."""
+    start, end = (
+        as_integer(values.get("cds_start"), "cds_start"),
+        as_integer(values.get("cds_end"), "cds_end"),
+    )
+    # Counted from 1 the last position is named, counted from 0 the one after it: the same number.
+    start = start if start is None else start - counted_from
+    length = len(sequence)
     if reporter is not None:
         if (start is not None and start != length) or end is not None:
             raise FieldError(
@@ -403,51 +378,67 @@ def _coding_region(
             "cds_end", f"{end} is not in ({start}, {length}]: after cds_start, within the sequence"
         )
     if (end - start) % 3:
-        raise FieldError("cds_end", f"the coding region [{start}, {end}) is not a multiple of three")
+        shifted = (end - start) % 3 == 2 and start > 0 and sequence.startswith("AUG", start - 1)
+        hint = (
+            "; counted from 1 it would be one that starts with AUG (ingestion.counted_from: 1)"
+            if shifted
+            else ""
+        )
+        raise FieldError("cds_end", f"the coding region [{start}, {end}) is not a multiple of three{hint}")
     return start, end
 
 
-def _annotation_columns(
-    rows: Sequence[Mapping[str, object]],
-) -> tuple[pd.DataFrame, list[tuple[int, str, str]]]:
-    """Type each annotation column; return the columns and the (row, field, reason) of values that do not fit."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    typed: dict[str, pd.Series] = {}
-    bad: list[tuple[int, str, str]] = []
-    for name in names:
-        typed[name], misfits = _typed_column(name, [row.get(name) for row in rows])
-        bad += misfits
-    return pd.DataFrame(typed, index=pd.RangeIndex(len(rows))), bad
-
-
-def _typed_column(name: str, values: Sequence[object]) -> tuple[pd.Series, list[tuple[int, str, str]]]:
-    """One annotation column as float64 or as a category of texts."""
-    present = [(row, value) for row, value in enumerate(values) if not is_missing(value)]
-    numbers = {row: number for row, value in present if (number := _number(value)) is not None}
-    always = name in NUMERIC_COLUMNS or name.startswith(CODON_USAGE_PREFIX)
-    if not name.startswith("metadata_") and (always or 2 * len(numbers) >= len(present)):
-        column = np.full(len(values), np.nan)
-        column[list(numbers)] = list(numbers.values())
-        bad = [
-            (
-                row,
-                name,
-                f"{_shorten(value)} is not a finite number" + ("" if always else ", as most values here are"),
+def _refuse_shifted(drafts: Sequence[_Draft]) -> None:
+    """Stop where most coding regions begin one nucleotide beside an AUG: they are counted from another number."""
+    known = [draft for draft in drafts if draft.cds_start]
+    for offset, words, remedy in ((-1, "before", 1), (1, "after", 0)):
+        beside = [d for d in known if d.sequence.startswith("AUG", int(d.cds_start or 0) + offset)]
+        if 2 * len(beside) > len(known):
+            raise DataError(
+                f"{len(beside)} of {len(known)} coding regions have their AUG one nucleotide {words} cds_start, the first in "
+                f"{beside[0].file}, {beside[0].place}: positions are counted from another number than was said. Set "
+                f"ingestion.counted_from: {remedy}, or correct cds_start."
             )
-            for row, value in present
-            if not math.isfinite(numbers.get(row, math.inf))
-        ]
-        return pd.Series(column), bad
-    texts: list[str | None] = [None] * len(values)
-    bad = []
-    for row, value in present:
-        try:
-            texts[row] = _text(value, name)
-        except FieldError as error:
-            bad.append((row, error.field, error.reason))
-    return pd.Series(
-        pd.Categorical(texts, categories=sorted({text for text in texts if text is not None}))
-    ), bad
+
+
+def _fit(
+    drafts: list[_Draft], reporter: Reporter | None, max_tokens: int | None, on_long: OnLongSequence
+) -> tuple[list[_Draft], list[RejectedRecord]]:
+    """Records as long as the model reads, and those set aside."""
+    if max_tokens is None:
+        return drafts, []
+    flanks = (len(reporter.five_prime), len(reporter.coding)) if reporter else (0, 0)
+    kept: list[_Draft] = []
+    too_long: list[RejectedRecord] = []
+    for draft in drafts:
+        start = None if draft.cds_start is None else draft.cds_start + flanks[0]
+        n = n_tokens(len(draft.sequence) + sum(flanks), start, draft.cds_end)
+        if n <= max_tokens:
+            kept.append(draft)
+            continue
+        reason = f"{draft.sequence_id}: {len(draft.sequence):,} nt are {n:,} tokens, and the model reads {max_tokens:,}"
+        too_long.append(RejectedRecord(draft.file, draft.place, "sequence", reason))
+        if on_long == "cut" and reporter is None:
+            kept.append(_cut(draft, fitting_length(len(draft.sequence), start, draft.cds_end, max_tokens)))
+    if too_long and (on_long == "error" or (on_long == "cut" and reporter is not None)):
+        remedy = "`cut` (keeps the 5' end) or `set_aside`" if reporter is None else "`set_aside`"
+        raise DataError(
+            describe_rejected(too_long, len(kept), f"Set ingestion.on_long_sequence to {remedy} to go on.")
+        )
+    if too_long and on_long == "cut":
+        _log.warning(describe_rejected(too_long, len(kept) - len(too_long), "Their 3' ends are cut off."))
+        return kept, []
+    return kept, too_long
+
+
+def _cut(draft: _Draft, length: int) -> _Draft:
+    """The 5' end of a record; a coding region that is cut runs on past the end, one beyond it is not known."""
+    start, end = draft.cds_start, draft.cds_end
+    if start is not None and start >= length:
+        start = end = None
+    if end is not None and end > length:
+        end = None
+    return draft._replace(sequence=draft.sequence[:length], cds_start=start, cds_end=end)
 
 
 def _assemble(drafts: Sequence[_Draft], annotations: pd.DataFrame, cluster_by: ClusterBy) -> pd.DataFrame:
@@ -506,7 +497,7 @@ def _resolve_mothers(drafts: Sequence[_Draft]) -> tuple[list[str | None], list[s
             mothers.append(None)
             families.append(named)
         else:
-            sequence = normalise_sequence(named)
+            sequence = named.upper().replace("T", "U")
             mother = id_of_sequence.get(sequence)
             mothers.append(mother)
             families.append(mother or f"mother_{blake2b(sequence.encode(), digest_size=6).hexdigest()}")
@@ -516,15 +507,21 @@ def _resolve_mothers(drafts: Sequence[_Draft]) -> tuple[list[str | None], list[s
     return mothers, families
 
 
-def _stop_or_set_aside(rejected: Sequence[RejectedRecord], n_good: int, on_bad_record: OnBadRecord) -> None:
+def _stop_or_set_aside(
+    rejected: Sequence[RejectedRecord],
+    too_long: Sequence[RejectedRecord],
+    n_good: int,
+    on_bad_record: OnBadRecord,
+) -> None:
     """Raise the one error that names the bad records, or say in the log how many are set aside."""
-    if rejected and (on_bad_record == "error" or n_good == 0):
-        remedy = "Correct them, or set `on_bad_record: set_aside` to go on without them."
-        raise DataError(describe_rejected(rejected, n_good, remedy))
-    if n_good == 0:
+    if n_good == 0 and not rejected and not too_long:
         raise DataError("The input holds no record at all.")
-    if rejected:
-        _log.warning(describe_rejected(rejected, n_good, "They are set aside in `rejected_records`."))
+    if n_good == 0 or (rejected and on_bad_record == "error"):
+        remedy = "Correct them, or set `on_bad_record: set_aside` to go on without them."
+        raise DataError(describe_rejected(rejected or too_long, n_good, remedy))
+    for those in (rejected, too_long):
+        if those:
+            _log.warning(describe_rejected(those, n_good, "They are set aside in `rejected_records`."))
 
 
 def describe_rejected(rejected: Sequence[RejectedRecord], n_good: int, remedy: str) -> str:
@@ -545,7 +542,17 @@ def _require(holds: pd.Series | np.ndarray, table: pd.DataFrame, what: str) -> N
         raise DataError(f"{failing.size} row(s) of the mRNA table have {what}; the first: {first}.")
 
 
-def _flatten_into(values: dict[str, object], name: str, entry: object) -> None:
+class _NamedOnce(dict[str, object]):
+    """The values of a record; of two that differ under one name it cannot be known which is meant."""
+
+    def __setitem__(self, name: str, value: object) -> None:
+        if not is_missing(self.get(name)) and not is_missing(value) and self[name] != value:
+            raise FieldError(name, f"is given twice, as {shorten(self[name])} and as {shorten(value)}")
+        if is_missing(self.get(name)):
+            super().__setitem__(name, value)
+
+
+def _flatten_into(values: _NamedOnce, name: str, entry: object) -> None:
     """Add an entry under ``name``, nested mappings joined with underscores; codons in RNA letters."""
     if isinstance(entry, Mapping):
         for key, inner in cast("Mapping[object, object]", entry).items():
@@ -553,70 +560,18 @@ def _flatten_into(values: dict[str, object], name: str, entry: object) -> None:
             is_codon = f"{name}_" == CODON_USAGE_PREFIX and _CODON.fullmatch(text)
             _flatten_into(values, f"{name}_{text.upper().replace('T', 'U') if is_codon else text}", inner)
         return
-    values[name] = _scalar(entry, name)
+    values[name] = require_scalar(entry, name)
 
 
 def _mapping(value: object, field: str) -> Mapping[str, object]:
     """The value as a mapping; nothing at all where it is missing."""
     if is_missing(value):
         return {}
+    if isinstance(value, RepeatedKey):
+        raise FieldError(field, str(value))
     if not isinstance(value, Mapping):
-        raise FieldError(field, f"is {_kind(value)}, not an object")
+        raise FieldError(field, f"is {kind_of(value)}, not an object")
     return cast("Mapping[str, object]", value)
-
-
-def _scalar(value: object, field: str) -> object:
-    if isinstance(value, list | tuple | Mapping | set):
-        raise FieldError(
-            field, f"is {_kind(cast('object', value))}; only numbers, text, true/false and null can be read"
-        )
-    return value
-
-
-def _text(value: object, field: str) -> str | None:
-    """A name or label as text; None where it is missing."""
-    if is_missing(value):
-        return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = str(value).lower() if isinstance(value, bool | np.bool_) else str(value).strip()
-    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise FieldError(
-            field, f"{ascii(text)[:40]} holds half a character (a lone surrogate), which no file can store"
-        )
-    return text
-
-
-def _number(value: object) -> float | None:
-    """The value as a float, None where it is not a number. Infinite where it does not fit one."""
-    if isinstance(value, bool | np.bool_):
-        return None
-    try:
-        # Python reads '1_000' as a number; a measurement file that says so is more likely broken.
-        return None if isinstance(value, str) and "_" in value else float(cast("float", value))
-    except OverflowError:
-        return math.inf
-    except (TypeError, ValueError):
-        return None
-
-
-def _integer(value: object, field: str) -> int | None:
-    if is_missing(value):
-        return None
-    number = _number(value)
-    # Beyond 2**53 a float is no longer exact, and no sequence is that long.
-    if number is None or not abs(number) < 2**53 or not number.is_integer():
-        raise FieldError(field, f"{_shorten(value)} is not a whole number")
-    return int(number)
-
-
-def _reads(value: object) -> float | None:
-    if is_missing(value):
-        return None
-    number = _number(value)
-    if number is None or not 0 <= number < math.inf:
-        raise FieldError("reads", f"{_shorten(value)} is not a number of reads")
-    return number
 
 
 def _texts_of(annotations: pd.DataFrame, name: str) -> list[str | None]:
@@ -634,24 +589,3 @@ def _digits(record: RawRecord, number: int) -> str:
 def _stem(file: str) -> str:
     """File name without folders and suffixes."""
     return re.split(r"[/\\]", file)[-1].split(".")[0] or "input"
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, Mapping):
-        return "an object"
-    if isinstance(value, list | tuple):
-        return "a list"
-    if isinstance(value, bool):
-        return "true/false"
-    return (
-        "text"
-        if isinstance(value, str)
-        else f"the number {value}"
-        if isinstance(value, int | float)
-        else "of a strange type"
-    )
-
-
-def _shorten(value: object, length: int = 40) -> str:
-    text = repr(value)
-    return text if len(text) <= length else f"{text[:length]}..."

@@ -45,6 +45,9 @@ def tabulate_further(
         raw,
         columns={name: column for name, column in ingestion.columns.items() if name in read},
         reporter=ingestion.reporter,
+        counted_from=ingestion.counted_from,
+        max_tokens=ingestion.max_tokens,
+        on_long_sequence=ingestion.on_long_sequence,
         on_bad_record=ingestion.on_bad_record,
         cluster_by="none",
     )

@@ -37,6 +37,9 @@ def tabulate(raw: RawRecords, parameters: IngestionParameters) -> tuple[pd.DataF
         raw,
         columns=parameters.columns,
         reporter=parameters.reporter,
+        counted_from=parameters.counted_from,
+        max_tokens=parameters.max_tokens,
+        on_long_sequence=parameters.on_long_sequence,
         on_bad_record=parameters.on_bad_record,
         cluster_by=parameters.cluster_by,
     )

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from helix_sae.mrna.lengths import MAX_TOKENS, OnLongSequence
 from helix_sae.mrna.motifs import UserMotif
 from helix_sae.mrna.records import Reporter
 
@@ -40,9 +41,17 @@ class IngestionParameters(BaseModel):
     Attributes
     ----------
     columns : dict
-        Column of the table -> column of the file, e.g. ``{sequence: utr, functional_mrl: mrl}``; null leaves one out.
+        Column of the table -> column of the file, e.g. ``{sequence: utr, mrl: mean_load}``; null leaves one out. A name without
+        a prefix is that of a ``functional_`` column.
     reporter : Reporter, optional
         Constant flanks around bare 5'UTRs.
+    counted_from : {0, 1}
+        Whether ``cds_start`` and ``cds_end`` are 0-based half-open, or count from 1 with both positions in the region. GFF3
+        and GenBank say so themselves.
+    max_tokens : int, optional
+        Longest input of the model, an ``E`` for each codon among it; null for any length.
+    on_long_sequence : {"error", "cut", "set_aside"}
+        Whether a longer sequence stops the run, keeps its 5' end, or is set aside in ``rejected_records``.
     on_bad_record : {"error", "set_aside"}
         Whether a record that cannot be used stops the run or is set aside in ``rejected_records``.
     cluster_by : str
@@ -62,6 +71,9 @@ class IngestionParameters(BaseModel):
 
     columns: dict[str, str | None] = Field(default_factory=dict)
     reporter: Reporter | None = None
+    counted_from: Literal[0, 1] = 0
+    max_tokens: int | None = Field(MAX_TOKENS, ge=10)
+    on_long_sequence: OnLongSequence = "error"
     on_bad_record: Literal["error", "set_aside"] = "error"
     cluster_by: str = "auto"
     max_records: int | None = Field(None, ge=10)
