@@ -26,7 +26,15 @@ from helix_sae.sae.probing import Sample, sparse_probes
 from helix_sae.sae.registry import random_autoencoder
 from helix_sae.sae.resume import Scratch
 from helix_sae.sae.scaling import InputScaling, estimate_scaling
-from helix_sae.sae.stability import matched_cosines, seed_stability
+from helix_sae.sae.stability import (
+    SeedFeatures,
+    feature_stability,
+    held_out_features,
+    matched_cosines,
+    seed_stability,
+    stability_summary,
+)
+from helix_sae.sae.synthetic import KnownFeatures, SyntheticConfig, judge_stability
 from helix_sae.sae.training import EarlyStopping, TrainingResult, train_saes
 
 __all__ = [
@@ -37,6 +45,7 @@ __all__ = [
     "GatedConfig",
     "InputScaling",
     "JumpReluConfig",
+    "KnownFeatures",
     "MatryoshkaConfig",
     "ReluConfig",
     "ReluTiedConfig",
@@ -45,7 +54,9 @@ __all__ = [
     "SaeKey",
     "Sample",
     "Scratch",
+    "SeedFeatures",
     "SparseAutoencoder",
+    "SyntheticConfig",
     "TokenCodes",
     "TopKConfig",
     "TrainingResult",
@@ -54,6 +65,9 @@ __all__ = [
     "encode_stream",
     "estimate_scaling",
     "evaluate_sae",
+    "feature_stability",
+    "held_out_features",
+    "judge_stability",
     "kmers_ending",
     "load_metadata",
     "load_sae",
@@ -67,5 +81,6 @@ __all__ = [
     "seed_stability",
     "sequence_anndata",
     "sparse_probes",
+    "stability_summary",
     "train_saes",
 ]
