@@ -47,9 +47,9 @@ from helix_sae.activations.writing import save_activations
 from helix_sae.models.extraction import extract_activations
 from helix_sae.models.helix.architecture import build_network, released_architecture, save_network
 from helix_sae.models.helix.fast.linear import has_onednn, linear
-from helix_sae.models.helix.loading import handle_for, open_model
 from helix_sae.models.helix.model import HelixModel
 from helix_sae.models.helix.upstream import import_modeling, undisturbed_logging
+from helix_sae.models.registry import handle_for, open_model
 from helix_sae.mrna.tokens import tokenize_table
 
 LETTERS = torch.tensor([7, 8, 9, 10])

@@ -38,7 +38,7 @@ def measure(n_sequences: int, shortest: int, longest: int, model_path: Path) -> 
     from helix_sae.activations.plan import plan_extraction
     from helix_sae.activations.writing import save_activations
     from helix_sae.models.extraction import extract_activations
-    from helix_sae.models.helix.loading import handle_for, open_model
+    from helix_sae.models.registry import handle_for, open_model
 
     handle = handle_for(model_path, device="cpu")
     sites = open_model(handle).default_sites

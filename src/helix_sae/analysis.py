@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import nn
 
 from helix_sae.errors import ConfigurationError, DataError
-from helix_sae.models.helix.loading import from_helical
+from helix_sae.models.registry import adopt
 from helix_sae.mrna.tokens import VOCABULARY, TokenizedSequence
 from helix_sae.sae import (
     AnySaeConfig,
@@ -28,7 +28,7 @@ from helix_sae.sae import (
 )
 
 if TYPE_CHECKING:
-    from helix_sae.models.helix.model import HelixModel
+    from helix_sae.models.contract import Model
 
 LayerFilter = Callable[[str, nn.Module], bool]
 """Takes a module's path and the module; true where activations are to be taken."""
@@ -64,13 +64,13 @@ class AnalysisResult(NamedTuple):
 
 
 class SAEAnalysisPipeline:
-    """Trains autoencoders on the activations of a helical ``HelixmRNA``.
+    """Trains autoencoders on the activations of a helical model.
 
-    The model is mended in place (see :mod:`helix_sae.models.helix.mending`); without that its layers are not even chained.
+    The model is mended in place: helical's own Helix-mRNA does not even chain its layers.
 
     Parameters
     ----------
-    model : helical HelixmRNA
+    model : helical HelixmRNA, or Model
     expansion_factor : float
         Features per dimension of the activations; 2 to 8 is usual.
     l1_coefficient : float
@@ -88,7 +88,7 @@ class SAEAnalysisPipeline:
     Raises
     ------
     ModelError
-        If the model is not a helical Helix-mRNA.
+        If the model is of no kind that is known here (:data:`helix_sae.models.registry.KINDS`).
     ConfigurationError
         If the options do not fit the architecture.
     """
@@ -109,7 +109,7 @@ class SAEAnalysisPipeline:
             raise ConfigurationError(f"validation_fraction is {validation_fraction}; it has to be in [0, 1).")
         if batch_size < 1:
             raise ConfigurationError(f"batch_size is {batch_size}; a step needs at least one token.")
-        self.model: HelixModel = from_helical(model)
+        self.model: Model = adopt(model)
         self.config: AnySaeConfig = _config(architecture, expansion_factor, l1_coefficient, options)
         self.batch_size = batch_size
         self.validation_fraction = validation_fraction

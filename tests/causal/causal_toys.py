@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from helix_sae.errors import UnknownSiteError
-from helix_sae.models.helix.fast.suffix import StillTokens
+from helix_sae.models.contract import StillTokens
 
 Layer = Callable[[Tensor], Tensor]
 """From the residual stream, (batch, time, width), to what the block adds to it."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from helix_sae.causal.alignment import TokenPair, align_table
-from helix_sae.models.helix.fast.suffix import StillTokens
+from helix_sae.models.contract import StillTokens
 from helix_sae.models.helix.loading import load_helix
 from helix_sae.models.helix.model import HelixModel
 from helix_sae.mrna.counterfactuals import counterfactual_pairs

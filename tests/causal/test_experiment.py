@@ -20,7 +20,7 @@ from helix_sae.causal.specification import Specification, StoredAutoencoder
 from helix_sae.datasets.structures import load_structure, save_structure
 from helix_sae.errors import ConfigurationError
 from helix_sae.models.helix.architecture import save_network
-from helix_sae.models.helix.loading import handle_for
+from helix_sae.models.registry import handle_for
 from helix_sae.pipelines.causal_acdc.experiment import ModelAsRead
 from helix_sae.sae import InputScaling, ReluConfig, TopKConfig, random_autoencoder
 

@@ -21,7 +21,7 @@ UNSHOWN = {"TextDataset", "MemoryDataset"}
 OWN = {
     "raw_sequences": "TablePreview",
     "demo_chunks": "TablePreview",
-    "helix_model": "JSONPreview",
+    "model": "JSONPreview",
     "helix_mini": "JSONPreview",
     "sequence_pairs": "TablePreview",
     "activations": "JSONPreview",
@@ -108,6 +108,6 @@ def test_stores_say_what_they_hold(nodes: dict[str, dict[str, Any]]) -> None:
     )
     assert shown["activations"]["n_sequences"] == 240
     assert shown["sparse_codes"]["layers.0.mixer"]["codes"].startswith("sparse csr (")
-    assert shown["helix_model"]["fingerprint"] == shown["activations"]["fingerprint"]
+    assert shown["model"]["fingerprint"] == shown["activations"]["fingerprint"]
     assert shown["helix_mini"]["hidden_size"] == 32
     assert shown["run_summary"]["data"]["n_records"] == 240

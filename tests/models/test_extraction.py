@@ -13,7 +13,7 @@ from test_model import sequences
 from helix_sae.errors import UnknownSiteError
 from helix_sae.models.extraction import extract_activations
 from helix_sae.models.helix.architecture import save_network
-from helix_sae.models.helix.loading import handle_for, open_model
+from helix_sae.models.registry import handle_for, open_model
 
 SITES = ("layers.0.mixer", "embeddings", "layers.3")
 

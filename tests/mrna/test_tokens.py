@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helix_sae.errors import DataError
-from helix_sae.models.helix.loading import upstream_tokenizer
+from helix_sae.models.helix.checkpoint import upstream_tokenizer
 from helix_sae.mrna.tokens import PAD_ID, VOCABULARY, TokenizedSequence, pad_batch, tokenize, tokenize_table
 
 LETTER_OF_ID = {i: letter for letter, i in VOCABULARY.items()}

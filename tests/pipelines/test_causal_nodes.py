@@ -18,8 +18,8 @@ from helix_sae.causal.baselines import BASELINES
 from helix_sae.causal.read_out import Probe
 from helix_sae.errors import AnalysisError, ConfigurationError, DataError, ModelError, WeakProbeError
 from helix_sae.models.helix.architecture import save_network
-from helix_sae.models.helix.finetuned import HEAD_DESCRIPTION, HEAD_WEIGHTS
-from helix_sae.models.helix.loading import HelixHandle, handle_for
+from helix_sae.models.helix.heads import HEAD_DESCRIPTION, HEAD_WEIGHTS
+from helix_sae.models.registry import ModelHandle, handle_for
 from helix_sae.mrna.records import RawRecord, RawRecords, Reporter
 from helix_sae.pipelines.causal_acdc import circuits, nodes, read_out
 from helix_sae.pipelines.causal_acdc.experiment import set_up
@@ -72,7 +72,7 @@ def embeddings(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def handle(tmp_path_factory: pytest.TempPathFactory) -> HelixHandle:
+def handle(tmp_path_factory: pytest.TempPathFactory) -> ModelHandle:
     directory = tmp_path_factory.mktemp("tiny")
     save_network(tiny_network(), directory)
     return handle_for(directory, device="cpu")
@@ -274,7 +274,7 @@ def test_fine_tuned_heads_are_read_by_their_outputs(table, handle, tmp_path: Pat
     np.testing.assert_allclose(
         probe.predict(embedding.to_numpy()), embedding.to_numpy() @ weight[1] + bias[1], rtol=1e-4
     )
-    with pytest.raises(ModelError, match="no output 'functional_x'"):
+    with pytest.raises(ModelError, match="no head for 'functional_x'"):
         read_out.read_out(
             embedding, table.assign(functional_x=1.0), empty,
             further.assign(functional_x=1.0), tuned, given.model_copy(update={"target": "functional_x"}),

@@ -13,7 +13,7 @@ from kedro.io.core import Version
 
 from helix_sae.datasets.activations import ActivationsDataset
 from helix_sae.models.helix.architecture import Architecture, build_network, save_network
-from helix_sae.models.helix.loading import HelixHandle, handle_for
+from helix_sae.models.registry import ModelHandle, handle_for
 from helix_sae.mrna.annotations import annotate_table
 from helix_sae.mrna.simulator import simulate_transcripts
 from helix_sae.mrna.tokens import tokenize
@@ -170,7 +170,7 @@ def transcripts(n: int) -> pd.DataFrame:
     )
 
 
-def untrained_handle(folder: Path) -> HelixHandle:
+def untrained_handle(folder: Path) -> ModelHandle:
     save_network(build_network(Architecture(), seed=11), folder)  # pyright: ignore[reportCallIssue]
     return handle_for(folder, device="cpu")
 

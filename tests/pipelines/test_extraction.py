@@ -19,7 +19,7 @@ from helix_sae.activations.stream import ActivationStream
 from helix_sae.datasets.activations import ActivationsDataset
 from helix_sae.errors import UnknownSiteError
 from helix_sae.models.helix.architecture import save_network
-from helix_sae.models.helix.loading import HelixHandle, handle_for
+from helix_sae.models.registry import ModelHandle, handle_for
 from helix_sae.pipelines.extraction import create_pipeline
 from helix_sae.pipelines.extraction.nodes import plan
 from helix_sae.pipelines.extraction.parameters import ExtractionParameters
@@ -28,7 +28,7 @@ Read = tuple[type, list[str], dict[str, np.ndarray], np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def handle(tmp_path_factory: pytest.TempPathFactory) -> HelixHandle:
+def handle(tmp_path_factory: pytest.TempPathFactory) -> ModelHandle:
     directory = tmp_path_factory.mktemp("checkpoint")
     save_network(tiny_network(), directory)
     return handle_for(directory, device="cpu")
@@ -57,12 +57,12 @@ def read(activations: ActivationStore | ActivationStream) -> Read:
     return type(activations), activations.sequence_ids, stored, drawn[np.lexsort(drawn.T)]
 
 
-def run(root: Path, table: pd.DataFrame, handle: HelixHandle, parameters: dict) -> Read:
+def run(root: Path, table: pd.DataFrame, handle: ModelHandle, parameters: dict) -> Read:
     """The pipeline and a node that reads what it made, as in one `kedro run`."""
     catalog = DataCatalog(
         {
             "mrna_table": MemoryDataset(table),
-            "helix_model": MemoryDataset(handle, copy_mode="assign"),
+            "model": MemoryDataset(handle, copy_mode="assign"),
             "params:extraction": MemoryDataset(ExtractionParameters.model_validate(parameters)),
             "activations": ActivationsDataset(filepath=str(root), version=Version(None, "v")),
             "read": MemoryDataset(copy_mode="assign"),
@@ -74,7 +74,7 @@ def run(root: Path, table: pd.DataFrame, handle: HelixHandle, parameters: dict) 
 
 @pytest.mark.parametrize("limit", [None, 7])
 def test_a_stream_gives_what_a_store_does_and_leaves_nothing_behind(
-    tmp_path: Path, table: pd.DataFrame, handle: HelixHandle, limit: int | None
+    tmp_path: Path, table: pd.DataFrame, handle: ModelHandle, limit: int | None
 ) -> None:
     options = {"shard_tokens": 100, "tokens_per_sequence": limit}
     kind, ids, stored, drawn = run(tmp_path / "stored", table, handle, {**options, "mode": "store"})
@@ -93,7 +93,7 @@ def test_a_stream_gives_what_a_store_does_and_leaves_nothing_behind(
     np.testing.assert_allclose(streamed_drawn, drawn, rtol=1e-5, atol=1e-5)
 
 
-def test_passes_in_another_precision_share_no_shard(table: pd.DataFrame, handle: HelixHandle) -> None:
+def test_passes_in_another_precision_share_no_shard(table: pd.DataFrame, handle: ModelHandle) -> None:
     plans = [
         plan(table, handle.model_copy(update={"dtype": dtype}), ExtractionParameters())
         for dtype in ("float32", "bfloat16")
@@ -103,7 +103,7 @@ def test_passes_in_another_precision_share_no_shard(table: pd.DataFrame, handle:
 
 
 def test_sites_that_the_model_lacks_are_named_before_anything_is_computed(
-    table: pd.DataFrame, handle: HelixHandle
+    table: pd.DataFrame, handle: ModelHandle
 ) -> None:
     for mode in ("store", "stream"):
         with pytest.raises(UnknownSiteError, match=r"layers\.9"):

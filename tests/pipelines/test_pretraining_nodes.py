@@ -109,7 +109,7 @@ def test_two_stages_and_their_scores():
     two_stages = parameters(finishing=finishing)
     trained, history = nodes.train_mini(table, two_stages)
     assert history["stage"].unique().tolist() == ["main", "finishing"]
-    weights = [t.network.state_dict()["embeddings.weight"] for t in (one_stage, trained)]
+    weights = [t.module.state_dict()["embeddings.weight"] for t in (one_stage, trained)]
     assert not (weights[0] == weights[1]).all()
     assert abs(weights[0] - weights[1]).max() < 0.1  # it went on from there
     unseen = records(24, seed=1)

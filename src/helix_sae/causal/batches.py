@@ -18,7 +18,7 @@ from helix_sae.causal.interfaces import (
     Positions,
 )
 from helix_sae.models.batching import length_batches
-from helix_sae.models.helix.model import record
+from helix_sae.models.contract import record
 from helix_sae.mrna.tokens import pad_batch
 
 

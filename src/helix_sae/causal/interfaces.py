@@ -1,23 +1,33 @@
-"""What the causal analysis asks of a model, a dictionary of features and a read-out.
+"""What the causal analysis asks of a dictionary of features and a read-out; the model is :mod:`helix_sae.models.contract`'s.
 
-:class:`helix_sae.models.helix.model.HelixModel` and :class:`helix_sae.sae.SparseAutoencoder` have these interfaces; so have
-the toy chains of the tests and the baseline dictionaries, which is what lets all of them go through one machinery.
+:class:`helix_sae.sae.SparseAutoencoder` and the baseline dictionaries have these interfaces, which is what lets all of them
+go through one machinery.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from helix_sae.models.helix.fast.suffix import StillTokens
+from helix_sae.models.contract import Edit, Model
 
-Edit = Callable[[Tensor], Tensor]
-"""Replaces an activation of shape (batch, time, width) by another of the same shape."""
+__all__ = [
+    "DEFAULT_TOKEN_BUDGET",
+    "ERROR",
+    "Dictionary",
+    "Direction",
+    "Edit",
+    "InterventionModel",
+    "Method",
+    "Positions",
+    "ReadOut",
+    "Start",
+    "decoder_directions",
+    "in_forward_order",
+]
 
 Method = Literal["exact", "atp", "ig"]
 """How an effect is estimated: by running the model on, by one gradient, or by integrated gradients."""
@@ -39,97 +49,8 @@ ERROR = "error"
 """Name of the node that stands for a site's reconstruction error."""
 
 
-class Cache(Protocol):
-    """What a pass left behind, for :meth:`InterventionModel.resume`."""
-
-    def rows(self, index: Int[Tensor, " n"]) -> Cache:
-        """The cache of some sequences of the batch, repeats allowed."""
-        ...
-
-
-class InterventionModel(Protocol):
-    """A model whose activations can be read, replaced and run on from."""
-
-    site_names: tuple[str, ...]
-    """Every valid site, in the order in which the forward pass reaches them."""
-    fingerprint: str
-
-    @property
-    def device(self) -> torch.device:
-        """Where its weights are."""
-        ...
-
-    def check_sites(self, sites: Sequence[str]) -> None:
-        """Raise ``UnknownSiteError`` for a site that does not exist."""
-        ...
-
-    def capture(
-        self, ids: Int[Tensor, "batch time"], sites: Sequence[str]
-    ) -> dict[str, Float[Tensor, "batch time width"]]:
-        """Activations at sites, without gradients."""
-        ...
-
-    def edited(self, edits: Mapping[str, Edit]) -> AbstractContextManager[None]:
-        """Within the block, every pass replaces the activation at each named site by what its edit returns."""
-        ...
-
-    def cache(self, ids: Int[Tensor, "batch time"]) -> Any:
-        """What :meth:`resume` needs (a :class:`Cache`); inside :meth:`edited`, that of the edited pass."""
-        ...
-
-    def at_site(self, site: str, cache: Any) -> Float[Tensor, "batch time width"]:
-        """The activation at a site, from a cache."""
-        ...
-
-    def resume(
-        self,
-        site: str,
-        value: Float[Tensor, "batch time width"],
-        cache: Any,
-        hooks: Mapping[str, Edit] | None = None,
-    ) -> Float[Tensor, "batch time hidden"]:
-        """Last hidden state with ``value`` at ``site``; later sites may be edited by hooks."""
-        ...
-
-    def prefix_states(self, cache: Any, start: int) -> Any:
-        """What the tokens before ``start`` hand on to those after, for :meth:`resume_suffix`."""
-        ...
-
-    def resume_suffix(
-        self,
-        site: str,
-        value: Float[Tensor, "n suffix width"],
-        prefix: Any,
-        hooks: Mapping[str, Edit] | None = None,
-        changed: Bool[Tensor, "n suffix"] | None = None,
-        still: StillTokens | None = None,
-    ) -> Float[Tensor, "n suffix hidden"]:
-        """:meth:`resume` over the tokens from the prefix's start on.
-
-        ``changed`` says where ``value`` is another, ``still`` names tokens that need to be computed once only.
-        """
-        ...
-
-    def pool_suffix(
-        self,
-        hidden: Float[Tensor, "n suffix hidden"],
-        prefix: Any,
-        is_nucleotide: Bool[Tensor, "batch time"],
-    ) -> Float[Tensor, "n hidden"]:
-        """:meth:`pool` of whole sequences from a resumed suffix."""
-        ...
-
-    def run(
-        self, ids: Int[Tensor, "batch time"], edits: Mapping[str, Edit]
-    ) -> Float[Tensor, "batch time hidden"]:
-        """Last hidden state of a full pass with edits at sites."""
-        ...
-
-    def pool(
-        self, hidden: Float[Tensor, "batch time hidden"], is_nucleotide: Bool[Tensor, "batch time"]
-    ) -> Float[Tensor, "batch hidden"]:
-        """Mean over nucleotide tokens."""
-        ...
+InterventionModel = Model
+"""A model whose activations can be read, replaced and run on from."""
 
 
 class Dictionary(Protocol):

@@ -13,26 +13,29 @@ from helix_sae.mrna.tokens import CodonMarkers
 from helix_sae.storage import replace_folder, storage_errors, working_folder
 
 if TYPE_CHECKING:
-    from helix_sae.models.helix.loading import HelixHandle
-    from helix_sae.models.helix.pretraining import Pretrained
+    from helix_sae.models.contract import Model
+    from helix_sae.models.registry import ModelHandle
 
 
-class HelixModelDataset(AbstractDataset[None, "HelixHandle"]):
-    """Reference to a Helix-mRNA checkpoint; the model is opened in each process on first use.
+class ModelDataset(AbstractDataset[None, "ModelHandle"]):
+    """Reference to a model; it is opened in each process on first use.
 
     Parameters
     ----------
     filepath : str, optional
-        A local directory in Hugging Face layout.
+        A local folder of weights.
     hub_id : str, optional
-        Instead of a directory: a name on the Hugging Face hub, such as ``helical-ai/Helix-mRNA``.
-    codon_markers : {"cds", "none"}
-        Whether an ``E`` stands before each codon of a coding region.
+        Instead of a folder: a name on the Hugging Face hub, such as ``helical-ai/Helix-mRNA``.
+    kind : str, optional
+        Which model it is: one of :data:`helix_sae.models.registry.KINDS`, or ``package.module:Class`` for one of your own;
+        what the folder's ``config.json`` says when absent.
+    codon_markers : {"cds", "none"}, optional
+        Whether an ``E`` stands before each codon of a coding region; what is usual for the model when absent.
     device : str
         ``cpu``, ``cuda``, ``cuda:1``... or ``auto``.
     dtype : {"float32", "float64", "bfloat16"}
     compiled : bool
-        Whether mixers and feed-forwards go through ``torch.compile``.
+        Whether the model goes through ``torch.compile``.
     revision : str, optional
         Commit or tag of a hub id.
     metadata : mapping, optional
@@ -42,8 +45,8 @@ class HelixModelDataset(AbstractDataset[None, "HelixHandle"]):
     --------
     ::
 
-        helix_model:
-          type: helix_sae.datasets.model.HelixModelDataset
+        model:
+          type: helix_sae.datasets.model.ModelDataset
           filepath: data/06_models/helix_mini
           device: auto
     """
@@ -53,7 +56,8 @@ class HelixModelDataset(AbstractDataset[None, "HelixHandle"]):
         *,
         filepath: str | None = None,
         hub_id: str | None = None,
-        codon_markers: CodonMarkers = "cds",
+        kind: str | None = None,
+        codon_markers: CodonMarkers | None = None,
         device: str = "auto",
         dtype: str = "float32",
         compiled: bool = False,
@@ -61,6 +65,7 @@ class HelixModelDataset(AbstractDataset[None, "HelixHandle"]):
         metadata: dict[str, Any] | None = None,
     ) -> None:
         self._arguments: dict[str, Any] = {
+            "kind": kind,
             "codon_markers": codon_markers,
             "device": device,
             "dtype": dtype,
@@ -71,12 +76,12 @@ class HelixModelDataset(AbstractDataset[None, "HelixHandle"]):
             raise DatasetError("A model is named either by its `filepath` (a directory) or by its `hub_id`.")
         self._filepath = None if filepath is None else Path(filepath)
         self._source = str(filepath or hub_id)
-        self._handle: HelixHandle | None = None
+        self._handle: ModelHandle | None = None
         self.metadata = metadata
 
-    def load(self) -> HelixHandle:
+    def load(self) -> ModelHandle:
         """Make the handle; its fingerprint is computed once."""
-        from helix_sae.models.helix.loading import handle_for  # noqa: PLC0415 - slow to import; all commands read catalogs
+        from helix_sae.models.registry import handle_for  # noqa: PLC0415 - slow to import; all commands read catalogs
 
         if self._handle is None:
             self._handle = handle_for(self._source, **self._arguments)
@@ -84,7 +89,7 @@ class HelixModelDataset(AbstractDataset[None, "HelixHandle"]):
 
     def save(self, data: None) -> None:
         """Refuse: a model is made by the pretraining pipeline, under its own name."""
-        raise DatasetError(f"{self._source}: a handle cannot be saved; see HelixCheckpointDataset.")
+        raise DatasetError(f"{self._source}: a handle cannot be saved; see CheckpointDataset.")
 
     def _exists(self) -> bool:
         return self._filepath is None or (self._filepath / "config.json").is_file()
@@ -100,15 +105,15 @@ class HelixModelDataset(AbstractDataset[None, "HelixHandle"]):
         return JSONPreview(json.dumps(self.load().model_dump(mode="json")))
 
 
-class HelixCheckpointDataset(AbstractDataset["Pretrained", "Pretrained"]):
-    """A trained network with its heads, as a local directory in Hugging Face layout that helical loads.
-
-    The history of the training is a table of its own in the catalog: loaded again, it is empty.
+class CheckpointDataset(AbstractDataset["Model", "Model"]):
+    """A model that a run trains, as a local folder from which :class:`ModelDataset` takes it.
 
     Parameters
     ----------
     filepath : str
         A local directory. It is replaced as a whole.
+    kind : str, optional
+        As of :class:`ModelDataset`.
     metadata : mapping, optional
         Ignored by Kedro; plugins read it.
 
@@ -117,42 +122,35 @@ class HelixCheckpointDataset(AbstractDataset["Pretrained", "Pretrained"]):
     ::
 
         helix_mini:
-          type: helix_sae.datasets.model.HelixCheckpointDataset
+          type: helix_sae.datasets.model.CheckpointDataset
           filepath: data/06_models/helix_mini
     """
 
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, *, filepath: str, kind: str | None = None, metadata: dict[str, Any] | None = None
+    ) -> None:
         self._filepath = Path(filepath)
+        self._kind = kind
         self.metadata = metadata
 
-    def load(self) -> Pretrained:
-        """Load the network and its heads on the CPU."""
-        import pandas as pd  # noqa: PLC0415
+    def load(self) -> Model:
+        """Open it on the CPU."""
+        from helix_sae.models.registry import handle_for, open_model  # noqa: PLC0415
 
-        from helix_sae.models.helix.loading import load_helix  # noqa: PLC0415
-        from helix_sae.models.helix.pretraining import Pretrained  # noqa: PLC0415
+        return open_model(handle_for(self._filepath, kind=self._kind, device="cpu"))
 
-        model = load_helix(self._filepath, device="cpu")
-        if model.heads is None:
-            raise DatasetError(f"{self._filepath}: the checkpoint has no heads beside it.")
-        return Pretrained(model.module, model.heads, pd.DataFrame())
-
-    def save(self, data: Pretrained) -> None:
+    def save(self, data: Model) -> None:
         """Write the checkpoint, whole or not at all."""
-        from helix_sae.models.helix.architecture import save_network  # noqa: PLC0415
-        from helix_sae.models.helix.heads import save_heads  # noqa: PLC0415
-
         target = str(self._filepath)
         with storage_errors(target, "written"), working_folder(target) as working:
-            save_network(data.network, working)
-            save_heads(data.heads, working)
+            data.save(working)
             replace_folder(working, target)
 
     def _exists(self) -> bool:
         return (self._filepath / "config.json").is_file()
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": self._filepath.as_posix()}
+        return {"filepath": self._filepath.as_posix(), "kind": self._kind}
 
     def preview(self) -> JSONPreview:
         """Return the network's configuration."""

@@ -9,15 +9,15 @@ import torch
 from jaxtyping import Float
 
 from helix_sae.models.batching import DEFAULT_TOKEN_BUDGET
-from helix_sae.models.helix.loading import HelixHandle, open_model
-from helix_sae.models.helix.model import HelixModel
+from helix_sae.models.contract import Model
+from helix_sae.models.registry import ModelHandle, open_model
 from helix_sae.mrna.tokens import TokenizedSequence
 
 
 def extract_activations(
     tokens: Sequence[TokenizedSequence],
     *,
-    handle: HelixHandle,
+    handle: ModelHandle,
     sites: Sequence[str],
     token_budget: int = DEFAULT_TOKEN_BUDGET,
 ) -> dict[str, Float[np.ndarray, "n_tokens hidden"]]:
@@ -26,7 +26,7 @@ def extract_activations(
     Parameters
     ----------
     tokens : sequence of TokenizedSequence
-    handle : HelixHandle
+    handle : ModelHandle
         Of the model, which is opened on first use in each process.
     sites : sequence of str
     token_budget : int
@@ -46,7 +46,7 @@ def extract_activations(
 
 
 def activations_of(
-    model: HelixModel,
+    model: Model,
     tokens: Sequence[TokenizedSequence],
     *,
     sites: Sequence[str],

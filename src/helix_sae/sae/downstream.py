@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -22,49 +22,11 @@ from helix_sae.errors import DataError
 from helix_sae.sae.autoencoder import SparseAutoencoder
 from helix_sae.sae.sparse import decode_active
 
+if TYPE_CHECKING:
+    from helix_sae.models.contract import Model
+
 Variant = Literal["clean", "reconstructed", "mean", "zero"]
 ABLATIONS: tuple[Variant, ...] = ("reconstructed", "mean", "zero")
-
-
-class SplicedModel(Protocol):
-    """A model whose sites can be replaced; :class:`helix_sae.models.helix.model.HelixModel` is one."""
-
-    @property
-    def heads(self) -> Any:
-        """Read-outs with ``logits(hidden)``, or None."""
-        ...
-
-    def batches(self, tokens: Sequence[Any]) -> list[Int[np.ndarray, " batch"]]:
-        """Index arrays of batches."""
-        ...
-
-    def tensors(self, tokens: Sequence[Any]) -> tuple[Int[Tensor, "batch time"], Bool[Tensor, "batch time"]]:
-        """Token ids and nucleotide mask, right-padded."""
-        ...
-
-    def hidden(self, ids: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time hidden"]:
-        """Last hidden states."""
-        ...
-
-    def pool(
-        self, hidden: Float[Tensor, "batch time hidden"], is_nucleotide: Bool[Tensor, "batch time"]
-    ) -> Float[Tensor, "batch hidden"]:
-        """Mean over nucleotide tokens."""
-        ...
-
-    def cache(self, ids: Int[Tensor, "batch time"]) -> Any:
-        """What a pass leaves behind."""
-        ...
-
-    def at_site(self, site: str, cache: Any) -> Float[Tensor, "batch time d_in"]:
-        """Activation at a site."""
-        ...
-
-    def resume(
-        self, site: str, value: Float[Tensor, "batch time d_in"], cache: Any
-    ) -> Float[Tensor, "batch time hidden"]:
-        """Last hidden states with the site's activation replaced."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -97,7 +59,7 @@ Outcomes = dict[tuple[str, Variant], Outcome]
 
 @torch.no_grad()
 def run_spliced(
-    model: SplicedModel,
+    model: Model,
     tokens: Sequence[Any],
     saes: Mapping[str, SparseAutoencoder],
     means: Mapping[str, Float[Tensor, " d_in"]],
@@ -106,7 +68,7 @@ def run_spliced(
 
     Parameters
     ----------
-    model : SplicedModel
+    model : Model
     tokens : sequence of TokenizedSequence
         Held-out sequences.
     saes : mapping of site to SparseAutoencoder
@@ -161,7 +123,7 @@ def _replacements(
 
 
 def _measure(
-    model: SplicedModel,
+    model: Model,
     hidden: Float[Tensor, "batch time hidden"],
     ids: Int[Tensor, "batch time"],
     is_nucleotide: Bool[Tensor, "batch time"],
@@ -169,10 +131,10 @@ def _measure(
 ) -> tuple[np.ndarray, ...]:
     pooled = model.pool(hidden, is_nucleotide).double().cpu().numpy()
     counts = predicted.sum(1).cpu().numpy()
-    if model.heads is None:
+    logits = model.next_token_logits(hidden[:, :-1])
+    if logits is None:
         return pooled, np.full(len(counts), np.nan), counts
-    logits = model.heads.logits(hidden[:, :-1]).float()
-    nats = nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    nats = nn.functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
     nats = nats.view(predicted.shape).double() * predicted
     return pooled, nats.sum(1).cpu().numpy(), counts
 

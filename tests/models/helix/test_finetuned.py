@@ -14,15 +14,11 @@ from safetensors.torch import save_file
 
 from helix_sae.errors import ModelError
 from helix_sae.models.helix.architecture import save_network
-from helix_sae.models.helix.finetuned import (
-    HEAD_DESCRIPTION,
-    HEAD_WEIGHTS,
-    FineTunedModel,
-    import_fine_tuned,
-    load_fine_tuned_head,
-)
-from helix_sae.models.helix.loading import fingerprint_of, from_helical, load_helix
+from helix_sae.models.helix.finetuned import FineTunedModel, import_fine_tuned
+from helix_sae.models.helix.heads import HEAD_DESCRIPTION, HEAD_WEIGHTS, load_fine_tuned_head
+from helix_sae.models.helix.loading import from_helical, load_helix
 from helix_sae.models.helix.upstream import import_helix_mrna, undisturbed_logging
+from helix_sae.models.registry import handle_for
 from helix_sae.mrna.tokens import tokenize
 
 SEQUENCES = ["ACGUACGUUGCA", "GGGAUCC", "UUACGACGACGAUGGCGAAUAA"]
@@ -115,15 +111,15 @@ def test_the_state_dict_as_safetensors_is_the_same(base: Path, trained, imported
     again = import_fine_tuned(
         tmp_path / "model.safetensors", base, tmp_path / "again", task="classification", outputs=CLASSES
     )
-    assert fingerprint_of(again) == fingerprint_of(imported)
+    assert handle_for(again).fingerprint == handle_for(imported).fingerprint
 
 
 def test_the_head_belongs_to_the_fingerprint(imported: Path):
-    before = fingerprint_of(imported)
+    before = handle_for(imported).fingerprint
     path = imported / HEAD_DESCRIPTION
     text = path.read_text()
     path.write_text(text.replace("middle", "centre"))
-    assert fingerprint_of(imported) != before
+    assert handle_for(imported).fingerprint != before
     path.write_text(text)
 
 

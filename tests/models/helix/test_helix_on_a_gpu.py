@@ -12,8 +12,8 @@ from test_model import sequences
 
 from helix_sae.models.extraction import extract_activations
 from helix_sae.models.helix.architecture import build_network, released_architecture, save_network
-from helix_sae.models.helix.loading import handle_for, open_model, resolve_device
 from helix_sae.models.helix.model import HelixModel
+from helix_sae.models.registry import handle_for, open_model, resolve_device
 
 pytestmark = [
     pytest.mark.cuda,

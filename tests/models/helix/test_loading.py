@@ -16,16 +16,9 @@ from safetensors.torch import load_file, save_file
 from helix_sae.errors import ModelError
 from helix_sae.models.helix.architecture import Architecture, released_architecture, save_network
 from helix_sae.models.helix.heads import Heads, load_heads, save_heads
-from helix_sae.models.helix.loading import (
-    HelixHandle,
-    fingerprint_of,
-    from_helical,
-    handle_for,
-    load_helix,
-    open_model,
-    resolve_device,
-)
+from helix_sae.models.helix.loading import from_helical, load_helix
 from helix_sae.models.helix.upstream import import_helix_mrna, undisturbed_logging
+from helix_sae.models.registry import ModelHandle, handle_for, open_model, resolve_device
 from helix_sae.mrna.tokens import tokenize
 
 
@@ -41,6 +34,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoint(written: Path, tmp_path: Path) -> Path:
     """A copy to spoil."""
     return Path(shutil.copytree(written, tmp_path / "copy"))
+
+
+def fingerprint_of(directory: Path) -> str:
+    return handle_for(directory, kind="helix_mrna").fingerprint
 
 
 def make_heads() -> Heads:
@@ -108,7 +105,7 @@ def test_the_fingerprint_covers_every_file_that_counts(checkpoint: Path, name: s
 def test_a_model_is_opened_once(written: Path):
     handle = handle_for(written, device="cpu")
     assert open_model(handle) is open_model(handle_for(written, device="cpu", codon_markers="none"))
-    assert HelixHandle.model_validate_json(handle.model_dump_json()) == handle
+    assert ModelHandle.model_validate_json(handle.model_dump_json()) == handle
     assert str(handle) == f"{written} ({handle.fingerprint[:12]})"
     assert open_model(handle_for(written, device="cpu", dtype="float64")).dtype == torch.float64
 

@@ -8,8 +8,8 @@ from helix_twin import random_ids, tiny_model
 from test_model import SITES, noise
 
 from helix_sae.errors import ModelError
+from helix_sae.models.contract import StillTokens
 from helix_sae.models.helix.fast import suffix
-from helix_sae.models.helix.fast.suffix import StillTokens
 
 TIME = 19
 

@@ -13,47 +13,24 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from helix_sae.errors import ModelError
-from helix_sae.models.batching import DEFAULT_TOKEN_BUDGET
-from helix_sae.models.helix.fast.suffix import PrefixStates, StillTokens
-from helix_sae.models.helix.model import Edit, HelixModel, ResidualCache
-from helix_sae.mrna.tokens import PAD_ID, TokenizedSequence
+from helix_sae.models.contract import Edit, Model, StillTokens
+from helix_sae.models.helix.fast.suffix import PrefixStates
+from helix_sae.models.helix.heads import HEAD_DESCRIPTION, HEAD_WEIGHTS
+from helix_sae.mrna.tokens import PAD_ID
 from helix_sae.temporary import whole_file
-
-HEAD_WEIGHTS, HEAD_DESCRIPTION = "fine_tuned_head.safetensors", "fine_tuned_head.json"
 
 _BACKBONE, _HEAD = "model.", "fine_tuning_head."
 _COPIED = ("config.json", "tokenizer_config.json")
 
 Task = Literal["regression", "classification"]
-
-
-class FineTunedHead(NamedTuple):
-    """helical's ``RegressionHead`` or ``ClassificationHead``.
-
-    Attributes
-    ----------
-    task : {"regression", "classification"}
-    outputs : tuple of str
-        Properties of a regression, classes of a classification.
-    weight : float32 (n_outputs, 2 hidden)
-        Over the state of the second to last token and the mean, see :class:`FineTunedModel`.
-    bias : float32 (n_outputs,)
-    """
-
-    task: Task
-    outputs: tuple[str, ...]
-    weight: Float[Tensor, "n_outputs width"]
-    bias: Float[Tensor, " n_outputs"]
 
 
 def import_fine_tuned(
@@ -69,7 +46,7 @@ def import_fine_tuned(
     base : str or Path
         Directory of the checkpoint that was fine-tuned, for its ``config.json``.
     directory : str or Path
-        Where to write; name it as ``filepath`` of ``helix_model`` in the catalog.
+        Where to write; name it as ``filepath`` of ``model`` in the catalog.
     task : {"regression", "classification"}
         Which head it has.
     outputs : sequence of str
@@ -132,40 +109,11 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     return {str(name): tensor for name, tensor in state.items()}
 
 
-def load_fine_tuned_head(directory: Path) -> FineTunedHead | None:
-    """The head beside a checkpoint that :func:`import_fine_tuned` made; None when there is none.
-
-    Raises
-    ------
-    ModelError
-        If it is there and cannot be read.
-    """
-    weights, description = directory / HEAD_WEIGHTS, directory / HEAD_DESCRIPTION
-    if not weights.exists():
-        return None
-    try:
-        tensors, described = load_file(weights), json.loads(description.read_text(encoding="utf-8"))
-        head = FineTunedHead(
-            described["task"],
-            tuple(map(str, described["outputs"])),
-            tensors["weight"].float(),
-            tensors["bias"].float(),
-        )
-        fits = head.task in ("regression", "classification") and len(head.outputs) == len(head.bias)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ModelError(
-            f"The fine-tuned head in {directory} cannot be read ({error!r}); run import_fine_tuned again."
-        ) from error
-    if not fits:
-        raise ModelError(f"{description} does not fit {weights.name}; run import_fine_tuned again.")
-    return head
-
-
 class SeparatedPrefix(NamedTuple):
     """:class:`~helix_sae.models.helix.fast.suffix.PrefixStates` of a pass with ``[SEP]``, and that pass."""
 
     inner: PrefixStates
-    cache: ResidualCache
+    cache: Any
 
     @property
     def start(self) -> int:
@@ -177,8 +125,8 @@ class SeparatedPrefix(NamedTuple):
         return self._replace(inner=self.inner.rows(index))
 
 
-class FineTunedModel:
-    """A model as its fine-tuned head reads it, with the sites of the model without it.
+class FineTunedModel(Model):
+    """A Helix-mRNA as its fine-tuned head reads it, with the sites of the model without it.
 
     helical closes each sequence with ``[SEP]`` and gives the head two vectors: the state of the second to last nucleotide, and
     the sum of the states from the second token to ``[SEP]`` divided by the number of nucleotides and markers less two. (So it is
@@ -187,68 +135,67 @@ class FineTunedModel:
 
     Parameters
     ----------
-    model : HelixModel
+    inner : Model
+        A :class:`~helix_sae.models.helix.model.HelixModel`.
     """
 
-    def __init__(self, model: HelixModel) -> None:
-        self.inner = model
-        self.site_names, self.default_sites = model.site_names, model.default_sites
-        self.fingerprint, self.hidden_size, self.n_layers = (
-            model.fingerprint,
-            model.hidden_size,
-            model.n_layers,
+    markers = ("cds", "none")
+
+    def __init__(self, inner: Model) -> None:
+        super().__init__(
+            inner.module,
+            inner.site_names,
+            default_sites=inner.default_sites,
+            fingerprint=inner.fingerprint,
         )
+        self.inner = inner
+        self.head = inner.head
 
     @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.inner.device
+    def hidden_size(self) -> int:
+        """Width of the residual stream."""
+        return self.inner.hidden_size
 
-    def check_sites(self, sites: Sequence[str]) -> None:
-        """As :meth:`HelixModel.check_sites`."""
-        self.inner.check_sites(sites)
+    @property
+    def embedding_size(self) -> int:
+        """Two vectors of the width of the residual stream."""
+        return 2 * self.hidden_size
 
-    def layer_of(self, site: str) -> int:
-        """As :meth:`HelixModel.layer_of`."""
-        return self.inner.layer_of(site)
+    def forward(self, ids: Int[Tensor, "batch time"]) -> Float[Tensor, "batch closed hidden"]:
+        """Last hidden states, that of ``[SEP]`` last."""
+        return self.inner.forward(_closed(ids))
 
     def edited(self, edits: Mapping[str, Edit]) -> AbstractContextManager[None]:
-        """As :meth:`HelixModel.edited`; ``[SEP]`` is out of an edit's reach."""
+        """Edits that ``[SEP]`` is out of reach of."""
         return self.inner.edited(_within(edits))
 
     def capture(
         self, ids: Int[Tensor, "batch time"], sites: Sequence[str]
     ) -> dict[str, Float[Tensor, "batch time hidden"]]:
-        """As :meth:`HelixModel.capture`."""
+        """Activations at several sites, without that of ``[SEP]``."""
         return {site: x[:, :-1] for site, x in self.inner.capture(_closed(ids), sites).items()}
 
-    def cache(self, ids: Int[Tensor, "batch time"]) -> ResidualCache:
-        """As :meth:`HelixModel.cache`, ``[SEP]`` included."""
+    def cache(self, ids: Int[Tensor, "batch time"]) -> Any:
+        """The cache of a pass with ``[SEP]``."""
         return self.inner.cache(_closed(ids))
 
-    def at_site(self, site: str, cache: ResidualCache) -> Float[Tensor, "batch time hidden"]:
-        """As :meth:`HelixModel.at_site`."""
+    def at_site(self, site: str, cache: Any) -> Float[Tensor, "batch time hidden"]:
+        """The activation at a site, without that of ``[SEP]``."""
         return self.inner.at_site(site, cache)[:, :-1]
 
     def resume(
         self,
         site: str,
         value: Float[Tensor, "batch time hidden"],
-        cache: ResidualCache,
+        cache: Any,
         hooks: Mapping[str, Edit] | None = None,
     ) -> Float[Tensor, "batch closed hidden"]:
-        """As :meth:`HelixModel.resume`; ``[SEP]`` has its cached activation at the site."""
+        """Run on from a site, at which ``[SEP]`` has its cached activation."""
         end = self.inner.at_site(site, cache)[:, -1:]
         return self.inner.resume(site, torch.cat([value, end], dim=1), cache, _within(hooks or {}))
 
-    def run(
-        self, ids: Int[Tensor, "batch time"], edits: Mapping[str, Edit]
-    ) -> Float[Tensor, "batch closed hidden"]:
-        """As :meth:`HelixModel.run`, ``[SEP]`` included."""
-        return self.inner.run(_closed(ids), _within(edits))
-
-    def prefix_states(self, cache: ResidualCache, start: int) -> SeparatedPrefix:
-        """As :meth:`HelixModel.prefix_states`."""
+    def prefix_states(self, cache: Any, start: int) -> SeparatedPrefix:
+        """What the tokens before ``start`` hand on."""
         return SeparatedPrefix(self.inner.prefix_states(cache, start), cache)
 
     def resume_suffix(
@@ -260,7 +207,7 @@ class FineTunedModel:
         changed: Bool[Tensor, "n suffix"] | None = None,
         still: StillTokens | None = None,
     ) -> Float[Tensor, "n closed_suffix hidden"]:
-        """As :meth:`HelixModel.resume_suffix`; the closing token is as it was."""
+        """Run on from a site over a suffix; the closing token is as it was."""
         end = prefix.inner.pick(self.inner.at_site(site, prefix.cache)[:, -1:])
         if changed is not None:
             changed = torch.nn.functional.pad(changed, (0, 1))
@@ -297,17 +244,6 @@ class FineTunedModel:
         """:meth:`pool` of whole sequences from a resumed suffix."""
         before = prefix.inner.pick(prefix.inner.hidden)
         return self.pool(torch.cat([before, hidden], dim=1), prefix.inner.pick(is_nucleotide))
-
-    @torch.no_grad()
-    def embed(
-        self, tokens: Sequence[TokenizedSequence], token_budget: int = DEFAULT_TOKEN_BUDGET
-    ) -> Float[np.ndarray, "n width"]:
-        """What the head reads of each sequence, in the order of the input."""
-        out = np.empty((len(tokens), 2 * self.hidden_size), dtype=np.float32)
-        for index in self.inner.batches(tokens, token_budget):
-            ids, is_nucleotide = self.inner.tensors([tokens[i] for i in index])
-            out[index] = self.pool(self.run(ids, {}), is_nucleotide).cpu().numpy()
-        return out
 
 
 def _closed(ids: Int[Tensor, "batch time"]) -> Int[Tensor, "batch closed"]:

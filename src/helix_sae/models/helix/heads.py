@@ -1,7 +1,8 @@
-"""The linear read-outs that are kept beside a checkpoint.
+"""The linear read-outs that are kept beside a checkpoint, in its folder, where helical ignores them.
 
-``heads.safetensors`` holds the tensors and ``heads.json`` the phenotypes' names and units, in the checkpoint's folder,
-where helical ignores them.
+``heads.safetensors`` and ``heads.json``: the tensors, and the phenotypes' names, of a model that was pretrained here.
+``fine_tuned_head.safetensors`` and ``fine_tuned_head.json``: a head that was trained with helical
+(:mod:`helix_sae.models.helix.finetuned`).
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from helix_sae.errors import ModelError
+from helix_sae.models.contract import Head
 from helix_sae.temporary import whole_file
 
 WEIGHTS_NAME = "heads.safetensors"
 DESCRIPTION_NAME = "heads.json"
+HEAD_WEIGHTS, HEAD_DESCRIPTION = "fine_tuned_head.safetensors", "fine_tuned_head.json"
 
 
 class Heads(nn.Module):
@@ -54,6 +57,13 @@ class Heads(nn.Module):
         """Phenotypes in their own units."""
         return self.standardised(pooled) * self.phenotype_scale + self.phenotype_mean
 
+    def as_head(self) -> Head:
+        """The phenotypes' read-out in their own units, in float64."""
+        scale, mean = self.phenotype_scale.double(), self.phenotype_mean.double()
+        weight = self.phenotype.weight.detach().double() * scale[:, None]
+        bias = self.phenotype.bias.detach().double() * scale + mean
+        return Head("regression", self.phenotypes, weight.cpu(), bias.cpu())
+
 
 def save_heads(heads: Heads, directory: Path) -> None:
     """Write the heads into a checkpoint's folder."""
@@ -86,3 +96,32 @@ def load_heads(directory: Path) -> Heads | None:
             f"restore {WEIGHTS_NAME} and {DESCRIPTION_NAME}, or remove both."
         ) from error
     return heads.eval().requires_grad_(False)
+
+
+def load_fine_tuned_head(directory: Path) -> Head | None:
+    """The head beside a checkpoint that :func:`import_fine_tuned` made; None when there is none.
+
+    Raises
+    ------
+    ModelError
+        If it is there and cannot be read.
+    """
+    weights, description = directory / HEAD_WEIGHTS, directory / HEAD_DESCRIPTION
+    if not weights.exists():
+        return None
+    try:
+        tensors, described = load_file(weights), json.loads(description.read_text(encoding="utf-8"))
+        head = Head(
+            described["task"],
+            tuple(map(str, described["outputs"])),
+            tensors["weight"].float(),
+            tensors["bias"].float(),
+        )
+        fits = head.task in ("regression", "classification") and len(head.outputs) == len(head.bias)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ModelError(
+            f"The fine-tuned head in {directory} cannot be read ({error!r}); run import_fine_tuned again."
+        ) from error
+    if not fits:
+        raise ModelError(f"{description} does not fit {weights.name}; run import_fine_tuned again.")
+    return head

@@ -1,26 +1,26 @@
-"""A mended Helix-mRNA, with its sites: capture, resume, edit, embed."""
+"""A mended Helix-mRNA, and the short ways that a chain of blocks offers: capture, resume, suffix passes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from helix_sae.errors import UnknownSiteError
-from helix_sae.models.batching import DEFAULT_TOKEN_BUDGET, length_batches
+from helix_sae.models.checkpoints import fingerprint_of_weights
+from helix_sae.models.contract import Edit, Model, StillTokens, record
+from helix_sae.models.helix.architecture import save_network
+from helix_sae.models.helix.checkpoint import files_that_count, read_network
 from helix_sae.models.helix.fast.forward import AttentionState, MixerState, apply_layer, attend, feed_on
-from helix_sae.models.helix.fast.suffix import PrefixStates, StillTokens, pool_suffix, prefix_states
-from helix_sae.models.helix.heads import Heads
-from helix_sae.mrna.tokens import TokenizedSequence, pad_batch
-
-Edit = Callable[[Tensor], Tensor]
-"""Takes the activation at a site, (batch, time, hidden), and returns its replacement."""
+from helix_sae.models.helix.fast.suffix import PrefixStates, pool_suffix, prefix_states
+from helix_sae.models.helix.finetuned import FineTunedModel
+from helix_sae.models.helix.heads import Heads, load_fine_tuned_head, load_heads, save_heads
+from helix_sae.models.helix.mending import compile_parts, mend
+from helix_sae.models.helix.untrained import untrained_network
 
 _EMBEDDINGS = "embeddings"
 _PARTS = ("mixer", "self_attn", "feed_forward")
@@ -42,12 +42,11 @@ class ResidualCache(NamedTuple):
         return ResidualCache(tuple(r.index_select(0, index) for r in self.residual))
 
 
-class HelixModel:
+class HelixModel(Model):
     """A mended network and its sites.
 
-    A *site* is a module path whose output is read or edited: ``layers.k`` is the residual stream after block ``k``,
-    ``layers.k.mixer`` what the mixer adds to it; likewise ``layers.k.self_attn`` and ``layers.k.feed_forward``, and
-    ``embeddings`` at the start.
+    ``layers.k`` is the residual stream after block ``k``, ``layers.k.mixer`` what the mixer adds to it; likewise
+    ``layers.k.self_attn`` and ``layers.k.feed_forward``, and ``embeddings`` at the start.
 
     Parameters
     ----------
@@ -56,16 +55,22 @@ class HelixModel:
     fingerprint : str
         Identifies the weights.
     heads : Heads, optional
-        The read-outs kept beside the checkpoint.
+        The read-outs that were pretrained with it.
     """
 
+    markers = ("cds", "none")
+
     def __init__(self, module: nn.Module, *, fingerprint: str, heads: Heads | None) -> None:
-        self.module = module
-        self.fingerprint = fingerprint
+        sites = _site_names(module)
+        mixers = [name for name in sites if name.endswith(".mixer")]
+        super().__init__(module, sites, default_sites=mixers, fingerprint=fingerprint)
         self.heads = heads
-        self.site_names = _site_names(module)
-        self.default_sites = tuple(name for name in self.site_names if name.endswith(".mixer"))
-        self._edits: list[Mapping[str, Edit]] = []
+        self.head = None if heads is None else heads.as_head()
+        self._is_fine_tuned = False
+
+    @property
+    def _network(self) -> Any:
+        return self.module
 
     @property
     def hidden_size(self) -> int:
@@ -77,102 +82,74 @@ class HelixModel:
         """Number of blocks."""
         return len(self._network.layers)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self._network.embeddings.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights and the activations."""
-        return self._network.embeddings.weight.dtype
-
-    @property
-    def _network(self) -> Any:
-        return self.module
-
-    def check_sites(self, sites: Sequence[str]) -> None:
-        """Make sure that every site exists.
-
-        Raises
-        ------
-        UnknownSiteError
-            Naming the unknown sites and those that exist.
-        """
-        unknown = [site for site in sites if site not in self.site_names]
-        if unknown:
-            raise UnknownSiteError(
-                f"The model has no site {', '.join(map(repr, unknown))}; it has {', '.join(self.site_names)}."
-            )
-
-    def layer_of(self, site: str) -> int:
-        """Index of a site's block; -1 for ``embeddings``."""
-        self.check_sites([site])
-        return -1 if site == _EMBEDDINGS else int(site.split(".")[1])
-
-    def batches(
-        self, tokens: Sequence[TokenizedSequence], token_budget: int = DEFAULT_TOKEN_BUDGET
-    ) -> list[Int[np.ndarray, " batch"]]:
-        """Index arrays of batches of nearly one length."""
-        return length_batches(np.array([t.ids.size for t in tokens], dtype=np.int64), token_budget)
-
-    def tensors(
-        self, tokens: Sequence[TokenizedSequence]
-    ) -> tuple[Int[Tensor, "batch time"], Bool[Tensor, "batch time"]]:
-        """Token ids and nucleotide mask of a batch, right-padded, on the model's device."""
-        ids, is_nucleotide = pad_batch(tokens)
-        return torch.from_numpy(ids).to(self.device), torch.from_numpy(is_nucleotide).to(self.device)
-
-    def hidden(self, ids: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time hidden"]:
-        """Last hidden states (after the final norm). Differentiable; rows at padding mean nothing."""
+    def forward(self, ids: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time hidden"]:
+        """Last hidden states, after the final norm."""
         return self._network(input_ids=ids, use_cache=False, return_dict=True).last_hidden_state
 
-    def pool(
-        self, hidden: Float[Tensor, "batch time hidden"], is_nucleotide: Bool[Tensor, "batch time"]
-    ) -> Float[Tensor, "batch hidden"]:
-        """Mean over nucleotide tokens, in at least float32: neither ``E`` nor padding counts."""
-        hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-        weights = is_nucleotide.unsqueeze(-1).to(hidden.dtype)
-        return (hidden * weights).sum(1) / weights.sum(1)
+    @classmethod
+    def adopt(cls, made: object) -> Self | None:
+        """Mend, in place, a helical ``HelixmRNA`` or ``HelixmRNAFineTuningModel`` that the caller has made."""
+        module: Any = getattr(made, "model", None)
+        if "HelixmRNAPretrainedModel" not in {parent.__name__ for parent in type(module).__mro__}:
+            return None
+        mend(module)
+        return cls(module.eval(), fingerprint=fingerprint_of_weights(module), heads=None)
 
-    @torch.no_grad()
-    def embed(
-        self,
-        tokens: Sequence[TokenizedSequence],
-        token_budget: int = DEFAULT_TOKEN_BUDGET,
-        on_batch: Callable[[int], None] | None = None,
-    ) -> Float[np.ndarray, "n hidden"]:
-        """Mean-pooled embeddings, in the order of the input.
+    @classmethod
+    def files(cls, directory: Path) -> list[Path]:
+        """Configuration, weights and heads."""
+        return files_that_count(directory)
 
-        Parameters
-        ----------
-        tokens : sequence of TokenizedSequence
-        token_budget : int
-            Tokens a batch.
-        on_batch : callable, optional
-            Called with the number of sequences of each finished batch.
-        """
-        out = np.empty(
-            (len(tokens), self.hidden_size), dtype=np.float64 if self.dtype == torch.float64 else np.float32
-        )
-        for index in self.batches(tokens, token_budget):
-            ids, is_nucleotide = self.tensors([tokens[i] for i in index])
-            out[index] = self.pool(self.hidden(ids), is_nucleotide).cpu().numpy()
-            if on_batch is not None:
-                on_batch(len(index))
-        return out
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Read a checkpoint through helical, and mend it."""
+        model = cls(read_network(directory), fingerprint="unsaved", heads=load_heads(directory))
+        if (tuned := load_fine_tuned_head(directory)) is not None:
+            model.head, model._is_fine_tuned = tuned, True
+        return model
+
+    def save(self, directory: Path) -> None:
+        """Write weights, configuration, tokenizer and pretrained heads, so that helical loads the directory."""
+        save_network(self.module, directory)
+        if self.heads is not None:
+            save_heads(self.heads, directory)
+
+    def place(self, device: str, dtype: torch.dtype) -> None:
+        """Move network and heads; the heads stay in float32."""
+        super().place(device, dtype)
+        if dtype == torch.float64:
+            for layer in self._network.layers:
+                layer.residual_in_fp32 = (
+                    False  # which would round the residual stream to float32 at every mixer
+                )
+        if self.heads is not None:
+            self.heads.to(device=device)
+
+    def compile(self) -> None:
+        """Compile what mixers and feed-forwards compute."""
+        compile_parts(self.module)
+
+    def untrained(self, seed: int) -> HelixModel:
+        """The same architecture with fresh weights, without heads."""
+        twin = HelixModel(untrained_network(self.module, seed), fingerprint=f"untrained {seed}", heads=None)
+        twin.place(str(self.device), self.dtype)
+        return twin
+
+    def as_read_by_head(self) -> Model:
+        """A fine-tuned head reads more than the mean of the last states."""
+        return FineTunedModel(self) if self._is_fine_tuned else self
+
+    def next_token_logits(
+        self, hidden: Float[Tensor, "*batch hidden"]
+    ) -> Float[Tensor, "*batch vocabulary"] | None:
+        """Scores of the next token; None without a pretrained head."""
+        return None if self.heads is None else self.heads.logits(hidden)
 
     @torch.no_grad()
     def capture(
         self, ids: Int[Tensor, "batch time"], sites: Sequence[str]
     ) -> dict[str, Float[Tensor, "batch time hidden"]]:
-        """Activations at several sites, in one pass that stops after the last of them.
-
-        Raises
-        ------
-        UnknownSiteError
-            If a site does not exist.
-        """
+        """Activations at several sites, in one pass that stops after the last of them."""
         self.check_sites(sites)
         last = max((self.layer_of(site) for site in sites), default=-1)
         captured: dict[str, Tensor] = {}
@@ -183,7 +160,7 @@ class HelixModel:
         return {site: captured[site] for site in sites}
 
     def cache(self, ids: Int[Tensor, "batch time"]) -> ResidualCache:
-        """The residual stream before each layer and after the last. Differentiable unless gradients are off."""
+        """The residual stream before each layer and after the last."""
         residual = [self._network.embeddings(ids)]
         for layer in self._network.layers:
             residual.append(apply_layer(layer, residual[-1])[0])
@@ -208,23 +185,7 @@ class HelixModel:
         cache: ResidualCache,
         hooks: Mapping[str, Edit] | None = None,
     ) -> Float[Tensor, "batch time hidden"]:
-        """Run on from a site.
-
-        Parameters
-        ----------
-        site : str
-        value : float (batch, time, hidden)
-            The activation to put there.
-        cache : ResidualCache
-            Of the same batch.
-        hooks : mapping of site to edit, optional
-            Edits at *later* sites.
-
-        Returns
-        -------
-        float (batch, time, hidden)
-            Last hidden states, equal to those of :meth:`run` with the same change. Differentiable.
-        """
+        """Run on from a site, through the blocks behind it only."""
         index = self.layer_of(site)
         with self.edited(hooks or {}):
             hidden = self._leave_layer(site, value, cache.residual[max(index, 0)])
@@ -233,20 +194,7 @@ class HelixModel:
             return self._network.norm_f(hidden)
 
     def prefix_states(self, cache: ResidualCache, start: int) -> PrefixStates:
-        """What the tokens before ``start`` hand on to those after, for :meth:`resume_suffix`.
-
-        Parameters
-        ----------
-        cache : ResidualCache
-            Of a whole pass, edited or not; its edits stay in force for the prefix.
-        start : int
-            First token that any later change touches, from 0 to the number of tokens, exclusive.
-
-        Raises
-        ------
-        ModelError
-            If there is no token from ``start`` on.
-        """
+        """The states that the tokens before ``start`` leave in each block."""
         return prefix_states(self._network, cache.residual, start)
 
     def resume_suffix(
@@ -258,33 +206,9 @@ class HelixModel:
         changed: Bool[Tensor, "n suffix"] | None = None,
         still: StillTokens | None = None,
     ) -> Float[Tensor, "n suffix hidden"]:
-        """Run on from a site over the tokens from ``prefix.start`` on only.
+        """Run on from a site over the tokens from ``prefix.start`` on only, each block from the state before them.
 
-        Parameters
-        ----------
-        site : str
-        value : float (n, suffix, hidden)
-            The activation to put there, at the tokens of the suffix.
-        prefix : PrefixStates
-            Of the same sequences: all of the batch, or those picked with its ``rows``.
-        hooks : mapping of site to edit, optional
-            Edits at *later* sites; they see the suffix only.
-        changed : bool (n, suffix), optional
-            Tokens at which ``value`` is another than in the pass that the prefix is from. Until tokens are mixed again the
-            others are as they were there, and are not computed anew. Not with hooks.
-        still : StillTokens, optional
-            Tokens that are the same in all passes that are given this object, whatever their hooks do, and in which no
-            gradient is wanted.
-
-        Raises
-        ------
-        ValueError
-            If ``changed`` is given with hooks.
-
-        Returns
-        -------
-        float (n, suffix, hidden)
-            Last hidden states of the suffix: those of :meth:`resume` when nothing changes before it. Differentiable.
+        Tokens that have not ``changed`` are as they were in the pass that the prefix is from, until a block mixes tokens.
         """
         if changed is not None and hooks:
             raise ValueError("Hooks may change any token: give either `changed` or `hooks`.")
@@ -312,40 +236,8 @@ class HelixModel:
         prefix: PrefixStates,
         is_nucleotide: Bool[Tensor, "batch time"],
     ) -> Float[Tensor, "n hidden"]:
-        """:meth:`pool` of whole sequences from a resumed suffix.
-
-        Parameters
-        ----------
-        hidden : float (n, suffix, hidden)
-            From :meth:`resume_suffix`.
-        prefix : PrefixStates
-            As given to it.
-        is_nucleotide : bool (batch, time)
-            Of the whole batch that :meth:`prefix_states` saw, before any ``rows``.
-        """
+        """:meth:`pool` of whole sequences from a resumed suffix."""
         return pool_suffix(hidden, prefix, is_nucleotide)
-
-    def run(
-        self, ids: Int[Tensor, "batch time"], edits: Mapping[str, Edit]
-    ) -> Float[Tensor, "batch time hidden"]:
-        """A whole pass with edits at some sites: the plain twin of :meth:`resume`."""
-        with self.edited(edits):
-            return self.hidden(ids)
-
-    @contextmanager
-    def edited(self, edits: Mapping[str, Edit]) -> Iterator[None]:
-        """Within the block, the output of each named site is replaced by what its edit returns."""
-        self.check_sites(list(edits))
-        handles = [
-            self.module.get_submodule(site).register_forward_hook(_hook(edit)) for site, edit in edits.items()
-        ]
-        self._edits.append(edits)
-        try:
-            yield
-        finally:
-            self._edits.pop()
-            for handle in handles:
-                handle.remove()
 
     def _leave_layer(
         self, site: str, value: Tensor, residual: Tensor, state: MixerState | AttentionState | None = None
@@ -390,20 +282,3 @@ def _site_names(module: nn.Module) -> tuple[str, ...]:
         names += [f"layers.{k}.{part}" for part in _PARTS if hasattr(layer, part)]
         names.append(f"layers.{k}")
     return tuple(names)
-
-
-def record(seen: dict[str, Tensor], site: str, activation: Tensor) -> Tensor:
-    """An edit that changes nothing (once ``seen`` and ``site`` are bound): it notes the activation that it is given."""
-    seen[site] = activation
-    return activation
-
-
-def _hook(edit: Edit) -> Callable[[nn.Module, Any, Any], Any]:
-    """A forward hook: blocks return a tuple whose first element is the activation, mixers the activation itself."""
-
-    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        if isinstance(output, tuple):
-            return (edit(output[0]), *output[1:])
-        return edit(output)
-
-    return hook

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,13 +15,12 @@ from helix_sae.pipelines.causal_acdc.parameters import CausalParameters
 if TYPE_CHECKING:
     from helix_sae.causal.read_out import Probe
     from helix_sae.causal.specification import Specification
-    from helix_sae.models.helix.finetuned import FineTunedModel
-    from helix_sae.models.helix.loading import HelixHandle
-    from helix_sae.models.helix.model import HelixModel
+    from helix_sae.models.contract import Model
+    from helix_sae.models.registry import ModelHandle
     from helix_sae.sae import SparseAutoencoder
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    Probe = Specification = FineTunedModel = HelixHandle = HelixModel = SparseAutoencoder = Any
+    Probe = Specification = Model = ModelHandle = SparseAutoencoder = Any
 
 
 @dataclass(frozen=True)
@@ -34,31 +32,27 @@ class ModelAsRead:
     handle : mapping
         Fields of the model's handle.
     through_head : bool
-        Whether a fine-tuned head reads it, which takes more than the mean of the last states.
+        Whether its own head reads it, which may take more than the mean of the last states.
     """
 
     handle: Mapping[str, Any]
     through_head: bool
 
-    def open(self) -> HelixModel | FineTunedModel:
+    def open(self) -> Model:
         """The model, opened once in each process."""
-        from helix_sae.models.helix.finetuned import FineTunedModel
-        from helix_sae.models.helix.loading import HelixHandle, open_model
+        from helix_sae.models.registry import ModelHandle, open_model
 
-        model = open_model(HelixHandle.model_validate(dict(self.handle)))
-        return FineTunedModel(model) if self.through_head else model
+        model = open_model(ModelHandle.model_validate(dict(self.handle)))
+        return model.as_read_by_head() if self.through_head else model
 
 
-def as_read(handle: HelixHandle, parameters: CausalParameters) -> ModelAsRead:
+def as_read(handle: ModelHandle, parameters: CausalParameters) -> ModelAsRead:
     """The model as the read-out of these parameters reads it."""
-    from helix_sae.models.helix.finetuned import load_fine_tuned_head
-
-    through_head = parameters.probe.kind == "head" and load_fine_tuned_head(Path(handle.source)) is not None
-    return ModelAsRead(handle.model_dump(), through_head)
+    return ModelAsRead(handle.model_dump(), through_head=parameters.probe.kind == "head")
 
 
 def set_up(
-    handle: HelixHandle,
+    handle: ModelHandle,
     saes: dict[str, SparseAutoencoder],
     probe: Probe,
     pairs: pd.DataFrame,

@@ -16,8 +16,7 @@ class ProbeParameters(BaseModel):
     Attributes
     ----------
     kind : {"ridge", "logistic", "mlp", "head"}
-        ``head`` is the model's own: a phenotype head beside the checkpoint, or the head of a model that was fine-tuned with
-        helical (:func:`helix_sae.models.helix.finetuned.import_fine_tuned`).
+        ``head`` is the model's own (:attr:`helix_sae.models.contract.Model.head`).
     positive_class : str, optional
         For a target that is a category: the class whose log odds are explained (``logistic``, or a fine-tuned classifier).
     floor : float

@@ -16,7 +16,7 @@ def create_pipeline(**_: object) -> Pipeline:
         [
             part_node(
                 read_out.embed,
-                ["mrna_table", "helix_model", _PARAMETERS],
+                ["mrna_table", "model", _PARAMETERS],
                 "embeddings",
                 name="embed_sequences",
                 part="embeddings for the read-out",
@@ -30,14 +30,14 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             part_node(
                 read_out.embed,
-                ["probe_table", "helix_model", _PARAMETERS],
+                ["probe_table", "model", _PARAMETERS],
                 "probe_embeddings",
                 name="embed_probe_records",
                 part="embeddings of the further records",
             ),
             part_node(
                 read_out.read_out,
-                ["embeddings", "mrna_table", "probe_embeddings", "probe_table", "helix_model", _PARAMETERS],
+                ["embeddings", "mrna_table", "probe_embeddings", "probe_table", "model", _PARAMETERS],
                 ["probe", "probe_metrics", "probe_predictions"],
                 name="fit_probe",
                 part="the read-out",
@@ -51,7 +51,7 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             part_node(
                 experiment.set_up,
-                ["helix_model", "sae_checkpoints", "probe", "sequence_pairs", _PARAMETERS],
+                ["model", "sae_checkpoints", "probe", "sequence_pairs", _PARAMETERS],
                 "experiment",
                 name="set_up_experiment",
                 part="interventions",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,11 +16,11 @@ from helix_sae.pipelines.ingestion.parameters import IngestionParameters
 if TYPE_CHECKING:
     from helix_sae.causal.pairs import Pairs
     from helix_sae.causal.read_out import Probe, ProbeFit
-    from helix_sae.models.helix.loading import HelixHandle
+    from helix_sae.models.registry import ModelHandle
     from helix_sae.mrna.records import RawRecords
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    Pairs = Probe = ProbeFit = HelixHandle = RawRecords = Any
+    Pairs = Probe = ProbeFit = ModelHandle = RawRecords = Any
 
 LOGGER = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ def tabulate_further(
     return found.table[["sequence_id", "sequence", "cds_start", "cds_end", "cluster", parameters.target]]
 
 
-def embed(table: pd.DataFrame, handle: HelixHandle, parameters: CausalParameters) -> pd.DataFrame:
+def embed(table: pd.DataFrame, handle: ModelHandle, parameters: CausalParameters) -> pd.DataFrame:
     """What the read-out reads of every sequence that it can learn from or be judged on.
 
     Those are the sequences with a known target, as long as pairs may be (``pairs.max_length``).
@@ -100,7 +99,7 @@ def read_out(
     table: pd.DataFrame,
     further_embeddings: pd.DataFrame,
     further: pd.DataFrame,
-    handle: HelixHandle,
+    handle: ModelHandle,
     parameters: CausalParameters,
 ) -> tuple[Probe, pd.DataFrame, pd.DataFrame]:
     """Fit the probe on the discovery clusters, and further records if there are any; judge it on the other clusters.
@@ -170,7 +169,7 @@ def _fit(
     embedding: np.ndarray,
     rows: pd.DataFrame,
     is_further: np.ndarray,
-    handle: HelixHandle,
+    handle: ModelHandle,
     parameters: CausalParameters,
 ) -> ProbeFit:
     from helix_sae.causal.read_out import fit_probe, head_probe
@@ -195,34 +194,24 @@ def _fit(
 
 
 def _head(
-    handle: HelixHandle, parameters: CausalParameters
+    handle: ModelHandle, parameters: CausalParameters
 ) -> tuple[np.ndarray, np.ndarray | float, int | None]:
-    """Weight and bias of the model's own head for the target, and the class that is read of a fine-tuned classifier."""
-    from helix_sae.models.helix.finetuned import load_fine_tuned_head
-    from helix_sae.models.helix.loading import open_model
+    """Weight and bias of the model's own head for the target, and the class that is read of a classifier."""
+    from helix_sae.models.registry import open_model
 
-    tuned = load_fine_tuned_head(Path(handle.source))
-    if tuned is not None:
-        wanted = parameters.target if tuned.task == "regression" else parameters.probe.positive_class
-        if wanted not in tuned.outputs:
-            raise ModelError(
-                f"The fine-tuned head of {handle} has no output {wanted!r}; it has {', '.join(tuned.outputs)}. Set "
-                "causal_acdc.target to a property that it was trained on, or causal_acdc.probe.positive_class to a class."
-            )
-        at = tuned.outputs.index(wanted)
-        if tuned.task == "classification":
-            return tuned.weight.double().numpy(), tuned.bias.double().numpy(), at
-        return tuned.weight[at].double().numpy(), float(tuned.bias[at]), None
-    heads = open_model(handle).heads
-    if heads is None or parameters.target not in heads.phenotypes:
+    head = open_model(handle).head
+    is_class = head is not None and head.task == "classification"
+    wanted = parameters.probe.positive_class if is_class else parameters.target
+    if head is None or wanted not in head.outputs:
         raise ModelError(
-            f"The model {handle} has no head for {parameters.target!r} "
-            f"(it has {', '.join(heads.phenotypes) if heads else 'none'}); set causal_acdc.probe.kind to ridge."
+            f"The model {handle} has no head for {wanted!r} (it has {', '.join(head.outputs) if head else 'none'}); set "
+            "causal_acdc.target to a property or causal_acdc.probe.positive_class to a class that it has, or "
+            "causal_acdc.probe.kind to ridge."
         )
-    at = heads.phenotypes.index(parameters.target)
-    scale, mean = float(heads.phenotype_scale[at]), float(heads.phenotype_mean[at])
-    weight = heads.phenotype.weight[at].double().cpu().numpy() * scale
-    return weight, float(heads.phenotype.bias[at]) * scale + mean, None
+    at = head.outputs.index(wanted)
+    if is_class:
+        return head.weight.double().numpy(), head.bias.double().numpy(), at
+    return head.weight[at].double().numpy(), float(head.bias[at]), None
 
 
 def _numbers(column: pd.Series, parameters: CausalParameters) -> np.ndarray:

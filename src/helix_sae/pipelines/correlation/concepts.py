@@ -22,13 +22,13 @@ from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
 
 if TYPE_CHECKING:
     from helix_sae.activations.store import ActivationStore
-    from helix_sae.models.helix.loading import HelixHandle
+    from helix_sae.models.registry import ModelHandle
     from helix_sae.mrna.annotations import NucleotideAnnotations
     from helix_sae.sae import TokenCodes
     from helix_sae.statistics.concept_matching import ConceptTables
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    ActivationStore = HelixHandle = NucleotideAnnotations = TokenCodes = ConceptTables = Any
+    ActivationStore = ModelHandle = NucleotideAnnotations = TokenCodes = ConceptTables = Any
 
 LOGGER = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def match_features(
     activations: ActivationStore,
     annotations: NucleotideAnnotations,
     table: pd.DataFrame,
-    handle: HelixHandle,
+    handle: ModelHandle,
     parameters: CorrelationParameters,
     training: SaeTrainingParameters,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:

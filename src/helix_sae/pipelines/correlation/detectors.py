@@ -16,11 +16,11 @@ from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
 
 if TYPE_CHECKING:
     from helix_sae.activations.store import ActivationStore
-    from helix_sae.models.helix.loading import HelixHandle
-    from helix_sae.models.helix.model import HelixModel
+    from helix_sae.models.contract import Model
+    from helix_sae.models.registry import ModelHandle
 else:
     # Too heavy to import for their names alone.
-    ActivationStore = HelixHandle = HelixModel = Any
+    ActivationStore = Model = ModelHandle = Any
 
 Codes = dict[str, Any]
 """By site: a CSR matrix (n_nucleotides, n_detectors) of activations >= 0."""
@@ -72,7 +72,7 @@ def reader_baselines(
 
 
 def untrained_baseline(
-    handle: HelixHandle,
+    handle: ModelHandle,
     sites: list[str],
     table: pd.DataFrame,
     chosen: Nucleotides,
@@ -84,11 +84,10 @@ def untrained_baseline(
 
     It is trained on the chosen discovery nucleotides, for the same number of epochs.
     """
-    from helix_sae.models.helix.loading import open_model, resolve_device
-    from helix_sae.models.helix.untrained import untrained_twin
+    from helix_sae.models.registry import open_model, resolve_device
     from helix_sae.sae import encode_stream, train_saes
 
-    values = _untrained_activations(untrained_twin(open_model(handle), seed), handle, sites, table, chosen)
+    values = _untrained_activations(open_model(handle).untrained(seed), handle, sites, table, chosen)
     batches = _Batches(values, np.flatnonzero(discovery), training.batch_size, training.epochs, seed)
     saes = train_saes(
         batches,  # pyright: ignore[reportArgumentType]
@@ -138,7 +137,7 @@ class _Batches:
 
 
 def _untrained_activations(
-    model: HelixModel, handle: HelixHandle, sites: list[str], table: pd.DataFrame, chosen: Nucleotides
+    model: Model, handle: ModelHandle, sites: list[str], table: pd.DataFrame, chosen: Nucleotides
 ) -> dict[str, Float[np.ndarray, "n_nucleotides width"]]:
     """Activations of the chosen nucleotides."""
     from helix_sae.models.extraction import activations_of

@@ -58,7 +58,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "activations",
                     "nucleotide_annotations",
                     "mrna_table",
-                    "helix_model",
+                    "model",
                     _PARAMETERS,
                     "params:sae_training",
                 ],

@@ -12,14 +12,14 @@ from helix_sae.pipelines.extraction.parameters import ExtractionParameters
 if TYPE_CHECKING:
     from helix_sae.activations.plan import ExtractionPlan
     from helix_sae.activations.stream import ActivationStream
-    from helix_sae.models.helix.loading import HelixHandle
+    from helix_sae.models.registry import ModelHandle
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    ActivationStream = ExtractionPlan = HelixHandle = Any
+    ActivationStream = ExtractionPlan = ModelHandle = Any
 
 
 def plan(
-    table: pd.DataFrame, handle: HelixHandle, parameters: ExtractionParameters
+    table: pd.DataFrame, handle: ModelHandle, parameters: ExtractionParameters
 ) -> ExtractionPlan | ActivationStream:
     """State the shards to compute. The store computes those that it lacks, where its engine runs.
 
@@ -28,7 +28,7 @@ def plan(
     from helix_sae.activations.plan import plan_extraction
     from helix_sae.activations.stream import ActivationStream
     from helix_sae.models.extraction import extract_activations
-    from helix_sae.models.helix.loading import open_model
+    from helix_sae.models.registry import open_model
 
     model = open_model(handle)
     sites = parameters.sites or list(model.default_sites)

@@ -13,7 +13,7 @@ def create_pipeline(**_: object) -> Pipeline:
         [
             node(
                 nodes.plan,
-                ["mrna_table", "helix_model", "params:extraction"],
+                ["mrna_table", "model", "params:extraction"],
                 "activations",
                 name="extract_activations",
             )

@@ -12,16 +12,18 @@ from helix_sae.errors import ConfigurationError
 from helix_sae.pipelines.pretraining.parameters import PretrainingParameters
 
 if TYPE_CHECKING:
-    from helix_sae.models.helix.pretraining import Corpus, Pretrained
+    from helix_sae.models.helix.model import HelixModel
+    from helix_sae.models.helix.pretraining import Corpus
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    Corpus = Pretrained = Any
+    Corpus = HelixModel = Any
 
 LOGGER = logging.getLogger(__name__)
 
 
-def train_mini(table: pd.DataFrame, parameters: PretrainingParameters) -> tuple[Pretrained, pd.DataFrame]:
+def train_mini(table: pd.DataFrame, parameters: PretrainingParameters) -> tuple[HelixModel, pd.DataFrame]:
     """Train the network and its heads; also the history of the training."""
+    from helix_sae.models.helix.model import HelixModel
     from helix_sae.models.helix.pretraining import pretrain
 
     trained = pretrain(_corpus(table, parameters), parameters.architecture, parameters.training)
@@ -35,11 +37,11 @@ def train_mini(table: pd.DataFrame, parameters: PretrainingParameters) -> tuple[
             start=trained,
         )
         history = pd.concat([history, trained.history.assign(stage="finishing")], ignore_index=True)
-    return trained, history
+    return HelixModel(trained.network, fingerprint="unsaved", heads=trained.heads), history
 
 
 def evaluate_mini(
-    trained: Pretrained, table: pd.DataFrame, heldout: pd.DataFrame, parameters: PretrainingParameters
+    model: HelixModel, table: pd.DataFrame, heldout: pd.DataFrame, parameters: PretrainingParameters
 ) -> pd.DataFrame:
     """Score the network on simulated families that it has not seen.
 
@@ -50,10 +52,8 @@ def evaluate_mini(
     """
     from helix_sae.models.helix.evaluation import language_score, linear_r2
     from helix_sae.models.helix.markov import fit_markov
-    from helix_sae.models.helix.model import HelixModel
     from helix_sae.mrna.tokens import tokenize_table
 
-    model = HelixModel(trained.network, fingerprint="unsaved", heads=trained.heads)
     whole = table[table["source"] == "transcripts"]
     markov = fit_markov(
         [t.ids for t in tokenize_table(whole, parameters.codon_markers)], parameters.markov_order

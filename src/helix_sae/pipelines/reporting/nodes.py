@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from helix_sae.activations.store import ActivationStore
-    from helix_sae.models.helix.loading import HelixHandle
+    from helix_sae.models.registry import ModelHandle
     from helix_sae.reporting.document import Section
     from helix_sae.sae import TokenCodes
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    AnnData = ActivationStore = HelixHandle = Section = TokenCodes = Any
+    AnnData = ActivationStore = ModelHandle = Section = TokenCodes = Any
 
 LOGGER = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def _given(value: Any) -> Any:
 def describe_data(
     table: pd.DataFrame | None,
     rejected: pd.DataFrame | None,
-    handle: HelixHandle,
+    handle: ModelHandle,
     activations: ActivationStore | None,
 ) -> Section:
     """The data and the model."""
@@ -219,7 +219,7 @@ def draw_atlas(
     baselines: pd.DataFrame | None,
     effects: pd.DataFrame | None,
     circuit: pd.DataFrame | None,
-    handle: HelixHandle,
+    handle: ModelHandle,
     target: str,
     parameters: ReportingParameters,
 ) -> str:

@@ -31,7 +31,7 @@ def _sections() -> list[Node]:
     return [
         node(
             nodes.describe_data,
-            ["mrna_table", "rejected_records", "helix_model", "activations"],
+            ["mrna_table", "rejected_records", "model", "activations"],
             "data_section",
             name="describe_data",
         ),
@@ -142,7 +142,7 @@ def _pages() -> list[Node]:
                 "concept_baselines",
                 "feature_effects",
                 "circuit",
-                "helix_model",
+                "model",
                 _TARGET,
                 _PARAMETERS,
             ],

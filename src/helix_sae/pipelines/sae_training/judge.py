@@ -16,12 +16,12 @@ from helix_sae.pipelines.sae_training.parameters import ProbingParameters, SaeTr
 
 if TYPE_CHECKING:
     from helix_sae.activations.store import ActivationStore
-    from helix_sae.models.helix.loading import HelixHandle
+    from helix_sae.models.registry import ModelHandle
     from helix_sae.mrna.annotations import NucleotideAnnotations
     from helix_sae.sae import Sample, SparseAutoencoder, TokenCodes
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    ActivationStore = HelixHandle = NucleotideAnnotations = Sample = SparseAutoencoder = TokenCodes = Any
+    ActivationStore = ModelHandle = NucleotideAnnotations = Sample = SparseAutoencoder = TokenCodes = Any
 
 LOGGER = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ PROBE_COLUMNS = (
 
 
 def run_on(
-    handle: HelixHandle,
+    handle: ModelHandle,
     activations: ActivationStore,
     saes: dict[str, SparseAutoencoder],
     table: pd.DataFrame,
@@ -52,7 +52,7 @@ def run_on(
     sae_probe_kept : DataFrame
         Held-out R2 of read-outs of the embedding, undisturbed and from the reconstruction.
     """
-    from helix_sae.models.helix.loading import open_model
+    from helix_sae.models.registry import open_model
     from helix_sae.mrna.tokens import tokenize_table
     from helix_sae.sae import downstream_measures, run_spliced
 

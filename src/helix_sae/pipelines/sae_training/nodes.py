@@ -41,7 +41,7 @@ def train(
     sae_stability : DataFrame
         Of configurations that differ in their seed only.
     """
-    from helix_sae.models.helix.loading import resolve_device
+    from helix_sae.models.registry import resolve_device
     from helix_sae.progress import progress_bar
     from helix_sae.sae import EarlyStopping, train_saes
 

@@ -32,7 +32,7 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             part_node(
                 judge.run_on,
-                ["helix_model", "activations", "sae_checkpoints", "mrna_table", "params:sae_training"],
+                ["model", "activations", "sae_checkpoints", "mrna_table", "params:sae_training"],
                 ["sae_downstream", "sae_probe_kept"],
                 name="run_on_from_reconstructions",
                 part="the model run on from reconstructions",

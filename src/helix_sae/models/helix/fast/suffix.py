@@ -8,14 +8,14 @@ any number of resumed passes then share them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from helix_sae.errors import ModelError
+from helix_sae.models.contract import check_start
 from helix_sae.models.helix.fast.forward import AttentionState, MixerState, attention_state, mixer_state
 
 
@@ -90,42 +90,6 @@ class PrefixStates(NamedTuple):
         return state if state is None else state.map(self.pick)
 
 
-class StillTokens:
-    """Tokens of a suffix that are the same in several passes, and in which no gradient is wanted.
-
-    That is, tokens before the first change of each row, where several rows share one suffix. What works token by token
-    (blocks without memory, the feed-forward of an attention block) computes them once, in the first pass, and the later
-    ones take over what it gave.
-
-    Parameters
-    ----------
-    mask : bool (n, suffix)
-        True where a token is still. A pass may have more or fewer tokens behind the last of them.
-    """
-
-    def __init__(self, mask: Bool[Tensor, "n suffix"]) -> None:
-        self._mask = mask
-        self._kept: dict[int, Tensor] = {}
-
-    def through(
-        self,
-        k: int,
-        layer: Callable[[Float[Tensor, "n suffix hidden"]], Float[Tensor, "n suffix hidden"]],
-        hidden: Float[Tensor, "n suffix hidden"],
-    ) -> Float[Tensor, "n suffix hidden"]:
-        """What layer ``k``, or the part of it that works token by token, makes of the residual stream."""
-        mask = nn.functional.pad(self._mask, (0, hidden.shape[1] - self._mask.shape[1])).flatten()
-        still, moving = mask.nonzero().squeeze(1), (~mask).nonzero().squeeze(1)
-        tokens = hidden.flatten(0, 1)
-        if k not in self._kept:
-            with torch.no_grad():
-                self._kept[k] = layer(tokens[still].unsqueeze(0)).squeeze(0)
-        moved = layer(tokens.index_select(0, moving).unsqueeze(0)).squeeze(0)
-        out = moved.new_empty(tokens.shape)
-        # In place: nobody has seen what stands there, and only what moves is differentiated.
-        return out.index_copy_(0, still, self._kept[k]).index_copy_(0, moving, moved).view(hidden.shape)
-
-
 def prefix_states(
     network: Any, residual: tuple[Float[Tensor, "batch time hidden"], ...], start: int
 ) -> PrefixStates:
@@ -145,11 +109,7 @@ def prefix_states(
     ModelError
         If there is no token from ``start`` on.
     """
-    time = residual[0].shape[1]
-    if not 0 <= start < time:
-        raise ModelError(
-            f"A suffix of {time} tokens cannot start at token {start}; give a start from 0 to {time - 1}."
-        )
+    check_start(start, residual[0].shape[1])
     states = LayerStates(network.layers, [entering[:, :start] for entering in residual[:-1]])
     hidden = network.norm_f(residual[-1][:, :start])
     return PrefixStates(start, tuple(r[:, start:] for r in residual), states, hidden)
