@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from helix_sae.causal.alignment import TokenPair
-from helix_sae.causal.interfaces import Dictionary, InterventionModel, Positions, ReadOut
+from helix_sae.causal.interfaces import Dictionary, Positions, ReadOut
+from helix_sae.models.contract import Model
 
 
 def patched_tokens(pair: TokenPair, positions: Positions) -> list[tuple[int, int]]:
@@ -23,7 +24,7 @@ def patched_tokens(pair: TokenPair, positions: Positions) -> list[tuple[int, int
 
 
 def slow_effects(
-    model: InterventionModel,
+    model: Model,
     dictionary: Dictionary,
     site: str,
     probe: ReadOut,
@@ -74,7 +75,7 @@ def _node_changes(
 
 
 def slow_group(
-    model: InterventionModel,
+    model: Model,
     dictionaries: Mapping[str, Dictionary],
     probe: ReadOut,
     pair: TokenPair,

@@ -33,9 +33,9 @@ from helix_sae.causal.batches import (
     unpatched,
 )
 from helix_sae.causal.experiment import Experiment
-from helix_sae.causal.interfaces import Edit, Method, Start
+from helix_sae.causal.interfaces import Method, Start
 from helix_sae.errors import ConfigurationError
-from helix_sae.models.contract import StillTokens, record
+from helix_sae.models.contract import Edit, StillTokens, record
 
 _FIRST_SITE = "embeddings"
 """What a model makes of its tokens before any of them are mixed: where both sides of a pair start from."""

@@ -27,13 +27,13 @@ from helix_sae.causal.interfaces import (
     DEFAULT_TOKEN_BUDGET,
     Dictionary,
     Direction,
-    InterventionModel,
     Method,
     Positions,
     ReadOut,
     decoder_directions,
 )
 from helix_sae.errors import ConfigurationError
+from helix_sae.models.contract import Model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +52,7 @@ class Experiment:
 
     Attributes
     ----------
-    model : InterventionModel
+    model : Model
     dictionaries : mapping of site to Dictionary
         Trained autoencoders, or baselines with the same interface.
     read_out : ReadOut
@@ -74,7 +74,7 @@ class Experiment:
         If the model lacks the site of a dictionary.
     """
 
-    model: InterventionModel
+    model: Model
     dictionaries: Mapping[str, Dictionary]
     read_out: ReadOut
     pairs: Sequence[TokenPair]

@@ -12,23 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from helix_sae.models.contract import Edit, Model
-
-__all__ = [
-    "DEFAULT_TOKEN_BUDGET",
-    "ERROR",
-    "Dictionary",
-    "Direction",
-    "Edit",
-    "InterventionModel",
-    "Method",
-    "Positions",
-    "ReadOut",
-    "Start",
-    "decoder_directions",
-    "in_forward_order",
-]
-
 Method = Literal["exact", "atp", "ig"]
 """How an effect is estimated: by running the model on, by one gradient, or by integrated gradients."""
 
@@ -47,10 +30,6 @@ the cache. A GPU wants ten times as many."""
 
 ERROR = "error"
 """Name of the node that stands for a site's reconstruction error."""
-
-
-InterventionModel = Model
-"""A model whose activations can be read, replaced and run on from."""
 
 
 class Dictionary(Protocol):

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from helix_sae.causal.batches import PairBatch, encode, observe, pair_batches
 from helix_sae.causal.experiment import Experiment
-from helix_sae.causal.interfaces import Dictionary, Edit
+from helix_sae.causal.interfaces import Dictionary
 from helix_sae.errors import ConfigurationError
+from helix_sae.models.contract import Edit
 
 NodeSet = Mapping[str, Bool[np.ndarray, " nodes"]]
 """Chosen nodes of each site: its features and, last, its error node. A site that is left out has none."""

@@ -11,8 +11,9 @@ import torch
 
 from helix_sae.causal.alignment import TokenPair
 from helix_sae.causal.experiment import Experiment
-from helix_sae.causal.interfaces import DEFAULT_TOKEN_BUDGET, Direction, InterventionModel, Positions
+from helix_sae.causal.interfaces import DEFAULT_TOKEN_BUDGET, Direction, Positions
 from helix_sae.causal.read_out import Probe
+from helix_sae.models.contract import Model
 from helix_sae.sae import SparseAutoencoder, parse_sae_config
 from helix_sae.sae.registry import architecture_of
 
@@ -20,7 +21,7 @@ from helix_sae.sae.registry import architecture_of
 class ModelReference(Protocol):
     """Names a model and can open it. What is stored of it is a dataclass of plain values."""
 
-    def open(self) -> InterventionModel:
+    def open(self) -> Model:
         """The model, opened once in each process."""
         ...
 
