@@ -26,6 +26,7 @@ from helix_sae.sae import (
     random_autoencoder,
     sequence_anndata,
 )
+from helix_sae.sae.stability import unknown_stability
 
 NAMES = sorted(CONFIGS)
 
@@ -110,6 +111,12 @@ def test_anndata_has_everything_and_can_be_written(tmp_path: Path) -> None:
     assert data.obs["regulatory_class"].isna().tolist() == [True, False, False]
     assert {"density", "max_activation", "mean_when_active", "alive"} <= set(data.var.columns)
     np.testing.assert_array_equal(data.varm["decoder"], sae.W_dec.detach().numpy())
+    assert (data.var["certified"] == "unknown").all()
+    known = unknown_stability(np.ones(sae.d_sae, dtype=bool)).assign(stability=0.5, certified="no")
+    sae.stability = known.assign(certified=["yes", *known["certified"][1:]])
+    data = sequence_anndata(result, table, sae, statistics, {"model": "abc", "k": "4"})
+    assert (data.var["certified"] == "yes").tolist() == [True] + [False] * (sae.d_sae - 1)
+    assert (data.var["stability"] == 0.5).all()
     assert dict(data.uns) == {"model": "abc", "k": "4"}
     for write, read, name in (
         (data.write_h5ad, anndata.read_h5ad, "a.h5ad"),
@@ -119,6 +126,7 @@ def test_anndata_has_everything_and_can_be_written(tmp_path: Path) -> None:
         back = read(tmp_path / name)
         np.testing.assert_array_equal(back.X.toarray(), data.X.toarray())
         assert list(back.obs.columns) == list(table.columns)
+        assert back.var["certified"].tolist() == data.var["certified"].tolist()
 
 
 def test_statistics_by_default_come_from_the_codes() -> None:

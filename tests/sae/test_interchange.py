@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -23,6 +25,7 @@ from helix_sae.sae import (
     random_autoencoder,
     save_sae,
 )
+from helix_sae.sae.stability import unknown_stability
 
 NAMES = sorted(CONFIGS)
 LENS_NAMES = {
@@ -101,6 +104,48 @@ def test_directories_without_our_metadata_give_the_same_codes(name: str, tmp_pat
     torch.testing.assert_close(back.encode(x), sae.encode(x))
     torch.testing.assert_close(back(x), sae(x))
     assert load_metadata(tmp_path) == {}
+
+
+def with_table(sae: SparseAutoencoder) -> SparseAutoencoder:
+    rng = np.random.default_rng(0)
+    table = unknown_stability(rng.random(sae.d_sae) < 0.9)
+    certified = np.where(rng.random(sae.d_sae) < 0.5, "yes", "no")
+    sae.stability = table.assign(n_others=4, stability=rng.random(sae.d_sae) / 3, certified=certified)
+    return sae
+
+
+def test_stability_is_kept_to_the_bit_and_gone_when_it_is_not_known(tmp_path: Path) -> None:
+    sae = with_table(toy_sae("topk"))
+    save_sae(sae, tmp_path)
+    back = load_sae(tmp_path).stability
+    assert sae.stability is not None
+    pd.testing.assert_frame_equal(back, sae.stability, check_exact=True)
+    sae.stability = None
+    save_sae(sae, tmp_path)
+    assert load_sae(tmp_path).stability is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "cannot be read as a table"),
+        ("feature,alive\n0,True\n", "lacks n_others, stability"),
+        (None, "48 rows|47 rows"),
+        ("maybe", "has certified = maybe"),
+    ],
+)
+def test_a_table_of_another_sae_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
+    sae = with_table(toy_sae("topk"))
+    assert sae.stability is not None
+    if content is None:
+        sae.stability = sae.stability.iloc[:-1]
+    elif content == "maybe":
+        sae.stability = sae.stability.assign(certified=content)
+    save_sae(sae, tmp_path)
+    if content in ("", "feature,alive\n0,True\n"):
+        (tmp_path / "feature_stability.csv").write_text(content)
+    with pytest.raises(StoreError, match=message):
+        load_sae(tmp_path)
 
 
 def edit(directory: Path, **changes: Any) -> None:

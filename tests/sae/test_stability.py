@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 from helix_sae.errors import AnalysisError
 from helix_sae.sae import ArrayBatches, stability, train_saes
 from helix_sae.sae.stability import (
-    FEATURE_COLUMNS,
+    STABILITY_COLUMNS,
     SeedFeatures,
     best_partners,
     exact_interval,
@@ -60,7 +60,7 @@ def test_stability_is_the_share_of_seeds_of_the_plain_twin() -> None:
     reference = seed_features(0, d_in=2)
     others = {str(seed): mixed(reference, seed, kept=3 * seed) for seed in range(1, 5)}
     table = feature_stability(reference, others)
-    assert tuple(table.columns) == FEATURE_COLUMNS
+    assert tuple(table.columns) == ("feature", "alive", *STABILITY_COLUMNS)
     pairs = np.array([[plain_partner(reference, other, i) for other in others.values()] for i in range(9)])
     back = (pairs.min(axis=2) >= 0.7).sum(axis=1)
     assert set(back) >= {0, 2}
@@ -110,8 +110,8 @@ def test_without_enough_seeds_nothing_is_certified_and_nothing_blank() -> None:
     assert (table["certified"] == "unknown").all()
     assert table["stability"].notna().all()
     alone = feature_stability(reference, {})
-    assert tuple(alone.columns) == FEATURE_COLUMNS
-    assert alone.equals(unknown_stability(reference))
+    assert tuple(alone.columns) == tuple(table.columns)
+    assert alone.equals(unknown_stability(reference.alive))
     assert (alone["certified"] == "unknown").all()
     assert np.isnan(stability_summary(reference, {})["share_certified"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from helix_sae.sae.absorption import absorption, kmers_ending
 from helix_sae.sae.autoencoder import SparseAutoencoder
 from helix_sae.sae.batches import ArrayBatches
+from helix_sae.sae.certification import Certificate, certify
 from helix_sae.sae.codes import TokenCodes, encode_stream, pool_codes, sequence_anndata
 from helix_sae.sae.config import (
     AnySaeConfig,
@@ -41,6 +42,7 @@ __all__ = [
     "AnySaeConfig",
     "ArrayBatches",
     "BatchTopKConfig",
+    "Certificate",
     "EarlyStopping",
     "GatedConfig",
     "InputScaling",
@@ -61,6 +63,7 @@ __all__ = [
     "TopKConfig",
     "TrainingResult",
     "absorption",
+    "certify",
     "downstream_measures",
     "encode_stream",
     "estimate_scaling",

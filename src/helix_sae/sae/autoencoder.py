@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -20,6 +21,10 @@ class SparseAutoencoder(nn.Module, ABC):
 
     Takes raw activations: the centring and scaling of training are folded into the weights. Decoder rows have unit
     norm, so a code is the length, in units of the activation, of its feature's contribution.
+
+    ``stability`` says of each feature in how many other seeds it comes back
+    (:func:`~helix_sae.sae.stability.feature_stability`); None where no other seed was there to compare with. It is stored
+    and read with the weights.
 
     Parameters
     ----------
@@ -48,6 +53,7 @@ class SparseAutoencoder(nn.Module, ABC):
     def __init__(self, config: SaeConfig, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.config = config
+        self.stability: pd.DataFrame | None = None
         self.d_in: int = int(tensors["b_dec"].numel()) if config.d_in is None else config.d_in
         self.d_sae: int = config.d_sae
         shapes = self.tensor_shapes()

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from helix_sae.errors import DataError
 from helix_sae.sae.autoencoder import SparseAutoencoder
 from helix_sae.sae.metrics import check_batch
+from helix_sae.sae.stability import STABILITY_COLUMNS, unknown_stability
 
 SequenceActivations = tuple[str, Float[np.ndarray, "t d_in"], Bool[np.ndarray, " t"]]
 
@@ -200,7 +201,7 @@ def sequence_anndata(
     Returns
     -------
     AnnData
-        ``X`` mean-pooled CSR, ``layers["max"]``, ``obs`` the table's columns, ``var`` the feature statistics,
+        ``X`` mean-pooled CSR, ``layers["max"]``, ``obs`` the table's columns, ``var`` the feature statistics and stability,
         ``varm["decoder"]`` (d_sae, d_in), ``uns`` strings.
 
     Raises
@@ -219,7 +220,7 @@ def sequence_anndata(
     obs = plain_columns(by_name.loc[list(token_codes.sequence_id)])
     obs.index = pd.Index(token_codes.sequence_id.astype(str))
     var = feature_statistics if feature_statistics is not None else feature_statistics_of(token_codes.codes)
-    var = var.copy()
+    var = with_stability(var, sae)
     var.index = pd.Index([str(feature) for feature in range(sae.d_sae)])
     result = anndata.AnnData(X=mean, obs=obs, var=var)
     result.layers["max"] = maximum
@@ -247,6 +248,13 @@ def feature_statistics_of(codes: scipy.sparse.csr_array) -> pd.DataFrame:
             "alive": counts > 0,
         }
     )
+
+
+def with_stability(features: pd.DataFrame, sae: SparseAutoencoder) -> pd.DataFrame:
+    """Put the stability of an SAE's features beside what is known of them; "unknown" where no other seed was there."""
+    known = unknown_stability(np.ones(sae.d_sae, dtype=bool)) if sae.stability is None else sae.stability
+    columns = {name: known[name].to_numpy() for name in STABILITY_COLUMNS}
+    return features.assign(**columns)
 
 
 def plain_columns(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Reading and writing SAEs in the layout of SAELens 6 (``cfg.json`` and ``sae_weights.safetensors``).
 
-``sae_lens.SAE.load_from_disk`` reads the directories written here; beside its two files lies ``helix_sae.json`` with
-our configuration and metadata. Weights take raw activations: the scaling of training is folded in.
+``sae_lens.SAE.load_from_disk`` reads the directories written here; beside its two files lie ``helix_sae.json`` with
+our configuration and metadata and, where it is known, ``feature_stability.csv`` with the stability of each feature. Weights take raw activations: the scaling of training is folded in.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -21,11 +22,13 @@ from helix_sae.sae.architectures.gated import GatedAutoencoder
 from helix_sae.sae.autoencoder import SparseAutoencoder
 from helix_sae.sae.config import SaeConfig, parse_sae_config
 from helix_sae.sae.registry import architecture_of
+from helix_sae.sae.stability import STABILITY_COLUMNS
 from helix_sae.temporary import whole_file
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
 METADATA_FILE = "helix_sae.json"
+STABILITY_FILE = "feature_stability.csv"
 SAELENS_VERSION = "6.54.0"
 """Version of SAELens whose layout is written; it must be 6 or later, or SAELens converts an older layout."""
 
@@ -53,6 +56,10 @@ def save_sae(
     target.mkdir(parents=True, exist_ok=True)
     config, tensors = _saelens_form(sae)
     own = {"config": sae.config.model_dump(mode="json"), "metadata": dict(metadata or {})}
+    if sae.stability is None:
+        (target / STABILITY_FILE).unlink(missing_ok=True)
+    else:
+        sae.stability.to_csv(target / STABILITY_FILE, index=False)
     with whole_file(target / WEIGHTS_FILE) as file:
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, file)
     (target / METADATA_FILE).write_text(json.dumps(own, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -93,9 +100,9 @@ def load_sae(directory: str | Path) -> SparseAutoencoder:
     tensors = _read_tensors(source / WEIGHTS_FILE)
     own = _read_json(source / METADATA_FILE) if (source / METADATA_FILE).exists() else None
     try:
-        if own is not None:
-            return _from_own(own, config, tensors)
-        return _from_saelens(config, tensors)
+        sae = _from_saelens(config, tensors) if own is None else _from_own(own, config, tensors)
+        sae.stability = _read_stability(source / STABILITY_FILE, sae.d_sae)
+        return sae
     except StoreError:
         raise
     except HelixSaeError as error:
@@ -240,6 +247,28 @@ def _tensor(tensors: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in tensors:
         raise StoreError(f"{WEIGHTS_FILE} lacks the tensor {name}; it holds {sorted(tensors)}.")
     return tensors[name]
+
+
+def _read_stability(path: Path, d_sae: int) -> pd.DataFrame | None:
+    """The table, checked; None where there is none."""
+    if not path.exists():
+        return None
+    try:
+        table = pd.read_csv(path, float_precision="round_trip")
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read as a table ({error}); write the SAE again.") from error
+    missing = [name for name in ("feature", "alive", *STABILITY_COLUMNS) if name not in table]
+    if missing:
+        raise StoreError(f"{path} lacks {', '.join(missing)}; write the SAE again, or delete the file.")
+    wrong = [str(value) for value in table["certified"].unique() if value not in ("yes", "no", "unknown")]
+    if wrong or table["feature"].tolist() != list(range(d_sae)):
+        what = (
+            f"certified = {wrong[0]}"
+            if wrong
+            else f"{len(table)} rows that do not name features 0 to {d_sae - 1}"
+        )
+        raise StoreError(f"{path} has {what}: it is not of this SAE. Write it again, or delete the file.")
+    return table
 
 
 def _read_json(path: Path) -> dict[str, Any]:

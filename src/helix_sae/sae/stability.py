@@ -36,9 +36,7 @@ FEWEST_OTHERS = 4
 CERTIFIED = 0.75
 """Stability from which a feature is certified: three of four other seeds."""
 
-FEATURE_COLUMNS = (
-    "feature",
-    "alive",
+STABILITY_COLUMNS = (
     "n_others",
     "stability",
     "stability_low",
@@ -47,6 +45,7 @@ FEATURE_COLUMNS = (
     "correlation",
     "certified",
 )
+"""What is known of a feature's stability, wherever the feature stands: see :func:`feature_stability`."""
 
 _CHUNK_TOKENS = 8_192
 _LARGEST_BLOCK = 2**22
@@ -188,7 +187,7 @@ def feature_stability(
     """
     _check_seeds(reference, others, site)
     if not others:
-        return unknown_stability(reference)
+        return unknown_stability(reference.alive)
     found = [best_partners(reference, other) for other in others.values()]
     n = len(found)
     back = np.sum([partners.likeness >= COMES_BACK for partners in found], axis=0)
@@ -209,11 +208,11 @@ def feature_stability(
     return pd.DataFrame(columns)
 
 
-def unknown_stability(features: SeedFeatures) -> pd.DataFrame:
+def unknown_stability(alive: Bool[np.ndarray, " d_sae"]) -> pd.DataFrame:
     """The table of a dictionary that no other seed is there for: numbers missing, ``certified`` "unknown"."""
-    missing = dict.fromkeys(FEATURE_COLUMNS[3:8], float("nan"))
-    n = features.directions.shape[0]
-    columns = {"feature": np.arange(n), "alive": features.alive, "n_others": 0, **missing}
+    n = len(alive)
+    missing = dict.fromkeys(STABILITY_COLUMNS[1:-1], np.full(n, np.nan))
+    columns = {"feature": np.arange(n), "alive": alive, "n_others": np.zeros(n, dtype=np.int64), **missing}
     return pd.DataFrame({**columns, "certified": np.full(n, "unknown", dtype=object)})
 
 
