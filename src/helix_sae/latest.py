@@ -18,8 +18,8 @@ from kedro.io import CatalogProtocol, DatasetError
 from kedro.io.core import get_filepath_str
 from kedro.pipeline import Pipeline
 
-from helix_sae.hooks import PROVENANCE, versioned_dataset
 from helix_sae.storage import is_local, read_file, replace_folder, working_folder, write_file
+from helix_sae.versions import PROVENANCE, versioned_dataset
 
 LOGGER = logging.getLogger(__name__)
 

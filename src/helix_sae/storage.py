@@ -28,6 +28,11 @@ from helix_sae.temporary import (
     whole_file,
 )
 
+MANIFEST = "manifest.json"
+"""Written last into a folder that is one artefact."""
+
+_BLOCK = 1 << 22
+
 Verify = Literal["full", "size"]
 """What is checked when a file is read: its SHA-256, or its size alone."""
 
@@ -56,6 +61,41 @@ def sha256_of_file(path: str) -> str:
     """SHA-256 of a local file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(fs: Any, path: str) -> str:
+    """SHA-256 that identifies a file, or everything in a folder, in hexadecimal.
+
+    A folder with a manifest (which states the SHA-256 of its files) is identified by it, any other one by the names and
+    contents of its files; hidden ones do not count.
+
+    Raises
+    ------
+    StoreError
+        If it is missing or cannot be read.
+    """
+    with storage_errors(path, "read"):
+        fs.invalidate_cache()
+        if fs.isfile(path):
+            return _digest_of_file(fs, path)
+        if fs.isfile(f"{path}/{MANIFEST}"):
+            return _digest_of_file(fs, f"{path}/{MANIFEST}")
+        if not fs.isdir(path):
+            raise FileNotFoundError(path)
+        digest = hashlib.sha256()
+        for file in sorted(cast("list[str]", fs.find(path))):
+            name = file.removeprefix(path).lstrip("/")
+            if not any(part.startswith(".") for part in name.split("/")):
+                digest.update(f"{name}\0{_digest_of_file(fs, file)}\0".encode())
+        return digest.hexdigest()
+
+
+def _digest_of_file(fs: Any, path: str) -> str:
+    digest = hashlib.sha256()
+    with fs.open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def canonical_json(content: object) -> bytes:

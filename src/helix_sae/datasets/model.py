@@ -91,6 +91,16 @@ class ModelDataset(AbstractDataset[None, "ModelHandle"]):
         """Refuse: a model is made by the pretraining pipeline, under its own name."""
         raise DatasetError(f"{self._source}: a handle cannot be saved; see CheckpointDataset.")
 
+    def identify(self) -> dict[str, Any]:
+        """What the provenance of everything made with this model says of it."""
+        handle = self.load()
+        return {
+            "url": self._source,
+            "fingerprint": handle.fingerprint,
+            "codon_markers": handle.codon_markers,
+            "dtype": handle.dtype,
+        }
+
     def _exists(self) -> bool:
         return self._filepath is None or (self._filepath / "config.json").is_file()
 
@@ -145,6 +155,15 @@ class CheckpointDataset(AbstractDataset["Model", "Model"]):
         with storage_errors(target, "written"), working_folder(target) as working:
             data.save(working)
             replace_folder(working, target)
+
+    def identify(self) -> dict[str, Any]:
+        """What the provenance of everything made with this model says of it."""
+        from helix_sae.models.registry import handle_for  # noqa: PLC0415
+
+        return {
+            "url": str(self._filepath),
+            "fingerprint": handle_for(self._filepath, kind=self._kind).fingerprint,
+        }
 
     def _exists(self) -> bool:
         return (self._filepath / "config.json").is_file()

@@ -15,7 +15,7 @@ from helix_sae.datasets.tables import table_preview
 from helix_sae.mrna.intervals import interval_table, read_intervals
 from helix_sae.mrna.readers import CHUNK_NAME, RawFormat, read_sequences
 from helix_sae.mrna.records import RawRecords
-from helix_sae.storage import open_filesystem, storage_errors, write_file
+from helix_sae.storage import digest_of, open_filesystem, sha256, storage_errors, write_file
 
 CHUNK_RECORDS = 5_000
 
@@ -98,6 +98,15 @@ class SequenceFilesDataset(AbstractDataset[Sequence[Mapping[str, Any]], RawRecor
         fs, path = open_filesystem(self._filepath, self._storage_options)
         return bool(fs.exists(path))
 
+    def identify(self) -> dict[str, Any]:
+        """What the provenance of everything made from these files says of them; nothing where there are none."""
+        if self._filepath is None:
+            return {}
+        files = [self._filepath, *([self._gff3] if self._gff3 else [])]
+        digests = [digest_of(*open_filesystem(file, self._storage_options)) for file in files]
+        whole = digests[0] if len(digests) == 1 else sha256("".join(digests).encode())
+        return {"url": self._filepath, "gff3": self._gff3, "sha256": whole}
+
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self._filepath, "format": self._format, "gff3": self._gff3}
 
@@ -157,6 +166,15 @@ class IntervalsDataset(AbstractDataset[None, pd.DataFrame]):
             return True
         fs, path = open_filesystem(self._filepath, self._storage_options)
         return bool(fs.exists(path))
+
+    def identify(self) -> dict[str, Any]:
+        """What the provenance of everything made from this file says of it; nothing where there is none."""
+        if self._filepath is None:
+            return {}
+        return {
+            "url": self._filepath,
+            "sha256": digest_of(*open_filesystem(self._filepath, self._storage_options)),
+        }
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self._filepath}

@@ -1,0 +1,60 @@
+"""What one run reads is of one lineage: another dictionary, or other sequences, are never joined with what is there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from kedro_runs import FinishedRun
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+@pytest.fixture
+def copied(finished_run: FinishedRun, tmp_path: Path) -> FinishedRun:
+    """The finished run, to be changed."""
+    shutil.copytree(finished_run.root, tmp_path / "root")
+    return finished_run._replace(root=tmp_path / "root")
+
+
+def test_provenance_goes_up_to_the_raw_files_and_the_model(finished_run: FinishedRun) -> None:
+    path = finished_run.newest("08_reporting/run_report.html").parent / "provenance.json"
+    lineage = json.loads(path.read_text(encoding="utf-8"))["lineage"]
+    assert lineage["raw_sequences"]["url"] == f"{finished_run.root}/01_raw/demo"
+    assert len(lineage["raw_sequences"]["sha256"]) == 64
+    assert len(lineage["helix_model"]["fingerprint"]) == 64
+    assert lineage["helix_model"]["url"] == f"{finished_run.root}/06_models/helix_mini"
+    assert {"mrna_table", "activations", "sae_checkpoints", "sequence_codes", "associations"} <= set(lineage)
+
+
+def test_nothing_is_missing_after_a_run(finished_run: FinishedRun) -> None:
+    done = finished_run.kedro("run", "--only-missing-outputs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Skipping all" in done.stdout + done.stderr
+
+
+def test_a_report_of_two_dictionaries_is_refused(copied: FinishedRun) -> None:
+    reports = list((copied.root / "08_reporting" / "run_report.html").iterdir())
+    other = ("--params", "sae_training.seed=777")
+    done = copied.kedro("run", "--pipelines=sae_training", *other)
+    assert done.returncode == 0, done.stdout + done.stderr
+    refused = copied.kedro("run", "--pipelines=reporting")
+    said = " ".join((refused.stdout + refused.stderr).split())
+    assert refused.returncode != 0
+    assert "The inputs of this run do not belong together" in said
+    assert "kedro run --env test --pipelines=correlation,causal_acdc,reporting" in said
+    assert list((copied.root / "08_reporting" / "run_report.html").iterdir()) == reports
+
+
+def test_codes_of_other_sequences_are_refused(copied: FinishedRun) -> None:
+    own = copied.root / "own.fa"
+    own.write_text("".join(f">s{i}\n{'GGGAAACCAUGGCU' * 3}{'ACGU'[i % 4] * 9}\n" for i in range(30)))
+    done = copied.kedro("run", "--pipelines=ingestion", "--params", f"sequences={own}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    refused = copied.kedro("run", "--pipelines=correlation", "--params", f"sequences={own}")
+    said = " ".join((refused.stdout + refused.stderr).split())
+    assert refused.returncode != 0
+    assert "KeyError" not in said
+    assert "--pipelines=extraction,sae_training,correlation" in said
