@@ -42,8 +42,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from helix_sae.activations.plan import plan_extraction
-from helix_sae.activations.writing import save_activations
+from helix_sae.activations import plan_extraction, save_activations, stream_activations
 from helix_sae.models.extraction import extract_activations
 from helix_sae.models.helix.architecture import build_network, released_architecture, save_network
 from helix_sae.models.helix.fast.linear import has_onednn, linear
@@ -303,7 +302,7 @@ def store_case(directory: Path, budget: int, n_sequences: int, device: str) -> d
     bare = time.perf_counter() - began
     with tempfile.TemporaryDirectory(prefix="helix-sae-") as folder:
         began = time.perf_counter()
-        save_activations(plan, folder, {}, f"{folder}/v/activations")
+        save_activations(stream_activations(plan), folder, f"{folder}/v/activations")
         seconds = time.perf_counter() - began
         n_bytes = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
     n_tokens = sum(t.ids.size for t in tokens)

@@ -35,8 +35,7 @@ def measure(n_sequences: int, shortest: int, longest: int, model_path: Path) -> 
     """Extract in this process; its peak memory includes Python, torch and the model."""
     from extraction import random_table
 
-    from helix_sae.activations.plan import plan_extraction
-    from helix_sae.activations.writing import save_activations
+    from helix_sae.activations import plan_extraction, save_activations, stream_activations
     from helix_sae.models.extraction import extract_activations
     from helix_sae.models.registry import handle_for, open_model
 
@@ -48,7 +47,7 @@ def measure(n_sequences: int, shortest: int, longest: int, model_path: Path) -> 
     before = peak_memory()
     with tempfile.TemporaryDirectory(prefix="helix-sae-") as folder:
         began = time.perf_counter()
-        save_activations(plan, folder, {}, f"{folder}/v/activations")
+        save_activations(stream_activations(plan), folder, f"{folder}/v/activations")
         seconds = time.perf_counter() - began
         n_bytes = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
     n_tokens = sum(spec.n_tokens for spec in plan.shards)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from kedro.io.core import Version
 
-from helix_sae.activations.plan import ExtractionPlan, plan_extraction
+from helix_sae.activations import ExtractionPlan, plan_extraction, stream_activations
 from helix_sae.datasets.activations import ActivationsDataset
 from helix_sae.mrna.tokens import TokenizedSequence
 
@@ -74,7 +74,7 @@ def toy_plan(
 
 def save_version(root: str, version: str, plan: ExtractionPlan) -> None:
     """Save a plan as a version of the store (importable, for processes that get killed)."""
-    ActivationsDataset(filepath=root, version=Version(None, version)).save(plan)
+    ActivationsDataset(filepath=root, version=Version(None, version)).save(stream_activations(plan))
 
 
 def die_at_rename(last: int) -> None:

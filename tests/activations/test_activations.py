@@ -24,10 +24,9 @@ from activation_toys import (
 from kedro.io.core import DatasetError, Version
 from safetensors.numpy import load_file
 
-from helix_sae.activations import writing
+from helix_sae.activations import Activations, stream_activations, writing
 from helix_sae.activations.plan import count_tokens, plan_extraction
 from helix_sae.activations.shards import draw_tokens
-from helix_sae.activations.store import ActivationStore
 from helix_sae.datasets.activations import ActivationsDataset
 from helix_sae.errors import ConfigurationError, DataError, StoreError, UnknownSiteError
 from helix_sae.mrna.tokens import tokenize_table
@@ -42,7 +41,7 @@ def dataset_at(
     return ActivationsDataset(filepath=place[0], version=Version(load, save), fs_args=place[1], **options)
 
 
-def stored(tmp_path: Path, table: pd.DataFrame | None = None, **options: Any) -> ActivationStore:
+def stored(tmp_path: Path, table: pd.DataFrame | None = None, **options: Any) -> Activations:
     """Save the toy plan in a local store of its own, and open it."""
     root = tmp_path / f"store{len(list(tmp_path.iterdir()))}" / "activations"
     save_version(str(root), "v1", toy_plan(toy_table() if table is None else table, **options))
@@ -57,7 +56,7 @@ def test_what_is_read_is_what_was_computed(store_place: Place) -> None:
     table = toy_table()
     dataset = dataset_at(store_place, save="v1")
     assert not dataset.exists()
-    dataset.save(toy_plan(table))
+    dataset.save(stream_activations(toy_plan(table)))
     assert dataset.exists()
     store = dataset_at(store_place).load()
     tokens = tokenize_table(table)
@@ -65,7 +64,7 @@ def test_what_is_read_is_what_was_computed(store_place: Place) -> None:
     assert store.sites == SITES
     assert store.widths == dict.fromkeys(SITES, WIDTH)
     assert store.offsets.tolist() == np.cumsum([0, *(t.ids.size for t in tokens)]).tolist()
-    assert store.n_tokens == store.offsets[-1] == store.manifest["n_tokens"]
+    assert store.n_tokens == store.offsets[-1] == store.source.manifest["n_tokens"]
     for name, token in list(zip(store.sequence_ids, tokens, strict=True))[::-1]:
         for site in SITES:
             np.testing.assert_array_equal(store.get(name, site), toy_activations([token], site, "m"))
@@ -77,9 +76,9 @@ def test_what_is_read_is_what_was_computed(store_place: Place) -> None:
 
 def test_going_through_the_store_in_order(store_place: Place) -> None:
     table = toy_table()
-    dataset_at(store_place, save="v1").save(toy_plan(table))
+    dataset_at(store_place, save="v1").save(stream_activations(toy_plan(table)))
     store = dataset_at(store_place).load()
-    shards = list(store.iter_shards(SITES))
+    shards = list(store.parts(SITES))
     assert len(shards) > 3
     assert [name for shard in shards for name in shard.sequence_ids] == store.sequence_ids
     for site in SITES:
@@ -97,7 +96,9 @@ def test_a_rerun_computes_only_what_is_missing(tmp_path: Path, store_place: Plac
     def save(version: str, rows: int, **options: Any) -> int:
         """Shards that were computed."""
         before = len(computed_lines(log))
-        dataset_at(store_place, save=version).save(toy_plan(table.iloc[:rows], log=log, **options))
+        dataset_at(store_place, save=version).save(
+            stream_activations(toy_plan(table.iloc[:rows], log=log, **options))
+        )
         return len(computed_lines(log)) - before
 
     first = save("v1", 20)
@@ -166,7 +167,7 @@ def test_lower_precision_and_the_error_that_it_states(tmp_path: Path, dtype: str
     got = np.concatenate([store.get(name, SITES[0]) for name in store.sequence_ids])
     torch_dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16}[dtype]
     np.testing.assert_array_equal(got, torch.tensor(exact).to(torch_dtype).float().numpy())
-    error = store.manifest["storage_error"][SITES[0]]
+    error = store.source.manifest["storage_error"][SITES[0]]
     assert error["max_abs"] == pytest.approx(float(np.abs(got - exact).max()), rel=1e-6)
     assert error["relative_rms"] == pytest.approx(
         float(np.linalg.norm((got - exact).astype(np.float64)) / np.linalg.norm(exact.astype(np.float64))),
@@ -241,7 +242,7 @@ def test_batches_give_each_token_once_an_epoch_and_sites_stay_aligned(
 
 def test_the_stream_depends_on_the_seed_and_not_on_the_shards(tmp_path: Path) -> None:
     stores = [stored(tmp_path, shard_tokens=n) for n in (1, 90, 100_000)]
-    assert len({len(store.manifest["shards"]) for store in stores}) == 3
+    assert len({len(store.source.manifest["shards"]) for store in stores}) == 3
     chosen = stores[0].sequence_ids[3:25:2]
     for ids in (None, chosen):
         streams = [list(s.batches(SITES, 7, seed=1, sequence_ids=ids, buffer_rows=128)) for s in stores]
@@ -260,7 +261,9 @@ def test_the_stream_depends_on_the_seed_and_not_on_the_shards(tmp_path: Path) ->
 
 def test_the_stream_is_the_same_on_every_file_system(tmp_path: Path, store_place: Place) -> None:
     options = {"dtype": "bfloat16", "tokens_per_sequence": 9}
-    dataset_at(store_place, save="v1").save(toy_plan(toy_table(), shard_tokens=90, **options))
+    dataset_at(store_place, save="v1").save(
+        stream_activations(toy_plan(toy_table(), shard_tokens=90, **options))
+    )
     store, local = dataset_at(store_place).load(), stored(tmp_path, shard_tokens=500, **options)
     drawn = [list(s.batches(SITES, 7, seed=1, epochs=2, buffer_rows=64)) for s in (store, local)]
     for a, b in zip(*drawn, strict=True):
@@ -286,7 +289,7 @@ def test_requests_that_cannot_be_met(tmp_path: Path) -> None:
         UnknownSiteError, match=r"\['layers\.9'\]; there are \['layers\.0\.mixer', 'layers\.2'\]"
     ):
         store.get("s0_0", "layers.9")
-    with pytest.raises(DataError, match="1 of 1 sequences have no stored activations"):
+    with pytest.raises(DataError, match="1 of 1 sequences have no activations"):
         store.get("absent", SITES[0])
     for options in ({"batch_size": 0}, {"epochs": 0}, {"buffer_rows": 0}):
         with pytest.raises(ConfigurationError, match="at least 1"):
@@ -334,7 +337,7 @@ def shard_files(root: Path) -> list[Path]:
     return sorted((root / "shards").rglob("*.safetensors"))
 
 
-def read_everything(store: ActivationStore) -> None:
+def read_everything(store: Activations) -> None:
     for name in store.sequence_ids:
         store.get(name, SITES[0])
 
@@ -342,7 +345,7 @@ def read_everything(store: ActivationStore) -> None:
 DAMAGE = {
     "flipped": (lambda data: data[:-3] + bytes([data[-3] ^ 1]) + data[-2:], "content has changed"),
     "truncated": (lambda data: data[:-8], "bytes where the manifest says"),
-    "emptied": (lambda _: b"", "the file is empty"),
+    "emptied": (lambda _: b"", "the shard has 0 bytes where the manifest says"),
 }
 
 
@@ -351,7 +354,7 @@ def test_damaged_shards_are_named_and_healed_by_a_rerun(
     tmp_path: Path, store_place: Place, kind: str
 ) -> None:
     log = tmp_path / "log"
-    dataset_at(store_place, save="v1").save(toy_plan(toy_table(), log=log))
+    dataset_at(store_place, save="v1").save(stream_activations(toy_plan(toy_table(), log=log)))
     fs, root = open_filesystem(*store_place)
     victim = sorted(fs.find(f"{root}/shards"))[1]
     good = fs.cat_file(victim)
@@ -363,14 +366,14 @@ def test_damaged_shards_are_named_and_healed_by_a_rerun(
         read_everything(dataset_at(store_place, verify="size").load())
         fs.rm_file(victim)
     n = len(computed_lines(log))
-    dataset_at(store_place, save="v2").save(toy_plan(toy_table(), log=log))
+    dataset_at(store_place, save="v2").save(stream_activations(toy_plan(toy_table(), log=log)))
     assert len(computed_lines(log)) == n + 1
     assert fs.cat_file(victim) == good
     read_everything(dataset_at(store_place, load="v1").load())
 
 
 def test_a_missing_shard_is_named(store_place: Place) -> None:
-    dataset_at(store_place, save="v1").save(toy_plan(toy_table()))
+    dataset_at(store_place, save="v1").save(stream_activations(toy_plan(toy_table())))
     fs, root = open_filesystem(*store_place)
     victim = sorted(fs.find(f"{root}/shards"))[0]
     fs.rm_file(victim)
@@ -411,17 +414,17 @@ def test_a_version_without_manifest_is_not_there(tmp_path: Path) -> None:
 
 def test_versions(store_place: Place) -> None:
     for version, model in (("v1", "m"), ("v2", "other")):
-        dataset_at(store_place, save=version).save(toy_plan(toy_table(), model=model))
+        dataset_at(store_place, save=version).save(stream_activations(toy_plan(toy_table(), model=model)))
     assert dataset_at(store_place).load().fingerprint == "fingerprint of other"
     assert dataset_at(store_place, load="v1").load().fingerprint == "fingerprint of m"
     with pytest.raises(DatasetError, match="must not exist"):
-        dataset_at(store_place, save="v1").save(toy_plan(toy_table()))
+        dataset_at(store_place, save="v1").save(stream_activations(toy_plan(toy_table())))
 
 
 def test_without_versions_a_save_replaces(tmp_path: Path) -> None:
     dataset = ActivationsDataset(filepath=str(tmp_path / "a"))
-    dataset.save(toy_plan(toy_table(5)))
-    dataset.save(toy_plan(toy_table(9)))
+    dataset.save(stream_activations(toy_plan(toy_table(5))))
+    dataset.save(stream_activations(toy_plan(toy_table(9))))
     assert len(dataset.load()) == 9
 
 
@@ -442,11 +445,11 @@ def test_nothing_temporary_stays_and_the_preview_is_the_manifest(tmp_path: Path)
 def test_few_shards_are_open_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("helix_sae.activations.store._OPEN_SHARDS", 2)
     store = stored(tmp_path, shard_tokens=50)
-    assert len(store.manifest["shards"]) > 10
+    assert len(store.source.manifest["shards"]) > 10
     exact = toy_activations(tokenize_table(toy_table()), SITES[0], "m")
     got = rows_of(store.batches([SITES[0]], 10, 0), SITES[0])
     np.testing.assert_array_equal(sorted_rows(got), sorted_rows(exact))
-    assert len(store._opened) == 2
+    assert len(store.source._opened) == 2
 
 
 def test_reading_memory_maps(tmp_path: Path) -> None:

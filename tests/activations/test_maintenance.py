@@ -13,6 +13,7 @@ from activation_toys import files_of, save_version, toy_plan, toy_table
 from click.testing import CliRunner
 from kedro.io.core import Version
 
+from helix_sae.activations import stream_activations
 from helix_sae.activations.maintenance import find_garbage, list_versions, remove_garbage, verify_store
 from helix_sae.cli import cli, main
 from helix_sae.datasets.activations import ActivationsDataset
@@ -71,7 +72,9 @@ def test_verification(store: Path) -> None:
 def test_garbage(store: Path) -> None:
     before = files_of(store)
     (store / "shards" / ".tmp-host-1-0").touch()
-    ActivationsDataset(filepath=str(store), version=Version(None, "v3")).save(toy_plan(toy_table(15, seed=9)))
+    ActivationsDataset(filepath=str(store), version=Version(None, "v3")).save(
+        stream_activations(toy_plan(toy_table(15, seed=9)))
+    )
     (store / "v3" / "a" / "manifest.json").unlink()
     (store / "v3" / "a" / "index.parquet").unlink()
     garbage = find_garbage(str(store), 0)
@@ -94,7 +97,7 @@ def test_every_file_system(store_place: tuple[str, dict[str, Any]]) -> None:
 
     def save(version: str, n: int) -> None:
         dataset = ActivationsDataset(filepath=url, version=Version(None, version), fs_args=options)
-        dataset.save(toy_plan(toy_table(n)))
+        dataset.save(stream_activations(toy_plan(toy_table(n))))
 
     save("v1", 10)
     save("v2", 20)

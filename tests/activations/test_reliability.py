@@ -27,9 +27,9 @@ from activation_toys import (
 )
 from kedro.io.core import Version
 
+from helix_sae.activations import Activations
 from helix_sae.activations.maintenance import find_garbage
 from helix_sae.activations.shards import parse_shard_path
-from helix_sae.activations.store import ActivationStore
 from helix_sae.datasets.activations import ActivationsDataset
 
 N_KILLS = 20
@@ -47,11 +47,11 @@ def processes() -> ForkServerContext:
     return context
 
 
-def open_version(root: Path, version: str | None = None) -> ActivationStore:
+def open_version(root: Path, version: str | None = None) -> Activations:
     return ActivationsDataset(filepath=str(root), version=Version(version, None)).load()
 
 
-def read_everything(store: ActivationStore) -> np.ndarray:
+def read_everything(store: Activations) -> np.ndarray:
     return np.concatenate([store.get(name, SITES[1]) for name in store.sequence_ids])
 
 

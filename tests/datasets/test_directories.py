@@ -16,7 +16,7 @@ import pytest
 from kedro.io.core import DatasetError, Version
 from scipy import sparse
 
-from helix_sae.activations.store import TokenRows
+from helix_sae.activations import TokenRows
 from helix_sae.datasets.codes import SequenceCodesDataset
 from helix_sae.datasets.raw import SequenceFilesDataset
 from helix_sae.datasets.saes import SaeCheckpointsDataset
@@ -144,7 +144,7 @@ def test_nothing_but_data_classes_of_the_package_is_built(tmp_path: Path) -> Non
         "helix_sae.errors.StoreError",
         "helix_sae.datasets.structures.json",
     ):
-        path.write_text(good.replace("helix_sae.activations.store.TokenRows", name))
+        path.write_text(good.replace("helix_sae.activations.activations.TokenRows", name))
         with pytest.raises(StoreError, match="no data class"):
             load_structure(tmp_path)
     path.write_text("{")

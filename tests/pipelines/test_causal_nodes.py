@@ -299,7 +299,7 @@ class _Shards:
         self.arrays = arrays
         self.n_tokens = len(next(iter(arrays.values())))
 
-    def iter_shards(self, sites):
+    def parts(self, sites):
         yield SimpleNamespace(activations={site: self.arrays[site] for site in sites})
 
 

@@ -183,7 +183,7 @@ def test_a_model_with_random_weights_passes_for_letters_alone(tmp_path: Path) ->
     store = ActivationsDataset(
         filepath=str(tmp_path / "activations"), version=Version(None, "2026-01-01T00.00.00.000Z")
     )
-    store.save(extraction.plan(table, handle, settings))
+    store.save(extraction.extract(table, handle, settings))
     activations: Any = store.load()
     sae = SaeTrainingParameters.model_validate(
         {

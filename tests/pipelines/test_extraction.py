@@ -14,17 +14,16 @@ from kedro.pipeline import Pipeline, node
 from kedro.runner import SequentialRunner
 from pydantic import ValidationError
 
-from helix_sae.activations.store import ActivationStore
-from helix_sae.activations.stream import ActivationStream
+from helix_sae.activations import Activations
 from helix_sae.datasets.activations import ActivationsDataset
 from helix_sae.errors import UnknownSiteError
 from helix_sae.models.helix.architecture import save_network
 from helix_sae.models.registry import ModelHandle, handle_for
 from helix_sae.pipelines.extraction import create_pipeline
-from helix_sae.pipelines.extraction.nodes import plan
+from helix_sae.pipelines.extraction.nodes import extract
 from helix_sae.pipelines.extraction.parameters import ExtractionParameters
 
-Read = tuple[type, list[str], dict[str, np.ndarray], np.ndarray]
+Read = tuple[bool, list[str], dict[str, np.ndarray], np.ndarray]
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +47,13 @@ def table() -> pd.DataFrame:
     )
 
 
-def read(activations: ActivationStore | ActivationStream) -> Read:
+def read(activations: Activations) -> Read:
     """What a node further down the pipeline does with activations."""
     sites = list(activations.sites)
-    parts = list(activations.iter_shards(sites))
+    parts = list(activations.parts(sites))
     stored = {site: np.concatenate([part.activations[site] for part in parts]) for site in sites}
     drawn = np.concatenate([batch[sites[0]] for batch in activations.batches(sites, 16, seed=1)])
-    return type(activations), activations.sequence_ids, stored, drawn[np.lexsort(drawn.T)]
+    return activations.source.is_stored, activations.sequence_ids, stored, drawn[np.lexsort(drawn.T)]
 
 
 def run(root: Path, table: pd.DataFrame, handle: ModelHandle, parameters: dict) -> Read:
@@ -77,13 +76,13 @@ def test_a_stream_gives_what_a_store_does_and_leaves_nothing_behind(
     tmp_path: Path, table: pd.DataFrame, handle: ModelHandle, limit: int | None
 ) -> None:
     options = {"shard_tokens": 100, "tokens_per_sequence": limit}
-    kind, ids, stored, drawn = run(tmp_path / "stored", table, handle, {**options, "mode": "store"})
-    assert kind is ActivationStore
+    is_stored, ids, stored, drawn = run(tmp_path / "stored", table, handle, {**options, "mode": "store"})
+    assert is_stored
     assert list((tmp_path / "stored" / "shards").rglob("*.safetensors"))
-    kind, streamed_ids, streamed, streamed_drawn = run(
+    is_stored, streamed_ids, streamed, streamed_drawn = run(
         tmp_path / "streamed", table, handle, {**options, "mode": "stream"}
     )
-    assert kind is ActivationStream
+    assert not is_stored
     assert not (tmp_path / "streamed").exists()
     assert streamed_ids == ids == table["sequence_id"].tolist()
     assert list(stored) == ["layers.0.mixer", "layers.2.mixer"]
@@ -95,11 +94,11 @@ def test_a_stream_gives_what_a_store_does_and_leaves_nothing_behind(
 
 def test_passes_in_another_precision_share_no_shard(table: pd.DataFrame, handle: ModelHandle) -> None:
     plans = [
-        plan(table, handle.model_copy(update={"dtype": dtype}), ExtractionParameters())
+        extract(table, handle.model_copy(update={"dtype": dtype}), ExtractionParameters())
         for dtype in ("float32", "bfloat16")
     ]
-    assert [made.described()["precision"] for made in plans] == ["float32", "bfloat16"]
-    assert not {s.key for s in plans[0].shards} & {s.key for s in plans[1].shards}
+    assert [made.described["precision"] for made in plans] == ["float32", "bfloat16"]
+    assert not {s.key for s in plans[0].source.plan.shards} & {s.key for s in plans[1].source.plan.shards}
 
 
 def test_sites_that_the_model_lacks_are_named_before_anything_is_computed(
@@ -107,7 +106,7 @@ def test_sites_that_the_model_lacks_are_named_before_anything_is_computed(
 ) -> None:
     for mode in ("store", "stream"):
         with pytest.raises(UnknownSiteError, match=r"layers\.9"):
-            plan(table, handle, ExtractionParameters(mode=mode, sites=["layers.9"]))
+            extract(table, handle, ExtractionParameters(mode=mode, sites=["layers.9"]))
 
 
 @pytest.mark.parametrize("wrong", [{"mode": "keep"}, {"dtype": "float8"}, {"sites": []}, {"shard_tokens": 0}])

@@ -11,6 +11,7 @@ import pytest
 import scipy.sparse
 from pydantic import ValidationError
 
+from helix_sae.activations import Activations, TokenRows
 from helix_sae.errors import AnalysisError, DataError
 from helix_sae.pipelines.sae_training import judge, nodes
 from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
@@ -24,28 +25,34 @@ def parameters(**more: Any) -> SaeTrainingParameters:
 
 
 class Store:
-    """Three sequences in two shards; the second sequence has a codon marker."""
+    """A source of three sequences in two parts; the second sequence has a codon marker."""
+
+    name, is_stored = "toy", True
 
     def __init__(self) -> None:
-        self.fingerprint, self.sites = "model", (SITE,)
+        self.described = {
+            "fingerprint": "model",
+            "sites": [SITE],
+            "dtype": "float32",
+            "codon_markers": "cds",
+            "tokens_per_sequence": None,
+        }
+        self.widths = {SITE: 2}
         self.sequence_ids = ["s0", "s1", "s2"]
-        self.offsets = np.array([0, 3, 7, 9])
-        self.manifest: dict[str, Any] = {"dtype": "float32"}
+        self.n_tokens, self.part_sizes = np.array([3, 4, 2]), np.array([2, 1])
         self.values = np.arange(18, dtype=np.float32).reshape(9, 2)
         self.nucleotide = np.array([0, 1, 2, 0, 0, 1, 2, 0, 1])
         self.is_nucleotide = np.array([1, 1, 1, 0, 1, 1, 1, 1, 1], dtype=bool)
 
-    def all_rows(self) -> SimpleNamespace:
-        return SimpleNamespace(nucleotide=self.nucleotide, is_nucleotide=self.is_nucleotide)
+    def token_rows(self, start: int, stop: int) -> TokenRows:
+        rows = slice(start, stop)
+        return TokenRows(np.arange(9)[rows], self.nucleotide[rows], self.is_nucleotide[rows])
 
-    def iter_shards(self, sites: list[str]) -> Any:
-        for a, b in ((0, 2), (2, 3)):
-            rows = slice(self.offsets[a], self.offsets[b])
-            yield SimpleNamespace(
-                sequence_ids=self.sequence_ids[a:b],
-                offsets=self.offsets[a : b + 1] - self.offsets[a],
-                activations=dict.fromkeys(sites, self.values[rows]),
-            )
+    def read(self, sites: list[str], ranges: Any) -> dict[str, np.ndarray]:
+        return dict.fromkeys(sites, np.concatenate([self.values[a:b] for a, b in ranges]))
+
+    def activations(self) -> Activations:
+        return Activations(self)
 
 
 TABLE = pd.DataFrame(
@@ -71,24 +78,24 @@ def annotations() -> SimpleNamespace:
 
 def test_activations_that_are_not_finite_are_named() -> None:
     store = Store()
-    nodes.check_finite(store)
+    store.activations().check_finite()
     store.values[5, 1] = np.inf
     with pytest.raises(DataError, match=r"site layers.0.mixer .* sequence 's1', token 2 holds inf"):
-        nodes.check_finite(store)
+        store.activations().check_finite()
 
 
 def test_the_scratch_area_is_keyed_by_what_the_result_depends_on() -> None:
     scratch = {"directory": "somewhere", "every_steps": 7}
 
     def key(store: Store, table: pd.DataFrame = TABLE, **more: Any) -> str:
-        return nodes._scratch(store, table, parameters(scratch=scratch, **more)).data_key
+        return nodes._scratch(store.activations(), table, parameters(scratch=scratch, **more)).data_key
 
-    kept = nodes._scratch(Store(), TABLE, parameters(scratch=scratch))
+    kept = nodes._scratch(Store().activations(), TABLE, parameters(scratch=scratch))
     assert (kept.directory, kept.every_steps) == ("somewhere", 7)
     assert key(Store()) == kept.data_key
     other_model, other_type = Store(), Store()
-    other_model.fingerprint = "another"
-    other_type.manifest = {"dtype": "float16"}
+    other_model.described["fingerprint"] = "another"
+    other_type.described["dtype"] = "float16"
     changed = [
         key(other_model),
         key(other_type),
@@ -99,14 +106,14 @@ def test_the_scratch_area_is_keyed_by_what_the_result_depends_on() -> None:
         key(Store(), batch_size=64),
     ]
     assert len({kept.data_key, *changed}) == len(changed) + 1
-    assert nodes._scratch(Store(), TABLE, parameters()) is None
+    assert nodes._scratch(Store().activations(), TABLE, parameters()) is None
 
 
 def test_nucleotides_labels_and_kmers_belong_together() -> None:
     settings = parameters(probing={"max_nucleotides": 100, "longest_kmer": 2}).probing
-    part = judge._nucleotides(Store(), annotations(), TABLE, "discovery", settings)
+    part = judge._nucleotides(Store().activations(), annotations(), TABLE, "discovery", settings)
     codes = SimpleNamespace(codes=scipy.sparse.csr_array(np.arange(9)[:, None]))
-    sample = judge._sample(Store(), codes, SITE, part)
+    sample = judge._sample(Store().activations(), codes, SITE, part)
     by_row = {
         int(row): (bool(label[0]), int(one), int(two))
         for row, label, one, two in zip(part.token_rows, part.labels, *part.kmers, strict=True)
@@ -123,11 +130,11 @@ def test_nucleotides_labels_and_kmers_belong_together() -> None:
     np.testing.assert_array_equal(sample.codes.toarray()[:, 0], part.token_rows)
     np.testing.assert_array_equal(sample.activations, Store().values[part.token_rows])
     with pytest.raises(AnalysisError, match="test clusters"):
-        judge._nucleotides(Store(), annotations(), TABLE, "test", settings)
+        judge._nucleotides(Store().activations(), annotations(), TABLE, "test", settings)
 
 
 def test_means_are_those_of_the_discovery_clusters() -> None:
-    means = judge._means(Store(), TABLE, [SITE])
+    means = judge._means(Store().activations(), TABLE, [SITE])
     np.testing.assert_allclose(means[SITE].numpy(), Store().values[:7].mean(axis=0))
 
 

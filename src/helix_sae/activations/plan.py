@@ -20,6 +20,8 @@ Compute = Callable[[Sequence[TokenizedSequence]], Mapping[str, Float[np.ndarray,
 """Activations of each site for some sequences: the rows of one sequence after those of the one before."""
 
 DEFAULT_SHARD_TOKENS = 32_768
+DESCRIBED = ("fingerprint", "sites", "dtype", "precision", "codon_markers", "tokens_per_sequence")
+"""What makes stored activations comparable; with the format, what manifest and shards state."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,14 @@ class ShardSpec:
     n_tokens: int
     codon_markers: CodonMarkers
 
-    def sizes(self) -> list[int]:
-        """Tokens that the model computes for each sequence."""
-        return [
-            count_tokens(len(sequence), start, end, self.codon_markers)
-            for sequence, (start, end) in zip(self.sequences, self.coding_regions, strict=True)
-        ]
+    def size(self, member: int) -> int:
+        """Tokens that the model computes for the sequence at a place in the shard."""
+        return count_tokens(len(self.sequences[member]), *self.coding_regions[member], self.codon_markers)
+
+    def kept(self, tokens_per_sequence: int | None) -> list[int]:
+        """Tokens that are kept of each sequence."""
+        sizes = map(self.size, range(len(self.sequences)))
+        return [size if tokens_per_sequence is None else min(size, tokens_per_sequence) for size in sizes]
 
     def tokens(self, members: Sequence[int] | None = None) -> list[TokenizedSequence]:
         """Tokenize the sequences, or the ones at some places in the shard."""
@@ -92,15 +96,8 @@ class ExtractionPlan:
 
     def described(self) -> dict[str, object]:
         """What makes stored activations comparable, as the manifest and each shard state it."""
-        return {
-            "format": FORMAT,
-            "fingerprint": self.fingerprint,
-            "sites": list(self.sites),
-            "dtype": self.dtype,
-            "precision": self.precision,
-            "codon_markers": self.codon_markers,
-            "tokens_per_sequence": self.tokens_per_sequence,
-        }
+        stated = {name: getattr(self, name) for name in DESCRIBED}
+        return {"format": FORMAT, **stated, "sites": list(self.sites)}
 
 
 def plan_extraction(

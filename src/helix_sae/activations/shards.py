@@ -12,28 +12,25 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
 import os
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, BinaryIO, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
-from safetensors import TensorSpec, serialize_file
+from safetensors import SafetensorError, TensorSpec, safe_open, serialize_file
 
 from helix_sae.errors import StoreError
 from helix_sae.mrna.tokens import TokenizedSequence
-from helix_sae.storage import Verify, sha256, storage_errors
+from helix_sae.storage import Verify, sha256_of_file, storage_errors
 
 StorageDtype = Literal["float32", "float16", "bfloat16"]
 FORMAT = "helix-sae-activations/1"
 METADATA = "helix_sae"
 
 _SHARD_NAME = re.compile(r"(?P<key>[0-9a-f]{64})\.(?P<sha256>[0-9a-f]{64})\.safetensors$")
-_NUMPY_DTYPE = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I32": "<i4", "I64": "<i8", "U8": "u1"}
-_HEADER_LIMIT = 100_000_000
 _BLOCK = 1 << 17
 """Values that are summed up at a time."""
 
@@ -160,10 +157,10 @@ def _store(
             stored = values.astype(np.float16)
         back = stored.astype(np.float32)
     else:
-        bits = values.view(np.uint32)
-        # Round to nearest, ties to even, on the upper 16 bits; the values are finite here.
-        stored = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
-        back = _widen(stored)
+        import torch  # noqa: PLC0415 - whoever looks after a store needs no torch
+
+        rounded = torch.from_numpy(values).bfloat16()
+        stored, back = rounded.view(torch.int16).numpy(), rounded.float().numpy()
     if not np.isfinite(back).all():
         raise StoreError(
             f"Site {site!r}: activations up to {np.abs(values).max():.3g} do not fit {dtype}; use bfloat16 or float32."
@@ -172,11 +169,6 @@ def _store(
     return stored, StorageError(
         float(error.max(initial=0.0)), float(np.square(error, dtype=np.float64).sum()), sum_sq
     )
-
-
-def _widen(bits: Int[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """The float32 of bfloat16 bits."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _write_safetensors(
@@ -212,79 +204,43 @@ class Shard:
     def __init__(self, file: str, path: str, n_bytes: int, digest: str, verify: Verify) -> None:
         self.path = path
         self.n_bytes = n_bytes
-        self._buffer = _map_file(file, path)
-        _check_content(self._buffer, path, n_bytes, digest, verify)
-        header, self._data = parse_header(bytes(self._buffer[: 8 + header_length(self._buffer, path)]), path)
-        self.metadata = cast("dict[str, Any]", json.loads(header.pop("__metadata__")[METADATA]))
-        self._tensors = header
-        self.offsets: Int[np.ndarray, " sequences_1"] = self.rows("offsets")
+        with storage_errors(path, "read"):
+            _check_content(file, path, n_bytes, digest, verify)
+            # Torch's tensors are views of the map, NumPy's would be copies.
+            try:
+                self._file = cast("Any", safe_open)(file, framework="pt")
+                self.metadata = cast("dict[str, Any]", json.loads(self._file.metadata()[METADATA]))
+            except (SafetensorError, ValueError, KeyError, TypeError) as error:
+                raise StoreError(f"{path}: not a shard, or a damaged one ({error}). {_REPLACE}") from error
 
     def rows(self, tensor: str, start: int = 0, stop: int | None = None) -> Shaped[np.ndarray, "rows *width"]:
-        """Rows of a tensor as they are stored: a read-only view of the file."""
-        entry = self._tensors.get(tensor)
-        if entry is None:
-            raise StoreError(
-                f"{self.path}: the shard has no tensor {tensor!r}, only {sorted(self._tensors)}."
-            )
-        first, last = entry["data_offsets"]
-        flat = (
-            np.frombuffer(
-                self._buffer,
-                dtype=_NUMPY_DTYPE[entry["dtype"]],
-                count=math.prod(entry["shape"]),
-                offset=self._data + first,
-            )
-            if last > first
-            else np.empty(0, _NUMPY_DTYPE[entry["dtype"]])
-        )
-        return flat.reshape(entry["shape"])[start:stop]
+        """Rows of a tensor, bfloat16 as float32: a read-only view of the file where they are stored as such."""
+        try:
+            stored = self._file.get_tensor(tensor)[start:stop]
+        except SafetensorError as error:
+            raise StoreError(f"{self.path}: the shard has no tensor {tensor!r} ({error}).") from error
+        rows = (stored.float() if str(stored.dtype) == "torch.bfloat16" else stored).numpy()
+        rows.flags.writeable = False
+        return rows
 
     def activations(
         self, site: str, start: int = 0, stop: int | None = None
     ) -> Float[np.ndarray, "rows width"]:
         """Activations of a site as float32."""
-        stored = self.rows(f"site:{site}", start, stop)
-        return _widen(stored) if stored.dtype == np.uint16 else stored.astype(np.float32, copy=False)
-
-
-def _map_file(file: str, path: str) -> memoryview:
-    with storage_errors(path, "read"), open(file, "rb") as opened:
-        try:
-            return memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
-        except ValueError as error:
-            raise StoreError(f"{path}: the file is empty. {_REPLACE}") from error
+        return self.rows(f"site:{site}", start, stop).astype(np.float32, copy=False)
 
 
 _REPLACE = "Delete it and run the extraction again: only this shard is recomputed."
 
 
-def _check_content(buffer: memoryview, path: str, n_bytes: int, digest: str, verify: Verify) -> None:
-    if len(buffer) != n_bytes:
-        raise StoreError(
-            f"{path}: the shard has {len(buffer)} bytes where the manifest says {n_bytes}. {_REPLACE}"
-        )
-    if verify == "full" and sha256(buffer) != digest:
+def _check_content(file: str, path: str, n_bytes: int, digest: str, verify: Verify) -> None:
+    size = os.path.getsize(file)
+    if size != n_bytes:
+        raise StoreError(f"{path}: the shard has {size} bytes where the manifest says {n_bytes}. {_REPLACE}")
+    if verify == "full" and sha256_of_file(file) != digest:
         raise StoreError(
             f"{path}: the shard's content has changed (its SHA-256 is not that of the manifest). {_REPLACE}"
         )
-
-
-def header_length(start: bytes | memoryview, path: str) -> int:
-    """Length of the JSON header of a safetensors file, from its first eight bytes."""
-    length = int.from_bytes(bytes(start[:8]), "little")
-    if len(start) < 8 or not 0 < length <= _HEADER_LIMIT:
-        raise StoreError(f"{path}: not a safetensors file. {_REPLACE}")
-    return length
-
-
-def parse_header(start: bytes, path: str) -> tuple[dict[str, Any], int]:
-    """Header of a shard, and where its data begins."""
-    try:
-        header = cast("dict[str, Any]", json.loads(start[8:]))
-        header["__metadata__"][METADATA]
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path}: the header of the shard is damaged. {_REPLACE}") from error
-    return header, len(start)
 
 
 def shard_path(root: str, key: str, digest: str) -> str:
@@ -303,54 +259,51 @@ def parse_shard_path(path: str) -> tuple[str, str] | None:
     return None if match is None else (match["key"], match["sha256"])
 
 
-def entry_of_file(fs: Any, root: str, path: str, size: int) -> ShardEntry | None:
-    """Entry of a finished shard from its header alone; None if the file is cut short or no shard."""
-    named = parse_shard_path(path)
-    if named is None:
+def entry_of_file(
+    fs: Any, root: str, path: str, rows_of_sequence: Sequence[int], place: str | None = None
+) -> ShardEntry | None:
+    """Entry of a finished shard from its header alone; None if the file is cut short or no shard.
+
+    Parameters
+    ----------
+    fs, path
+        Where it is now.
+    rows_of_sequence : sequence of int
+        Tokens kept of each of its sequences.
+    place : str, optional
+        Where it will be, if it is a draft.
+    """
+    named = parse_shard_path(place or path)
+    with storage_errors(path, "read"):
+        size = int(fs.size(path))
+        found = None if named is None else _header(fs, path, size)
+    if named is None or found is None:
         return None
-    try:
-        with storage_errors(path, "read"), fs.open(path, "rb") as file:
-            return _entry(file, named, path.removeprefix(root).lstrip("/"), size)
-    except StoreError:
-        return None
-
-
-def entry_of_written(written: str, root: str, path: str) -> ShardEntry:
-    """Entry of a shard just written to a local file, whose place is ``path``."""
-    named = parse_shard_path(path)
-    assert named is not None
-    with open(written, "rb") as file:
-        entry = _entry(file, named, path.removeprefix(root).lstrip("/"), os.path.getsize(written))
-    if entry is None:
-        raise StoreError(f"{path}: the shard was cut short as it was written; run again.")
-    return entry
-
-
-def _entry(file: BinaryIO, named: tuple[str, str], name: str, size: int) -> ShardEntry | None:
-    """Entry of an opened shard; None if it is cut short."""
-    start = file.read(8)
-    start += file.read(header_length(start, name))
-    header, data = parse_header(start, name)
-    tensors = {tensor: entry for tensor, entry in header.items() if tensor != "__metadata__"}
-    if data + max(entry["data_offsets"][1] for entry in tensors.values()) != size:
-        return None
-    first, last = tensors["offsets"]["data_offsets"]
-    file.seek(data + first)
-    offsets: Int[np.ndarray, " _"] = np.frombuffer(file.read(last - first), dtype="<i8")
-    metadata = json.loads(header["__metadata__"][METADATA])
-    widths = {
-        tensor.removeprefix("site:"): entry["shape"][1]
-        for tensor, entry in tensors.items()
-        if tensor.startswith("site:")
+    sites = {
+        tensor.removeprefix("site:"): entry for tensor, entry in found.items() if tensor.startswith("site:")
     }
+    errors = json.loads(found["__metadata__"][METADATA])["errors"]
     return ShardEntry(
         key=named[0],
-        file=name,
+        file=(place or path).removeprefix(root).lstrip("/"),
         sha256=named[1],
         bytes=size,
-        n_sequences=len(offsets) - 1,
-        n_tokens=int(offsets[-1]),
-        rows_of_sequence=tuple(np.diff(offsets).tolist()),
-        widths=widths,
-        errors={site: StorageError(*values) for site, values in metadata["errors"].items()},
+        n_sequences=len(rows_of_sequence),
+        n_tokens=sum(rows_of_sequence),
+        rows_of_sequence=tuple(rows_of_sequence),
+        widths={site: entry["shape"][1] for site, entry in sites.items()},
+        errors={site: StorageError(*values) for site, values in errors.items()},
     )
+
+
+def _header(fs: Any, path: str, size: int) -> dict[str, Any] | None:
+    """Header of a safetensors file, perhaps a remote one, which the library cannot open; None if it is cut short."""
+    length = int.from_bytes(fs.read_block(path, 0, 8), "little")
+    if not 0 < length <= size - 8:
+        return None
+    try:
+        header = cast("dict[str, Any]", json.loads(fs.read_block(path, 8, length)))
+        ends = [entry["data_offsets"][1] for tensor, entry in header.items() if tensor != "__metadata__"]
+        return header if 8 + length + max(ends) == size else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None

@@ -21,19 +21,23 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
+from fsspec.implementations.local import LocalFileSystem
 from jaxtyping import Float
 
+from helix_sae.activations.activations import Activations
 from helix_sae.activations.plan import Compute, ExtractionPlan, ShardSpec
 from helix_sae.activations.shards import (
     ShardEntry,
     entry_of_file,
-    entry_of_written,
     parse_shard_path,
     shard_folder,
     shard_path,
     write_shard,
 )
+from helix_sae.activations.store import open_activations
+from helix_sae.activations.stream import StreamedShards
 from helix_sae.engine import map_work
+from helix_sae.errors import StoreError
 from helix_sae.mrna.tokens import TokenizedSequence
 from helix_sae.storage import (
     canonical_json,
@@ -54,20 +58,46 @@ MANIFEST = "manifest.json"
 INDEX = "index.parquet"
 
 
-def save_activations(plan: ExtractionPlan, url: str, storage_options: Mapping[str, Any], folder: str) -> None:
-    """Make a version of the store at ``url``, in ``folder`` (a path of its file system).
+def save_activations(
+    activations: Activations,
+    url: str,
+    folder: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Activations:
+    """Compute activations, where the engine works, and store them.
+
+    Parameters
+    ----------
+    activations : Activations
+        Of a plan, see :func:`~helix_sae.activations.stream.stream_activations`.
+    url : str
+        Root of the store, a local path or any fsspec URL. Shards that it has are not computed again.
+    folder : str, optional
+        Of the version, a path of the store's file system; the root itself when not given.
+    storage_options : mapping, optional
+        Of the fsspec file system.
+
+    Returns
+    -------
+    Activations
+        Those that are stored now.
 
     Raises
     ------
     StoreError
-        If a shard cannot be written, or the model's activations cannot be stored.
+        If a shard cannot be written, or the model's activations cannot be stored; or if they are stored already.
     """
+    source = activations.source
+    if not isinstance(source, StreamedShards):
+        raise StoreError(f"{source.name}: these activations are stored already; copy the store instead.")
+    plan, options = source.plan, dict(storage_options or {})
     began = time.perf_counter()
-    fs, root = open_filesystem(url, storage_options)
+    fs, root = open_filesystem(url, options)
     root = root.rstrip("/")
-    finished = finished_shards(fs, root, {spec.key for spec in plan.shards})
+    folder = folder or root
+    finished = finished_shards(fs, root, plan)
     missing = [spec for spec in plan.shards if spec.key not in finished]
-    store = partial(store_shard, described=plan.described(), url=url, storage_options=dict(storage_options))
+    store = partial(store_shard, described=plan.described(), url=url, storage_options=options)
     entries_made = map_work(
         partial(compute_shard, compute=plan.compute),
         missing,
@@ -94,11 +124,13 @@ def save_activations(plan: ExtractionPlan, url: str, storage_options: Mapping[st
         f"{sum(e.bytes for e in entries):,}",
         time.perf_counter() - began,
     )
+    return open_activations(url, folder, options)
 
 
-def finished_shards(fs: Any, root: str, keys: set[str]) -> dict[str, ShardEntry]:
-    """Shards of the store that are whole and have one of the keys; what killed processes left is removed."""
+def finished_shards(fs: Any, root: str, plan: ExtractionPlan) -> dict[str, ShardEntry]:
+    """Shards of a plan that the store has whole, by key; what killed processes left is removed."""
     finished: dict[str, ShardEntry] = {}
+    wanted = {spec.key: spec for spec in plan.shards}
     with storage_errors(root, "read"):
         fs.invalidate_cache(root)
         if not fs.exists(f"{root}/shards"):
@@ -106,13 +138,13 @@ def finished_shards(fs: Any, root: str, keys: set[str]) -> dict[str, ShardEntry]
         if is_local(fs):
             for folder in cast("list[str]", fs.ls(f"{root}/shards", detail=False)):
                 remove_abandoned(folder)
-        found = cast("dict[str, dict[str, Any]]", fs.find(f"{root}/shards", detail=True))
-    for path in sorted(found):
-        named = parse_shard_path(path)
-        if named is not None and named[0] in keys and named[0] not in finished:
-            entry = entry_of_file(fs, root, path, int(found[path]["size"]))
+        found = sorted(cast("list[str]", fs.find(f"{root}/shards")))
+    for path in found:
+        key = (parse_shard_path(path) or ("",))[0]
+        if key in wanted and key not in finished:
+            entry = entry_of_file(fs, root, path, wanted[key].kept(plan.tokens_per_sequence))
             if entry is not None:
-                finished[named[0]] = entry
+                finished[key] = entry
     return finished
 
 
@@ -150,7 +182,10 @@ def store_shard(
             {**described, "key": spec.key},
         )
         path = shard_path(root, spec.key, sha256_of_file(draft))
-        entry = entry_of_written(draft, root, path)
+        kept = spec.kept(described["tokens_per_sequence"])
+        entry = entry_of_file(LocalFileSystem(), root, draft, kept, place=path)
+        if entry is None:
+            raise StoreError(f"{path}: the shard was cut short as it was written; run again.")
         publish(fs, draft, path)
     return entry
 

@@ -9,19 +9,14 @@ from typing import Any
 from kedro.io.core import AbstractVersionedDataset, Version, get_filepath_str, get_protocol_and_path
 from kedro_datasets._typing import JSONPreview
 
-from helix_sae.activations.plan import ExtractionPlan
-from helix_sae.activations.store import ActivationStore
-from helix_sae.activations.stream import ActivationStream
-from helix_sae.activations.writing import MANIFEST, save_activations
+from helix_sae.activations import Activations, open_activations, save_activations
+from helix_sae.activations.store import read_manifest
+from helix_sae.activations.writing import MANIFEST
 from helix_sae.storage import Verify, open_filesystem
 
 
-class ActivationsDataset(
-    AbstractVersionedDataset[ExtractionPlan | ActivationStream, ActivationStore | ActivationStream]
-):
-    """Activations of a model: saves an :class:`ExtractionPlan` by computing it, loads an :class:`ActivationStore`.
-
-    An :class:`ActivationStream` is not stored but handed on as it is, to the other nodes of the same run.
+class ActivationsDataset(AbstractVersionedDataset[Activations, Activations]):
+    """Activations of a model: stored as they are computed; those not to be kept are handed on within the run.
 
     Parameters
     ----------
@@ -62,7 +57,7 @@ class ActivationsDataset(
         self._protocol, _ = get_protocol_and_path(filepath, version)
         self._url = filepath
         self._verify: Verify = verify
-        self._stream: ActivationStream | None = None
+        self._handed_on: Activations | None = None
         self.metadata = metadata
         super().__init__(
             filepath=PurePosixPath(path),
@@ -71,25 +66,25 @@ class ActivationsDataset(
             glob_function=self._fs.glob,
         )
 
-    def load(self) -> ActivationStore | ActivationStream:
+    def load(self) -> Activations:
         """Open the version for reading; nothing but its manifest and index is read yet."""
-        if self._stream is not None:
-            return self._stream
+        if self._handed_on is not None:
+            return self._handed_on
         folder = get_filepath_str(self._get_load_path(), self._protocol)
-        return ActivationStore(self._fs, str(self._filepath), folder, verify=self._verify)
+        return open_activations(self._url, folder, self._storage_options, self._verify)
 
-    def save(self, data: ExtractionPlan | ActivationStream) -> None:
-        """Compute the shards of the plan that the store lacks, then write the version's index and manifest."""
-        if isinstance(data, ActivationStream):
-            self._stream = data
+    def save(self, data: Activations) -> None:
+        """Have the shards computed that the store lacks, then write the version's index and manifest."""
+        if not data.keep:
+            self._handed_on = data
             return
         folder = get_filepath_str(self._get_save_path(), self._protocol)
-        save_activations(data, self._url, self._storage_options, folder)
+        save_activations(data, self._url, folder, self._storage_options)
         self._invalidate_cache()
 
     def resolve_load_version(self) -> str | None:
-        """Version to load: a stream belongs to the run that made it."""
-        return super().resolve_load_version() if self._stream is None else self.resolve_save_version()
+        """Version to load: what is handed on belongs to the run that made it."""
+        return super().resolve_load_version() if self._handed_on is None else self.resolve_save_version()
 
     def _has_manifest(self, path: str) -> bool:
         return bool(self._fs.exists(f"{path}/{MANIFEST}"))
@@ -107,7 +102,7 @@ class ActivationsDataset(
 
     def _release(self) -> None:
         super()._release()
-        self._stream = None
+        self._handed_on = None
         self._invalidate_cache()
 
     def _invalidate_cache(self) -> None:
@@ -115,8 +110,5 @@ class ActivationsDataset(
 
     def preview(self) -> JSONPreview:
         """Return the manifest without its list of shards."""
-        folder = get_filepath_str(self._get_load_path(), self._protocol)
-        store = ActivationStore(self._fs, str(self._filepath), folder, verify="size")
-        return JSONPreview(
-            json.dumps({key: value for key, value in store.manifest.items() if key != "shards"})
-        )
+        manifest = read_manifest(self._fs, get_filepath_str(self._get_load_path(), self._protocol))
+        return JSONPreview(json.dumps({key: value for key, value in manifest.items() if key != "shards"}))

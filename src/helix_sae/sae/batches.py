@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from helix_sae.batches import Batches
 from helix_sae.errors import DataError
 
 
-class ArrayBatches:
+class ArrayBatches(Batches):
     """Shuffled batches of aligned arrays, reshuffled each epoch; iterate it as often as you like.
 
     Parameters
@@ -45,18 +45,10 @@ class ArrayBatches:
             raise DataError(
                 f"Every site needs the same number of tokens, at least one; the sites have {sizes}."
             )
-        self.n_tokens = next(iter(sizes.values()))
-        self.batch_size = batch_size
-        self.seed = seed
-        self.epochs = epochs
-
-    def __len__(self) -> int:
-        return self.epochs * -(-self.n_tokens // self.batch_size)
-
-    def __iter__(self) -> Iterator[dict[str, Float[Tensor, "batch d_in"]]]:
-        rng = None if self.seed is None else np.random.default_rng(self.seed)
-        for _ in range(self.epochs):
-            order = np.arange(self.n_tokens) if rng is None else rng.permutation(self.n_tokens)
-            for start in range(0, self.n_tokens, self.batch_size):
-                rows = torch.from_numpy(order[start : start + self.batch_size])
-                yield {site: array[rows] for site, array in self.arrays.items()}
+        super().__init__(
+            lambda _: [self.arrays],
+            n_tokens=next(iter(sizes.values())),
+            batch_size=batch_size,
+            seed=seed,
+            epochs=epochs,
+        )

@@ -12,13 +12,13 @@ from helix_sae.pipelines.causal_acdc.experiment import curve_pairs, some_pairs
 from helix_sae.pipelines.causal_acdc.parameters import CausalParameters
 
 if TYPE_CHECKING:
-    from helix_sae.activations.store import ActivationStore
+    from helix_sae.activations import Activations
     from helix_sae.causal.effects import Effects
     from helix_sae.causal.specification import Specification
     from helix_sae.sae import SparseAutoencoder
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    ActivationStore = Effects = Specification = Any
+    Activations = Effects = Specification = Any
 
 LOGGER = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def compare(
     experiment: Specification,
     pairs: pd.DataFrame,
     atp: Effects,
-    activations: ActivationStore,
+    activations: Activations,
     parameters: CausalParameters,
 ) -> tuple[pd.DataFrame, ...]:
     """Curves of the autoencoders and of every baseline, the ceilings, and the blocks side by side.
@@ -199,7 +199,7 @@ def _forward_difference(found: Effects) -> np.ndarray:
     return turned * (found.y_target - found.y_source)
 
 
-def _fitting_rows(activations: ActivationStore, site: str) -> np.ndarray:
+def _fitting_rows(activations: Activations, site: str) -> np.ndarray:
     """Evenly spaced tokens of the corpus, for the components of the baselines."""
     step = max(1, activations.n_tokens // _FITTED_TOKENS)
-    return np.concatenate([s.activations[site][::step] for s in activations.iter_shards([site])])
+    return np.concatenate([s.activations[site][::step] for s in activations.parts([site])])

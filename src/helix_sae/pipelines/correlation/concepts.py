@@ -21,14 +21,14 @@ from helix_sae.pipelines.correlation.parameters import CorrelationParameters
 from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
 
 if TYPE_CHECKING:
-    from helix_sae.activations.store import ActivationStore
+    from helix_sae.activations import Activations
     from helix_sae.models.registry import ModelHandle
     from helix_sae.mrna.annotations import NucleotideAnnotations
     from helix_sae.sae import TokenCodes
     from helix_sae.statistics.concept_matching import ConceptTables
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    ActivationStore = ModelHandle = NucleotideAnnotations = TokenCodes = ConceptTables = Any
+    Activations = ModelHandle = NucleotideAnnotations = TokenCodes = ConceptTables = Any
 
 LOGGER = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ SAE = "sae"
 
 def match_features(
     sparse_codes: dict[str, TokenCodes],
-    activations: ActivationStore,
+    activations: Activations,
     annotations: NucleotideAnnotations,
     table: pd.DataFrame,
     handle: ModelHandle,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,24 +14,24 @@ from helix_sae.pipelines.correlation.nucleotides import Nucleotides
 from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
 
 if TYPE_CHECKING:
-    from helix_sae.activations.store import ActivationStore
+    from helix_sae.activations import Activations
     from helix_sae.models.contract import Model
     from helix_sae.models.registry import ModelHandle
 else:
     # Too heavy to import for their names alone.
-    ActivationStore = Model = ModelHandle = Any
+    Activations = Model = ModelHandle = Any
 
 Codes = dict[str, Any]
 """By site: a CSR matrix (n_nucleotides, n_detectors) of activations >= 0."""
 
 
 def unit_baselines(
-    activations: ActivationStore, chosen: Nucleotides, discovery: Bool[np.ndarray, " n_nucleotides"]
+    activations: Activations, chosen: Nucleotides, discovery: Bool[np.ndarray, " n_nucleotides"]
 ) -> Iterator[tuple[str, Codes]]:
     """Raw neurons and principal components of every site: the same activations without an autoencoder."""
     from helix_sae.statistics.concept_matching import principal_components, signed_halves
 
-    values = {site: _dense_rows(activations, site, chosen.token_rows) for site in activations.sites}
+    values = activations.rows_at(activations.sites, chosen.token_rows)
     yield "neurons", {site: signed_halves(x, discovery) for site, x in values.items()}
     yield (
         "pca",
@@ -85,12 +84,13 @@ def untrained_baseline(
     It is trained on the chosen discovery nucleotides, for the same number of epochs.
     """
     from helix_sae.models.registry import open_model, resolve_device
-    from helix_sae.sae import encode_stream, train_saes
+    from helix_sae.sae import ArrayBatches, encode_stream, train_saes
 
     values = _untrained_activations(open_model(handle).untrained(seed), handle, sites, table, chosen)
-    batches = _Batches(values, np.flatnonzero(discovery), training.batch_size, training.epochs, seed)
+    learnt = {site: x[discovery] for site, x in values.items()}
+    batches = ArrayBatches(learnt, training.batch_size, seed, training.epochs)
     saes = train_saes(
-        batches,  # pyright: ignore[reportArgumentType]
+        batches,
         {training.chosen: training.saes[training.chosen]},
         n_steps=min(len(batches), training.max_steps or len(batches)),
         seed=seed,
@@ -104,36 +104,6 @@ def untrained_baseline(
             yield name, rows, np.ones(len(rows), dtype=bool)
 
     return {site: encode_stream(sae, sequences(site), site=site).codes for site, sae in saes.items()}
-
-
-class _Batches:
-    """Shuffled rows of several sites, the same rows for all of them; some epochs long."""
-
-    def __init__(
-        self,
-        values: dict[str, Float[np.ndarray, "n width"]],
-        rows: Int[np.ndarray, " n_rows"],
-        batch_size: int,
-        epochs: int,
-        seed: int,
-    ) -> None:
-        self.values, self.rows, self.batch_size, self.epochs, self.seed = (
-            values,
-            rows,
-            batch_size,
-            epochs,
-            seed,
-        )
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.rows) * self.epochs / self.batch_size)
-
-    def __iter__(self) -> Iterator[dict[str, Float[np.ndarray, "batch width"]]]:
-        rng = np.random.default_rng(self.seed)
-        order = np.concatenate([rng.permutation(self.rows) for _ in range(self.epochs)])
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
-            yield {site: values[batch] for site, values in self.values.items()}
 
 
 def _untrained_activations(
@@ -158,17 +128,3 @@ def _token_rows(
         for t, start, begin, end in zip(tokens, first, chosen.offsets[:-1], chosen.offsets[1:], strict=False)
     ]
     return np.concatenate(rows)
-
-
-def _dense_rows(
-    activations: ActivationStore, site: str, token_rows: Int[np.ndarray, " n"]
-) -> Float[np.ndarray, "n width"]:
-    """Activations at some rows of the store, shard by shard."""
-    out: list[np.ndarray] = []
-    start = 0
-    for shard in activations.iter_shards([site]):
-        values = shard.activations[site]
-        at = token_rows[(token_rows >= start) & (token_rows < start + len(values))]
-        out.append(np.asarray(values[at - start]))
-        start += len(values)
-    return np.concatenate(out)

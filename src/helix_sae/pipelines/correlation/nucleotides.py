@@ -9,12 +9,12 @@ import numpy as np
 from jaxtyping import Int
 
 if TYPE_CHECKING:
-    from helix_sae.activations.store import ActivationStore
+    from helix_sae.activations import Activations
     from helix_sae.mrna.annotations import NucleotideAnnotations
     from helix_sae.statistics.concepts import Concepts
 else:
     # Too heavy to import for their names alone.
-    ActivationStore = NucleotideAnnotations = Concepts = Any
+    Activations = NucleotideAnnotations = Concepts = Any
 
 REGIONS = ("utr5", "cds", "utr3")
 
@@ -53,7 +53,7 @@ class Nucleotides(NamedTuple):
 
 
 def choose_nucleotides(
-    activations: ActivationStore, annotations: NucleotideAnnotations, limit: int
+    activations: Activations, annotations: NucleotideAnnotations, limit: int
 ) -> Nucleotides:
     """Whole sequences in the order of a hash of their ids, up to the limit; then back in the store's order."""
     rows = activations.all_rows()

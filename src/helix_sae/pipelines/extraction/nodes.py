@@ -10,30 +10,26 @@ import pandas as pd
 from helix_sae.pipelines.extraction.parameters import ExtractionParameters
 
 if TYPE_CHECKING:
-    from helix_sae.activations.plan import ExtractionPlan
-    from helix_sae.activations.stream import ActivationStream
+    from helix_sae.activations import Activations
     from helix_sae.models.registry import ModelHandle
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    ActivationStream = ExtractionPlan = ModelHandle = Any
+    Activations = ModelHandle = Any
 
 
-def plan(
-    table: pd.DataFrame, handle: ModelHandle, parameters: ExtractionParameters
-) -> ExtractionPlan | ActivationStream:
-    """State the shards to compute. The store computes those that it lacks, where its engine runs.
+def extract(table: pd.DataFrame, handle: ModelHandle, parameters: ExtractionParameters) -> Activations:
+    """Activations of every sequence, computed as they are read: once where they are stored.
 
-    With ``mode: stream`` the plan is handed on as activations that are computed when they are read.
+    With ``mode: stream`` they are not stored, and each of the other nodes of the run computes them anew.
     """
-    from helix_sae.activations.plan import plan_extraction
-    from helix_sae.activations.stream import ActivationStream
+    from helix_sae.activations import plan_extraction, stream_activations
     from helix_sae.models.extraction import extract_activations
     from helix_sae.models.registry import open_model
 
     model = open_model(handle)
     sites = parameters.sites or list(model.default_sites)
     model.check_sites(sites)
-    made = plan_extraction(
+    plan = plan_extraction(
         table,
         fingerprint=handle.fingerprint,
         sites=sites,
@@ -46,4 +42,4 @@ def plan(
         shard_tokens=parameters.shard_tokens,
         tokens_per_sequence=parameters.tokens_per_sequence,
     )
-    return ActivationStream(made) if parameters.mode == "stream" else made
+    return stream_activations(plan, keep=parameters.mode == "store")

@@ -12,7 +12,7 @@ def create_pipeline(**_: object) -> Pipeline:
     return Pipeline(
         [
             node(
-                nodes.plan,
+                nodes.extract,
                 ["mrna_table", "model", "params:extraction"],
                 "activations",
                 name="extract_activations",

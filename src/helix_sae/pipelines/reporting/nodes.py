@@ -19,13 +19,13 @@ from helix_sae.pipelines.reporting.parameters import ReportingParameters
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from helix_sae.activations.store import ActivationStore
+    from helix_sae.activations import Activations
     from helix_sae.models.registry import ModelHandle
     from helix_sae.reporting.document import Section
     from helix_sae.sae import TokenCodes
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    AnnData = ActivationStore = ModelHandle = Section = TokenCodes = Any
+    AnnData = Activations = ModelHandle = Section = TokenCodes = Any
 
 LOGGER = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def describe_data(
     table: pd.DataFrame | None,
     rejected: pd.DataFrame | None,
     handle: ModelHandle,
-    activations: ActivationStore | None,
+    activations: Activations | None,
 ) -> Section:
     """The data and the model."""
     from helix_sae.reporting.document import not_run
@@ -212,7 +212,7 @@ def draw_atlas(
     chosen: pd.DataFrame,
     sparse_codes: dict[str, TokenCodes],
     sequence_codes: dict[str, AnnData],
-    activations: ActivationStore,
+    activations: Activations,
     table: pd.DataFrame,
     significant: pd.DataFrame | None,
     concepts: pd.DataFrame | None,
@@ -291,9 +291,7 @@ def _subtitle(sections: tuple[Section, ...]) -> str:
     return f"{text}; predictions of {str(target).removeprefix('functional_')}" if target else text
 
 
-def _corpus(
-    codes: TokenCodes, activations: ActivationStore, nucleotide: np.ndarray, table: pd.DataFrame
-) -> Any:
+def _corpus(codes: TokenCodes, activations: Activations, nucleotide: np.ndarray, table: pd.DataFrame) -> Any:
     """Codes with the nucleotide of each token, which the store of activations knows."""
     from helix_sae.reporting.windows import CodedCorpus
 

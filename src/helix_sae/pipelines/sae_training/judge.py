@@ -15,13 +15,13 @@ from helix_sae.errors import AnalysisError
 from helix_sae.pipelines.sae_training.parameters import ProbingParameters, SaeTrainingParameters
 
 if TYPE_CHECKING:
-    from helix_sae.activations.store import ActivationStore
+    from helix_sae.activations import Activations
     from helix_sae.models.registry import ModelHandle
     from helix_sae.mrna.annotations import NucleotideAnnotations
     from helix_sae.sae import Sample, SparseAutoencoder, TokenCodes
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    ActivationStore = ModelHandle = NucleotideAnnotations = Sample = SparseAutoencoder = TokenCodes = Any
+    Activations = ModelHandle = NucleotideAnnotations = Sample = SparseAutoencoder = TokenCodes = Any
 
 LOGGER = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ PROBE_COLUMNS = (
 
 def run_on(
     handle: ModelHandle,
-    activations: ActivationStore,
+    activations: Activations,
     saes: dict[str, SparseAutoencoder],
     table: pd.DataFrame,
     parameters: SaeTrainingParameters,
@@ -69,7 +69,7 @@ def run_on(
 
 
 def probe_concepts(
-    activations: ActivationStore,
+    activations: Activations,
     saes: dict[str, SparseAutoencoder],
     sparse_codes: dict[str, TokenCodes],
     annotations: NucleotideAnnotations,
@@ -129,7 +129,7 @@ class _Nucleotides(NamedTuple):
 
 
 def _nucleotides(
-    activations: ActivationStore,
+    activations: Activations,
     annotations: NucleotideAnnotations,
     table: pd.DataFrame,
     split: str,
@@ -166,20 +166,11 @@ def _nucleotides(
     return _Nucleotides(np.concatenate(token_rows), labels, [np.concatenate(part) for part in kmers])
 
 
-def _sample(activations: ActivationStore, codes: TokenCodes, site: str, part: _Nucleotides) -> Sample:
+def _sample(activations: Activations, codes: TokenCodes, site: str, part: _Nucleotides) -> Sample:
     """Codes and activations of some nucleotides of a site."""
     from helix_sae.sae import Sample
 
-    order = np.argsort(part.token_rows)
-    ascending = part.token_rows[order]
-    found: list[np.ndarray] = []
-    start = 0
-    for shard in activations.iter_shards([site]):
-        values = shard.activations[site]
-        inside = ascending[(ascending >= start) & (ascending < start + len(values))]
-        found.append(np.asarray(values[inside - start], dtype=np.float32))
-        start += len(values)
-    return Sample(codes.codes[part.token_rows], np.concatenate(found)[np.argsort(order)])
+    return Sample(codes.codes[part.token_rows], activations.rows_at([site], part.token_rows)[site])
 
 
 def _probes(
@@ -214,22 +205,13 @@ def _numeric_targets(table: pd.DataFrame) -> list[str]:
     return [c for c in named if pd.api.types.is_numeric_dtype(table[c]) and table[c].nunique() > 2]
 
 
-def _means(activations: ActivationStore, table: pd.DataFrame, sites: Sequence[str]) -> dict[str, Any]:
+def _means(activations: Activations, table: pd.DataFrame, sites: Sequence[str]) -> dict[str, Any]:
     """Mean activation of each site over the discovery clusters."""
     import torch
 
     inside = set(table.loc[table["split"] == "discovery", "sequence_id"])
-    sums: dict[str, Any] = dict.fromkeys(sites, 0.0)
-    n = 0
-    for shard in activations.iter_shards(list(sites)):
-        kept = np.repeat([name in inside for name in shard.sequence_ids], np.diff(shard.offsets))
-        n += int(kept.sum())
-        for site in sites:
-            sums[site] = sums[site] + kept.astype(np.float64) @ shard.activations[site]
-    return {
-        site: torch.from_numpy(np.asarray(total / max(1, n), dtype=np.float32))
-        for site, total in sums.items()
-    }
+    means = activations.mean(sites, [name for name in activations.sequence_ids if name in inside])
+    return {site: torch.from_numpy(mean.astype(np.float32)) for site, mean in means.items()}
 
 
 def _draw(table: pd.DataFrame, split: str, n: int) -> pd.DataFrame:

@@ -5,30 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from helix_sae.errors import DataError
 from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from helix_sae.activations.store import ActivationStore
+    from helix_sae.activations import Activations
     from helix_sae.sae import SparseAutoencoder, TokenCodes, TrainingResult
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    AnnData = ActivationStore = SparseAutoencoder = TokenCodes = TrainingResult = Any
+    AnnData = Activations = SparseAutoencoder = TokenCodes = TrainingResult = Any
 
 LOGGER = logging.getLogger(__name__)
 
 
 def train(
-    activations: ActivationStore, table: pd.DataFrame, parameters: SaeTrainingParameters
+    activations: Activations, table: pd.DataFrame, parameters: SaeTrainingParameters
 ) -> tuple[dict[str, SparseAutoencoder], pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Train every configuration at every site on the discovery part; measure on the validation part.
 
@@ -45,7 +43,7 @@ def train(
     from helix_sae.progress import progress_bar
     from helix_sae.sae import EarlyStopping, train_saes
 
-    check_finite(activations)
+    activations.check_finite()
     sites = list(activations.sites)
     discovery = _members(table, activations, "discovery")
     batches = activations.batches(
@@ -75,7 +73,7 @@ def train(
 
 
 def encode(
-    activations: ActivationStore, saes: dict[str, SparseAutoencoder], table: pd.DataFrame
+    activations: Activations, saes: dict[str, SparseAutoencoder], table: pd.DataFrame
 ) -> tuple[dict[str, TokenCodes], dict[str, AnnData]]:
     """Sparse codes of every token, and pooled over every sequence, by site."""
     from helix_sae.sae import encode_stream, sequence_anndata
@@ -85,7 +83,7 @@ def encode(
     token_codes: dict[str, TokenCodes] = {}
     sequence_codes: dict[str, AnnData] = {}
     for site, sae in saes.items():
-        token_codes[site] = encode_stream(sae, _sequences(activations, site), site=site)
+        token_codes[site] = encode_stream(sae, activations.sequences(site), site=site)
         sequence_codes[site] = sequence_anndata(token_codes[site], kept, sae, uns={**uns, "site": site})
     return token_codes, sequence_codes
 
@@ -100,42 +98,17 @@ def draw_training(
     return training_history(history, metrics), feature_density(densities), pareto(metrics)
 
 
-def check_finite(activations: ActivationStore) -> None:
-    """Look at every stored activation once, before time is spent on training.
-
-    Raises
-    ------
-    DataError
-        Naming the site, the sequence and the token of the first one that is not finite.
-    """
-    if not hasattr(activations, "manifest"):
-        return  # computed while they are read: training looks at them then
-    for shard in activations.iter_shards(list(activations.sites)):
-        for site, values in shard.activations.items():
-            # A sum is finite only if all its terms are, and costs a fraction of looking at each.
-            if np.isfinite(np.sum(values, dtype=np.float64)):
-                continue
-            row = int(np.argmin(np.isfinite(values).all(axis=1)))
-            place = int(np.searchsorted(shard.offsets, row, side="right")) - 1
-            raise DataError(
-                f"The activations of site {site} are not finite: sequence {shard.sequence_ids[place]!r}, token "
-                f"{row - int(shard.offsets[place])} holds {values[row][~np.isfinite(values[row])][0]}. Extract them "
-                "again, in float32 if they overflowed a smaller type (extraction.dtype)."
-            )
-
-
-def _scratch(activations: ActivationStore, table: pd.DataFrame, parameters: SaeTrainingParameters) -> Any:
+def _scratch(activations: Activations, table: pd.DataFrame, parameters: SaeTrainingParameters) -> Any:
     """Where the state of the training is kept, named by everything that the activations and their order depend on."""
     from helix_sae.sae import Scratch
 
     if parameters.scratch is None:
         return None
     columns = [c for c in ("sequence_id", "sequence", "cds_start", "cds_end", "split") if c in table]
-    stored = getattr(activations, "manifest", {})
     described = {
         "model": activations.fingerprint,
         "sites": list(activations.sites),
-        "stored": [stored.get(key) for key in ("dtype", "codon_markers", "tokens_per_sequence")],
+        "stored": [activations.described[key] for key in ("dtype", "codon_markers", "tokens_per_sequence")],
         "sequences": table[columns].to_json(orient="values"),
         "batches": [parameters.batch_size, parameters.epochs, parameters.seed],
     }
@@ -153,14 +126,14 @@ def _stability(result: TrainingResult, parameters: SaeTrainingParameters) -> pd.
     return seed_stability(decoders, parameters.saes)
 
 
-def _members(table: pd.DataFrame, activations: ActivationStore, split: str) -> list[str]:
+def _members(table: pd.DataFrame, activations: Activations, split: str) -> list[str]:
     """Ids of one part, in the order of the store."""
     part = set(table.loc[table["split"] == split, "sequence_id"])
     return [name for name in activations.sequence_ids if name in part]
 
 
 def _holdout(
-    activations: ActivationStore, table: pd.DataFrame, parameters: SaeTrainingParameters
+    activations: Activations, table: pd.DataFrame, parameters: SaeTrainingParameters
 ) -> list[dict[str, np.ndarray]]:
     batches = activations.batches(
         list(activations.sites),
@@ -170,13 +143,6 @@ def _holdout(
         sequence_ids=_members(table, activations, "validation"),
     )
     return list(islice(batches, max(1, parameters.holdout_tokens // parameters.batch_size)))
-
-
-def _sequences(activations: ActivationStore, site: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    for shard in activations.iter_shards([site]):
-        for i, sequence_id in enumerate(shard.sequence_ids):
-            rows = slice(int(shard.offsets[i]), int(shard.offsets[i + 1]))
-            yield sequence_id, shard.activations[site][rows], shard.rows.is_nucleotide[rows]
 
 
 def _summary(metrics: pd.DataFrame) -> str:
