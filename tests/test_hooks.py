@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from helix_sae.engine import EngineParameters, current_engine
 from helix_sae.errors import ConfigurationError, StoreError
-from helix_sae.hooks import ProjectHooks, check_command_line
+from helix_sae.hooks import ProjectHooks, check_command_line, set_globals
 from helix_sae.provenance import code_revision, describe_run, find_seeds
 from helix_sae.versions import pin_versions
 
@@ -89,10 +89,28 @@ def test_parameters_of_the_command_line_are_checked_where_the_configuration_is_a
     check_command_line({"settings": {"factor": 4}}, loader)
     with pytest.raises(ConfigurationError, match="'setings', which nothing reads"):
         check_command_line({"setings": {"factor": 4}}, loader)
-    with pytest.raises(ConfigurationError, match=r"'data_root', which is read from globals\.yml"):
-        check_command_line({"data_root": "elsewhere"}, loader)
+    check_command_line({"data_root": "elsewhere"}, loader)
     archive = SimpleNamespace(conf_source=str(tmp_path / "conf.tar.gz"))
     check_command_line({"setings": {"factor": 4}}, archive)
+
+
+def test_the_command_line_sets_what_globals_name(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "local").mkdir()
+    (tmp_path / "base" / "globals.yml").write_text("data_root: data\nmodel_root: ${data_root}/models\n")
+    (tmp_path / "base" / "parameters.yml").write_text(
+        "place: ${globals:data_root}/x\nmodel: ${globals:model_root}\n"
+    )
+    given = {"data_root": "/own"}
+    loader = OmegaConfigLoader(
+        conf_source=str(tmp_path), base_env="base", default_run_env="local", runtime_params=given
+    )
+    set_globals(given, loader)
+    found = loader["parameters"]
+    assert found["place"] == "/own/x"
+    assert found["model"] == "data/models", (
+        "what is derived from it in the file stays: the shipped model is not moved"
+    )
 
 
 def make_x(root: Path, version: str, x: int) -> None:

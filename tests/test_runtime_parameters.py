@@ -10,7 +10,6 @@ from helix_sae.errors import ConfigurationError
 from helix_sae.runtime_parameters import check_runtime_parameters, settable_names
 
 SETTABLE = {"sequences", "gff3", "sae_training"}
-GLOBALS = {"data_root", "seed", "sequences"}
 
 
 def test_names_at_the_top_of_parameters_and_names_that_catalogs_ask_for(tmp_path: Path) -> None:
@@ -38,26 +37,19 @@ def test_names_at_the_top_of_parameters_and_names_that_catalogs_ask_for(tmp_path
 
 
 def test_what_can_be_set_passes() -> None:
-    check_runtime_parameters([], SETTABLE, GLOBALS)
-    check_runtime_parameters(["sequences", "sae_training"], SETTABLE, GLOBALS)
+    check_runtime_parameters([], SETTABLE)
+    check_runtime_parameters(["sequences", "sae_training"], SETTABLE)
 
 
 def test_a_misspelt_name_is_refused_and_the_right_one_told() -> None:
     with pytest.raises(
         ConfigurationError, match=r"'sequnces', which nothing reads. Did you mean 'sequences'\?"
     ):
-        check_runtime_parameters(["sequnces"], SETTABLE, GLOBALS)
+        check_runtime_parameters(["sequnces"], SETTABLE)
     with pytest.raises(
         ConfigurationError, match=r"nothing reads\. There are: gff3, sae_training, sequences\."
     ):
-        check_runtime_parameters(["gff3", "xyz"], SETTABLE, GLOBALS)
-
-
-def test_a_global_is_refused_and_its_place_told() -> None:
-    with pytest.raises(
-        ConfigurationError, match=r"'data_root', which is read from globals.yml: set it in conf/local"
-    ):
-        check_runtime_parameters(["data_root"], SETTABLE, GLOBALS)
+        check_runtime_parameters(["gff3", "xyz"], SETTABLE)
 
 
 def test_the_project_lets_the_documented_names_be_set(project_path: Path) -> None:

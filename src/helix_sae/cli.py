@@ -1,17 +1,109 @@
-"""Commands beside Kedro's own: ``helix-sae store ...``, also reachable as ``kedro store ...``."""
+"""The command line: ``helix-sae ...``, and what ``kedro`` learns from it (``kedro store ...``, short errors of ``kedro run``)."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, cast
 
 import click
+
+from helix_sae import __version__
 
 _DEFAULT_STORE = "data/04_feature/activations"
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="helix-sae")
+@click.option("--debug", is_flag=True, help="Show the whole trace of an error.")
+def app(debug: bool) -> None:
+    """Open up an mRNA foundation model: sparse features, their biology, and which of them its predictions need.
+
+    \b
+    helix-sae run utrs.csv --target mrl            from a table to a report
+    helix-sae run transcripts.fa --gff3 genes.gff3
+    helix-sae store ls                             what is stored
+    """  # noqa: D301 - click's mark for lines that stay
+
+
+@app.command()
+@click.argument("file")
+@click.option("--sequence", metavar="COLUMN", help="Column of the sequences; guessed where there is one.")
+@click.option("--target", metavar="COLUMN", help="What to explain: a column of numbers or classes.")
+@click.option(
+    "--label", "labels", metavar="COLUMN", multiple=True, help="A further property to relate; repeat."
+)
+@click.option(
+    "--coding",
+    metavar="LETTERS",
+    help="What follows each 5'UTR, from the start codon on, e.g. AUGGGCGAA, where sequences are bare 5'UTRs.",
+)
+@click.option("--gff3", metavar="FILE", help="Coding regions of the transcripts of a FASTA file.")
+@click.option("--out", metavar="DIR", help="Where to write; by default helix-sae-<name of FILE> here.")
+@click.option("--env", metavar="NAME", help="Environment of the project, e.g. helix for the released model.")
+@click.option(
+    "--only",
+    type=click.Choice(["sae", "correlation", "causal"]),
+    help="One part, with what it needs and a report.",
+)
+@click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Any parameter, e.g. sae_training.seed=1; repeat.",
+)
+def run(file: str, out: str | None, env: str | None, only: str | None, **wishes: Any) -> None:
+    """Go from FILE, a file or a folder of sequences, to a report.
+
+    \b
+    CSV, TSV, Parquet, JSON, FASTA and GenBank are read, plain or compressed.
+    helix-sae run my_utrs.csv --target te_hek293 --coding AUGGGCGAA
+    helix-sae run transcripts.fa --only sae --set sae_training.seed=1
+    """  # noqa: D301
+    from helix_sae.commands.run import Wishes, run_file  # noqa: PLC0415 - every kedro command imports this module
+
+    run_file(file, Wishes(**wishes), out=out, env=env, only=only)
+
+
+class _KedroCommands(click.Group):
+    """What is added to ``kedro``; its own ``run`` with errors of one screen."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the commands."""
+        return [*super().list_commands(ctx), "run"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command by its name; ``run`` is Kedro's."""
+        if cmd_name != "run":
+            return super().get_command(ctx, cmd_name)
+        from kedro.framework.cli.project import run as kedro_run  # noqa: PLC0415 - not for helix-sae's commands
+
+        command = click.Command("run", params=kedro_run.params, help=kedro_run.help)
+        command.callback = _short_errors(cast("Callable[..., Any]", kedro_run.callback))
+        return command
+
+
+@click.group(cls=_KedroCommands)
 def cli() -> None:
     """Sparse features of Helix-mRNA."""
+
+
+def _short_errors(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Show errors of this package without a trace: they say what is wrong, where, and what to do."""
+
+    @wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        try:
+            return function(*arguments, **named)
+        except Exception as error:
+            cause = _named_cause(error)
+            if cause is None:
+                raise
+            raise click.ClickException(str(cause)) from error
+
+    return call
 
 
 @cli.group()
@@ -85,15 +177,25 @@ def gc(url: str, delete: bool, hours: float) -> None:
     click.echo(f"{len(garbage):,} files of {_size(sum(garbage.values()))} {done}.")
 
 
-def main() -> None:
-    """Run the command line; errors of this package are shown without a traceback."""
-    from helix_sae.errors import HelixSaeError  # noqa: PLC0415
+app.add_command(store)
 
+
+def main() -> None:
+    """Run the command line; errors of this package are shown without a trace unless ``--debug`` is given."""
     try:
-        cli()
-    except HelixSaeError as error:
-        click.echo(f"Error: {error}", err=True)
+        app(prog_name="helix-sae")
+    except Exception as error:
+        cause = _named_cause(error)
+        if cause is None or "--debug" in sys.argv[1:]:
+            raise
+        click.echo(f"Error: {cause}", err=True)
         sys.exit(1)
+
+
+def _named_cause(error: BaseException) -> Exception | None:
+    from helix_sae.commands.project import named_cause  # noqa: PLC0415
+
+    return named_cause(error)
 
 
 def _size(n_bytes: float) -> str:

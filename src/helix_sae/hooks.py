@@ -35,7 +35,9 @@ class ProjectHooks:
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Check the command line."""
-        check_command_line(context.config_loader.runtime_params, context.config_loader)
+        given = context.config_loader.runtime_params
+        check_command_line(given, context.config_loader)
+        set_globals(given, context.config_loader)
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: Catalog) -> None:
@@ -113,8 +115,15 @@ def check_command_line(given: Mapping[str, Any], config_loader: Any) -> None:
     if not given or not source.is_dir():  # an archive or a URL is not looked through
         return
     environments = (config_loader.base_env, config_loader.env or config_loader.default_run_env)
-    settable = settable_names(source / name for name in environments)
-    check_runtime_parameters(list(given), settable, list(config_loader["globals"]))
+    settable = settable_names(source / name for name in environments) | set(config_loader["globals"])
+    check_runtime_parameters(list(given), settable)
+
+
+def set_globals(given: Mapping[str, Any], config_loader: Any) -> None:
+    """Let ``--params`` set what ``globals.yml`` names, such as ``data_root``; Kedro alone reads them from files only."""
+    named = {name: value for name, value in given.items() if name in config_loader["globals"]}
+    if named:
+        config_loader["globals"] = {**config_loader["globals"], **named}
 
 
 def _check_runner(runner: str) -> None:

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+
+Listener = Callable[[str], None]
+_listeners: list[Listener] = []
+
+
+@contextmanager
+def progress_goes_to(listener: Listener) -> Iterator[None]:
+    """Within the block, progress is told to ``listener`` in words, and no bars are drawn."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.pop()
 
 
 @contextmanager
@@ -24,6 +39,9 @@ def progress_bar(label: str, total: int, unit: str) -> Iterator[Callable[[int], 
     callable
         Call it with the number done so far.
     """
+    if _listeners:
+        yield partial(_tell, _listeners[-1], label, total, time.monotonic())
+        return
     from rich.console import Console  # noqa: PLC0415 - slow to import
     from rich.progress import (  # noqa: PLC0415
         BarColumn,
@@ -49,3 +67,10 @@ def progress_bar(label: str, total: int, unit: str) -> Iterator[Callable[[int], 
             progress.update(task, completed=done, rate=unit if speed is None else f"{speed:,.0f} {unit}/s")
 
         yield advance
+
+
+def _tell(listener: Listener, label: str, total: int, began: float, done: int) -> None:
+    """Say how far something is, and how long it will go on at its rate so far."""
+    seconds = time.monotonic() - began
+    left = f", {seconds * (total - done) / done:,.0f} s left" if done and done < total else ""
+    listener(f"{label} {done / max(1, total):.0%}{left}")

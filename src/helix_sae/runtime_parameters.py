@@ -44,9 +44,7 @@ def _files(folder: Path, kind: str) -> Iterator[Path]:
             yield path
 
 
-def check_runtime_parameters(
-    given: Collection[str], settable: Collection[str], global_names: Collection[str]
-) -> None:
+def check_runtime_parameters(given: Collection[str], settable: Collection[str]) -> None:
     """Make sure that each name given on the command line can be set there.
 
     Raises
@@ -57,11 +55,6 @@ def check_runtime_parameters(
     for name in given:
         if name in settable:
             continue
-        if name in global_names:
-            raise ConfigurationError(
-                f"--params cannot set {name!r}, which is read from globals.yml: set it in conf/local/globals.yml, or in "
-                "the globals.yml of an environment that --env names."
-            )
         close = difflib.get_close_matches(name, list(settable), n=1)
         meant = f" Did you mean {close[0]!r}?" if close else ""
         raise ConfigurationError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf.resolvers import oc
 
+from helix_sae.console import ConsoleHooks
 from helix_sae.hooks import ProjectHooks
 from helix_sae.latest import LatestHooks
 
@@ -17,7 +18,7 @@ def _temporary_folder(name: str) -> str:
     return (Path(tempfile.gettempdir()) / name).as_posix()
 
 
-HOOKS: tuple[Any, ...] = (ProjectHooks(), LatestHooks())
+HOOKS: tuple[Any, ...] = (ProjectHooks(), LatestHooks(), ConsoleHooks())
 
 # `.telemetry` withholds consent for commands; this keeps the plug-in out of sessions as well.
 DISABLE_HOOKS_FOR_PLUGINS: tuple[str, ...] = ("kedro-telemetry",)

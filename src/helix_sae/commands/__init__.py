@@ -1,0 +1,1 @@
+"""The commands of ``helix-sae``: the pipelines for people who do not know Kedro."""

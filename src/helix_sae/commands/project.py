@@ -1,0 +1,81 @@
+"""Where the project is that a command works in, and a run of its pipelines."""
+
+from __future__ import annotations
+
+import logging
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from helix_sae.errors import ConfigurationError, HelixSaeError
+
+PACKAGE = "helix_sae"
+
+
+def find_project(start: Path | None = None) -> Path:
+    """The folder of the project: the one that the command is given in, or one above it; else that of the package.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none.
+    """
+    here = (start or Path.cwd()).resolve()
+    shipped = Path(__file__).resolve().parents[3]  # a checkout that is installed as editable
+    for folder in (here, *here.parents, shipped):
+        if _is_project(folder):
+            return folder
+    raise ConfigurationError(
+        f"There is no Helix SAE project at {here} or above it. Go to one, or make one with `helix-sae init DIR`."
+    )
+
+
+def _is_project(folder: Path) -> bool:
+    file = folder / "pyproject.toml"
+    if not file.is_file() or not (folder / "conf" / "base").is_dir():
+        return False
+    with file.open("rb") as opened:
+        tools = tomllib.load(opened).get("tool", {})
+    return tools.get("kedro", {}).get("package_name") == PACKAGE
+
+
+def run_pipelines(
+    project: Path, env: str | None, parameters: Mapping[str, Any], pipelines: Sequence[str] | None, log: Path
+) -> None:
+    """``kedro run`` with these parameters, in this process; what it logs goes into the file ``log``."""
+    from kedro.framework.session import KedroSession  # noqa: PLC0415 - two seconds that `--help` should not take
+    from kedro.framework.startup import bootstrap_project  # noqa: PLC0415
+
+    bootstrap_project(project)  # which also sets up the log of Kedro
+    with log_into(log), KedroSession.create(project, env=env, runtime_params=dict(parameters)) as session:
+        cast("Any", session).run(pipeline_names=None if pipelines is None else list(pipelines))
+
+
+def named_cause(error: BaseException) -> HelixSaeError | None:
+    """The error of this package that another one was raised from, if there is one: Kedro wraps those of datasets."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, HelixSaeError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+@contextmanager
+def log_into(file: Path) -> Iterator[None]:
+    """Send the whole log to a file and keep the terminal free, while the block runs."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    root = logging.getLogger()
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-8s %(name)s: %(message)s"))
+    before = list(root.handlers)
+    root.handlers[:] = [handler]
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        root.handlers[:] = before
+        logging.captureWarnings(False)
+        handler.close()

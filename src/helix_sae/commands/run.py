@@ -1,0 +1,223 @@
+"""``helix-sae run``: from a file of sequences to a report."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from helix_sae.commands.guesses import Columns, guess_columns
+from helix_sae.commands.project import find_project, run_pipelines
+from helix_sae.errors import ConfigurationError, DataError
+
+STAGES = {
+    "ingestion": "Reading sequences",
+    "extraction": "Recording the model",
+    "sae_training": "Training autoencoders",
+    "correlation": "Relating features to biology",
+    "causal_acdc": "Testing causes by intervention",
+    "reporting": "Writing the report",
+}
+ONLY = {
+    "sae": ("ingestion", "extraction", "sae_training", "reporting"),
+    "correlation": ("ingestion", "extraction", "sae_training", "correlation", "reporting"),
+    "causal": ("ingestion", "extraction", "sae_training", "causal_acdc", "reporting"),
+}
+
+
+class Wishes(NamedTuple):
+    """What the command line says of a file; see the options of ``helix-sae run``."""
+
+    sequence: str | None = None
+    target: str | None = None
+    labels: tuple[str, ...] = ()
+    coding: str | None = None
+    gff3: str | None = None
+    settings: tuple[str, ...] = ()
+
+
+class Plan(NamedTuple):
+    """A run that was worked out from a file.
+
+    Attributes
+    ----------
+    parameters : dict
+        As ``kedro run --params`` takes them.
+    notes : list of str
+        What was guessed, and what will be left out and why.
+    """
+
+    parameters: dict[str, Any]
+    notes: list[str]
+
+
+def run_file(
+    file: str, wishes: Wishes, *, out: str | None = None, env: str | None = None, only: str | None = None
+) -> Path:
+    """Run the pipelines on a file or a folder of sequences, and show what comes of it on the terminal.
+
+    Returns
+    -------
+    Path
+        The folder with the report.
+
+    Raises
+    ------
+    HelixSaeError
+        If the input, the options or the data are not what they have to be.
+    """
+    from rich.console import Console  # noqa: PLC0415 - slow to import, and `--help` should be quick
+
+    from helix_sae.console import Stages, show_stages  # noqa: PLC0415
+
+    began = time.monotonic()
+    console = Console(soft_wrap=True)
+    project, source = find_project(), existing(file)
+    root = (
+        Path(out).absolute() if out else Path.cwd() / f"helix-sae-{Path(source).name.split('.')[0] or 'run'}"
+    )
+    plan = plan_run(source, wishes)
+    console.print(f"{file} -> {root}", highlight=False)
+    for note in plan.notes:
+        console.print(f"  {note}", highlight=False, markup=False)
+    pipelines = ONLY[only] if only else tuple(STAGES)
+    log = root / "logs" / f"{datetime.now():%Y-%m-%dT%H.%M.%S}.log"
+    stages = Stages(console, {name: STAGES[name] for name in pipelines})
+    with show_stages(stages):
+        run_pipelines(project, env, {**plan.parameters, "data_root": str(root)}, pipelines, log)
+    show_findings(console, root, log, time.monotonic() - began)
+    return root / "latest"
+
+
+def plan_run(source: str, wishes: Wishes) -> Plan:
+    """Work out the parameters of a run from the file and the options.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, or a column is named that it lacks.
+    ConfigurationError
+        If ``--set`` is not ``KEY=VALUE``.
+    """
+    from helix_sae.datasets.raw import SequenceFilesDataset  # noqa: PLC0415 - brings pandas
+
+    raw = SequenceFilesDataset(filepath=source, gff3=_absolute(wishes.gff3)).load()
+    records = [record.values for record in raw.records]
+    names = list(dict.fromkeys(name for record in records for name in record))
+    shown = Path(source).name
+    for name in (wishes.sequence, wishes.target, *wishes.labels):
+        if name is not None and name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            meant = f" Did you mean {close[0]!r}?" if close else ""
+            raise DataError(f"{shown} has no column {name!r}.{meant} It has {', '.join(names) or 'none'}.")
+    notes: list[str] = []
+    found = guess_columns(records, shown) if records and wishes.sequence is None else Columns(None, ())
+    if found.sequence is not None:
+        notes.append(f"sequences: column {found.sequence!r} (the only one that holds sequences)")
+    numbers = found.numbers or (guess_columns_of_numbers(records, shown) if records else ())
+    target = wishes.target or _only_number(numbers, notes)
+    given: dict[str, Any] = {"sequences": source}
+    if wishes.gff3 is not None:
+        given["gff3"] = _absolute(wishes.gff3)
+    columns = {"sequence": wishes.sequence or found.sequence} if wishes.sequence or found.sequence else {}
+    columns |= {label: label for label in (target, *wishes.labels) if label is not None}
+    _put(given, "ingestion.columns", columns)
+    if wishes.coding is not None:
+        _put(given, "ingestion.reporter", {"five_prime": "", "coding": wishes.coding})
+    _put(given, "causal_acdc.target", target or "functional_label")
+    starts_known = wishes.coding is not None or wishes.gff3 is not None or "cds_start" in names
+    _put(given, "causal_acdc.pairs", {"source": "edited" if starts_known else "natural"})
+    if not starts_known:
+        notes.append(
+            "no start codon is known: designed edits are left out (--coding AUGGGC... names what follows every 5'UTR)"
+        )
+    for setting in wishes.settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            raise ConfigurationError(
+                f"--set takes KEY=VALUE, e.g. --set sae_training.seed=1; not {setting!r}."
+            )
+        _put(given, key.strip(), yaml.safe_load(value))
+    return Plan(given, notes)
+
+
+def guess_columns_of_numbers(records: Sequence[Mapping[str, object]], file: str) -> tuple[str, ...]:
+    """Columns that a read-out could predict, where the column of the sequences is known."""
+    return guess_columns([{**record, "sequence": ""} for record in records[:500]], file).numbers
+
+
+def _only_number(numbers: Sequence[str], notes: list[str]) -> str | None:
+    if len(numbers) == 1:
+        notes.append(f"target: column {numbers[0]!r} (the only one that holds numbers)")
+        return numbers[0]
+    if numbers:
+        notes.append(
+            f"no target is named and several columns hold numbers ({', '.join(numbers)}): the causal part is left out "
+            "(--target names one)"
+        )
+    else:
+        notes.append("no column holds a measured number: the causal part is left out")
+    return None
+
+
+def existing(file: str) -> str:
+    """An absolute path, or a URL as it is.
+
+    Raises
+    ------
+    DataError
+        If there is nothing at the path, with the name in the same folder that is nearest.
+    """
+    if "://" in file:
+        return file
+    path = Path(file).expanduser().absolute()
+    if path.exists():
+        return str(path)
+    beside: Iterable[str] = (p.name for p in path.parent.iterdir()) if path.parent.is_dir() else ()
+    close = difflib.get_close_matches(path.name, list(beside), n=1)
+    meant = f" Did you mean {path.parent / close[0]}?" if close else ""
+    raise DataError(f"{file}: there is no such file or folder.{meant}")
+
+
+def _absolute(path: str | None) -> str | None:
+    # A bare name lies beside the FASTA file, as the reader has it.
+    return path if path is None or "://" in path or not Path(path).exists() else str(Path(path).absolute())
+
+
+def _put(given: dict[str, Any], key: str, value: Any) -> None:
+    """Set ``a.b.c`` in nested mappings; a mapping joins one that is there."""
+    *path, last = key.split(".")
+    for name in path:
+        given = given.setdefault(name, {})
+    if isinstance(value, Mapping) and isinstance(given.get(last), dict):
+        given[last].update(value)
+    else:
+        given[last] = value
+
+
+def show_findings(console: Any, root: Path, log: Path, seconds: float) -> None:
+    """Print what was found, and where it lies as links."""
+    latest = root / "latest"
+    summary = json.loads((latest / "summary.json").read_text(encoding="utf-8"))
+    console.print()
+    for headline in summary["headlines"]:
+        console.print(f"  • {headline}", highlight=False, markup=False)
+    for warning in summary["warnings"]:
+        console.print(f"  ! {warning}", highlight=False, markup=False)
+    console.print()
+    places = {
+        "Report": latest / "report.html",
+        "Feature atlas": latest / "atlas" / "index.html",
+        "Figures": latest / "figures",
+        "Tables": latest / "tables",
+        "Log": log,
+    }
+    for name, path in places.items():
+        console.print(f"{name:<14} [link={path.as_uri()}]{path}[/link]", highlight=False)
+    console.print(f"{seconds / 60:.1f} min", highlight=False)

@@ -1,0 +1,69 @@
+"""What ``helix-sae run`` makes of a file and its options, before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from helix_sae.cli import app
+from helix_sae.commands.run import Wishes, existing, plan_run
+from helix_sae.errors import ConfigurationError, DataError
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> str:
+    file = tmp_path / "my_utrs.csv"
+    file.write_text(
+        "utr,te\n" + "".join(f"ACGUACGUAC{letter}A,{i}.5\n" for i, letter in enumerate("ACGUACGU"))
+    )
+    return str(file)
+
+
+def test_guesses_are_said(table: str) -> None:
+    plan = plan_run(table, Wishes())
+    assert plan.parameters["ingestion"]["columns"] == {"sequence": "utr", "te": "te"}
+    assert plan.parameters["causal_acdc"]["target"] == "te"
+    assert plan.parameters["causal_acdc"]["pairs"]["source"] == "natural"
+    assert any("'utr'" in note for note in plan.notes)
+    assert any("'te'" in note for note in plan.notes)
+    assert any("--coding" in note for note in plan.notes)
+
+
+def test_a_known_start_allows_designed_edits(table: str) -> None:
+    plan = plan_run(table, Wishes(coding="AUGGGC"))
+    assert plan.parameters["causal_acdc"]["pairs"]["source"] == "edited"
+    assert plan.parameters["ingestion"]["reporter"] == {"five_prime": "", "coding": "AUGGGC"}
+    assert not any("--coding" in note for note in plan.notes)
+
+
+def test_any_parameter_can_be_set(table: str) -> None:
+    plan = plan_run(table, Wishes(settings=("sae_training.seed=1", "causal_acdc.pairs.source=edited")))
+    assert plan.parameters["sae_training"] == {"seed": 1}
+    assert plan.parameters["causal_acdc"]["pairs"] == {"source": "edited"}
+    with pytest.raises(ConfigurationError, match="KEY=VALUE"):
+        plan_run(table, Wishes(settings=("sae_training.seed",)))
+
+
+def test_a_mistyped_column(table: str) -> None:
+    with pytest.raises(DataError, match=r"no column 'tee'\. Did you mean 'te'\? It has utr, te\."):
+        plan_run(table, Wishes(target="tee"))
+
+
+def test_a_mistyped_path(table: str) -> None:
+    with pytest.raises(DataError, match=r"no such file.*Did you mean .*my_utrs\.csv"):
+        existing(table.replace("utrs", "utr"))
+    assert existing("s3://bucket/x.csv") == "s3://bucket/x.csv"
+
+
+def test_an_error_is_one_screen(table: str) -> None:
+    shown = CliRunner().invoke(app, ["run", table.replace("utrs", "utr")])
+    assert isinstance(shown.exception, DataError)
+
+
+def test_help_has_examples_and_there_is_a_version() -> None:
+    from helix_sae import __version__
+
+    assert "helix-sae run my_utrs.csv" in CliRunner().invoke(app, ["run", "--help"]).output
+    assert __version__ in CliRunner().invoke(app, ["--version"]).output
