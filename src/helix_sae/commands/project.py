@@ -45,9 +45,11 @@ def run_pipelines(
     project: Path, env: str | None, parameters: Mapping[str, Any], pipelines: Sequence[str] | None, log: Path
 ) -> None:
     """``kedro run`` with these parameters, in this process; what it logs goes into the file ``log``."""
+    logging.disable(logging.INFO)  # Kedro says on import where its log is set up; it is set up anew below
     from kedro.framework.session import KedroSession  # noqa: PLC0415 - two seconds that `--help` should not take
     from kedro.framework.startup import bootstrap_project  # noqa: PLC0415
 
+    logging.disable(logging.NOTSET)
     bootstrap_project(project)  # which also sets up the log of Kedro
     with log_into(log), KedroSession.create(project, env=env, runtime_params=dict(parameters)) as session:
         cast("Any", session).run(pipeline_names=None if pipelines is None else list(pipelines))
