@@ -18,7 +18,6 @@ import scipy.sparse
 from jaxtyping import Bool, Float, Int
 from scipy.optimize import brentq
 from scipy.special import ndtri
-from sklearn.metrics import roc_auc_score
 
 from helix_sae.errors import ConfigurationError
 from helix_sae.sae.stability import COMES_BACK, SeedFeatures, best_partners, unit_rows
@@ -246,4 +245,6 @@ def recovered(truth: SeedFeatures, learned: SeedFeatures, kept: Bool[np.ndarray,
 
 
 def _auc(true: Bool[np.ndarray, " n"], score: Float[np.ndarray, " n"]) -> float:
+    from sklearn.metrics import roc_auc_score  # noqa: PLC0415 - slow to import, and `kedro` imports this module
+
     return float(roc_auc_score(true, score)) if 0 < true.sum() < len(true) else float("nan")
