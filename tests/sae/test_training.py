@@ -76,6 +76,33 @@ def test_seeds_decide() -> None:
     assert same(first, shifted.by_site()["layers.0"])
 
 
+def in_the_order_of(seed: int) -> ArrayBatches:
+    arrays = {"layers.0": superposition(500), "layers.1": 10 * superposition(500, seed=1)}
+    return ArrayBatches(arrays, 128, seed=seed, epochs=2)
+
+
+def test_each_seed_has_a_start_and_an_order_of_its_own() -> None:
+    configs = {"a": TopKConfig(k=4), "b": ReluConfig(seed=1)}
+    together = train_saes(in_the_order_of, configs, n_seeds=3, seed=5)
+    assert {site: len(saes) for site, saes in together.seeds("a").items()} == {"layers.0": 3, "layers.1": 3}
+    assert together.by_site("a")["layers.0"] is together.saes[SaeKey("layers.0", "a", 0)]
+    assert set(together.history["seed"]) == {0, 1, 2}
+    # The third alone: its start and its order, scaled by what the run's own first tokens are like.
+    alone = train_saes(in_the_order_of, {"a": TopKConfig(k=4, seed=2)}, seed=5).by_site()["layers.1"]
+    assert same(alone, together.seeds("a")["layers.1"][2])
+    # One order for all leaves the same starts, and other results.
+    shared = train_saes(in_the_order_of(5), {"a": TopKConfig(k=4)}, n_seeds=3, seed=5).seeds()["layers.0"]
+    kept = [same(one, other) for one, other in zip(shared, together.seeds("a")["layers.0"], strict=True)]
+    assert kept == [True, False, False]
+    # The same start where only the sum of the seeds is the same.
+    assert same(
+        train_saes(in_the_order_of, {"b": ReluConfig(seed=3)}, seed=5).by_site()["layers.0"],
+        together.seeds("b")["layers.0"][2],
+    )
+    with pytest.raises(ConfigurationError, match="n_seeds is 0"):
+        train_saes(batches(), configs, n_seeds=0)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_learns_and_keeps_unit_rows_after_every_step(name: str) -> None:
     x = superposition(3000)
@@ -173,7 +200,7 @@ def test_history_holdout_and_progress() -> None:
 def test_without_holdout_there_are_no_measures() -> None:
     result = train_saes(batches(), {"a": TopKConfig(k=4)})
     assert result.evaluations == {}
-    assert list(result.metrics.columns) == ["site", "config"]
+    assert list(result.metrics.columns) == ["site", "config", "seed"]
 
 
 def test_by_site_wants_a_name_when_there_are_several() -> None:
@@ -363,7 +390,7 @@ def test_configurations_that_do_not_fit(config: Any, message: str) -> None:
 @pytest.mark.parametrize(
     "values",
     [
-        {"architecture": "topk", "expansion_factor": 0.5},
+        {"architecture": "topk", "expansion_factor": 0},
         {"architecture": "topk", "expansion_factor": 65},
         {"architecture": "topk", "k": 0},
         {"architecture": "relu", "l1_coefficient": 0},

@@ -47,7 +47,8 @@ def training_history(history: pd.DataFrame, metrics: pd.DataFrame | None = None)
     Parameters
     ----------
     history : DataFrame
-        ``site``, ``config``, ``tokens``, ``explained_variance``, ``l0``, ``dead_share``, ``mse``.
+        ``site``, ``config``, ``tokens``, ``explained_variance``, ``l0``, ``dead_share``, ``mse``; of several seeds
+        (``seed``) the first is drawn.
     metrics : DataFrame, optional
         The same measures on held-out tokens (``site``, ``config`` and the columns above as far as they are
         there): drawn as diamonds at the end of each line.
@@ -56,6 +57,7 @@ def training_history(history: pd.DataFrame, metrics: pd.DataFrame | None = None)
     -------
     Figure
     """
+    history, metrics = first_seed(history), None if metrics is None else first_seed(metrics)
     figure = new_figure(7.4, 4.8)
     sites = list(dict.fromkeys(history["site"]))
     configs = list(dict.fromkeys(history["config"]))
@@ -92,6 +94,11 @@ def training_history(history: pd.DataFrame, metrics: pd.DataFrame | None = None)
     return figure
 
 
+def first_seed(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the first seed of each configuration: of the autoencoder that is used."""
+    return table[table["seed"] == 0] if "seed" in table else table
+
+
 def _held_out(
     axes: Axes, metrics: pd.DataFrame, column: str, history: pd.DataFrame, colours: Mapping[str, str]
 ) -> None:
@@ -111,6 +118,7 @@ def _held_out(
 def training_history_interactive(history: pd.DataFrame) -> go.Figure:
     """The same for the browser."""
     figure: Any = make_subplots(rows=2, cols=2, subplot_titles=[label for _, label, _ in _PANELS])
+    history = first_seed(history)
     sites = list(dict.fromkeys(history["site"]))
     configs = list(dict.fromkeys(history["config"]))
     colours = dict(zip(sites, ordered_colours(len(sites)), strict=True))
@@ -148,6 +156,7 @@ def pareto(metrics: pd.DataFrame) -> Figure:
     -------
     Figure
     """
+    metrics = first_seed(metrics)
     sites = list(dict.fromkeys(metrics["site"]))
     families = list(dict.fromkeys(str(name).split("_")[0] for name in metrics["config"]))
     colours = dict(zip(families, ordered_colours(len(families)), strict=True))

@@ -23,7 +23,8 @@ class SaeConfig(BaseModel):
     d_in : int, optional
         Width of the activations. Left out, it is read from the data; given, the data must agree.
     expansion_factor : float
-        Features per input dimension, ``d_sae = round(expansion_factor * d_in)``; 1 to 64, usually 2 to 8.
+        Features per input dimension, ``d_sae = round(expansion_factor * d_in)``; up to 64. Activations that live in a few
+        directions want few: at or below 1 other seeds find the same features again.
     learning_rate : float, optional
         Peak rate of Adam. Left out: ``2e-4 * sqrt(16384 / d_sae)``, the rule of Gao et al. (2024,
         arXiv:2406.04093).
@@ -40,14 +41,14 @@ class SaeConfig(BaseModel):
         How far the starting directions lean towards activations drawn from the data, 0 (random) to 1. Where activations
         keep to a few directions, random features hardly ever fire, and die; those that start on the data live.
     seed : int
-        Added to the seed of the run: the same configuration with several seeds measures stability.
+        Added to the seed of the run, for the start and the order of the data.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     architecture: str
     d_in: int | None = Field(default=None, ge=1)
-    expansion_factor: float = Field(default=4.0, ge=1.0, le=64.0)
+    expansion_factor: float = Field(default=4.0, gt=0.0, le=64.0)
     learning_rate: float | None = Field(default=None, gt=0.0, le=1.0)
     warmup_fraction: float = Field(default=0.05, ge=0.0, le=0.5)
     decay_fraction: float = Field(default=0.25, ge=0.0, le=1.0)

@@ -28,10 +28,11 @@ _UNCHECKED_STEPS = 32
 
 
 class SaeKey(NamedTuple):
-    """Names one SAE of a run: the site it reads and the name of its configuration."""
+    """Names one SAE of a run: the site it reads, the name of its configuration, and which of its seeds it is."""
 
     site: str
     config: str
+    seed: int = 0
 
 
 class Learner:
@@ -48,8 +49,8 @@ class Learner:
     n_steps : int
         Length of its schedules.
     seed : int
-        Seed of the run. The SAE's own stream depends on this, its site and its configuration only, not on what else
-        is trained.
+        Seed of the run. The SAE's own stream depends on this, its key's seed, its site and its configuration only, not on
+        what else is trained.
     precision : {"float32", "bfloat16"}
         Of the matrix products of a step (autocast); parameters, sums and the optimiser stay float32.
     sample : Tensor (n, d_in), optional
@@ -83,7 +84,8 @@ class Learner:
         self.steps_done = 0
         self.tokens_seen = 0
         self.plateau: dict[str, float] = {"best": float("-inf"), "waited": 0}
-        self.generator = torch.Generator().manual_seed(stream_seed(seed + config.seed, key.site, config))
+        self.order = seed + config.seed + key.seed
+        self.generator = torch.Generator().manual_seed(stream_seed(self.order, key.site, config))
         self.objective: Objective[Any] = architecture_of(config).objective(config)
         start = self.objective.initialise(self.generator)
         if config.data_start > 0:

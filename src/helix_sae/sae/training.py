@@ -8,14 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from helix_sae.errors import ConfigurationError, DataError
@@ -24,18 +21,19 @@ from helix_sae.sae.config import SaeConfig
 from helix_sae.sae.learner import Learner, Precision, SaeKey
 from helix_sae.sae.metrics import SaeEvaluation, as_batch, evaluate_sae
 from helix_sae.sae.objective import StepResult
+from helix_sae.sae.orders import SHARED, Batches, Orders, SiteBatch
 from helix_sae.sae.resume import Scratch, drop_state, load_state, save_state, state_path
 from helix_sae.sae.scaling import InputScaling, estimate_scaling
 from helix_sae.sae.workers import SERIAL, Workers, borrowed_threads
 
 logger = logging.getLogger(__name__)
 
-SiteBatch = Mapping[str, Float[Tensor, "batch d_in"]]
 Progress = Callable[[int, int, Mapping[SaeKey, float]], None]
 
 HISTORY_COLUMNS = (
     "site",
     "config",
+    "seed",
     "step",
     "tokens",
     "loss",
@@ -48,7 +46,7 @@ HISTORY_COLUMNS = (
 )
 
 _SAMPLE_TOKENS = 32_768
-"""Tokens of the last batches by which thresholds are set."""
+"""Most tokens by which thresholds are set."""
 
 _BATCHES_AHEAD = 3
 """Batches on their way to a GPU while it works."""
@@ -61,11 +59,11 @@ class TrainingResult:
     Attributes
     ----------
     saes : dict of SaeKey to SparseAutoencoder
-        One for each (site, configuration name); they take raw activations.
+        One for each site, configuration and seed; they take raw activations.
     scalings : dict of str to InputScaling
         The centring and scaling of each site, already folded into the SAEs.
     history : DataFrame
-        ``site``, ``config``, ``step``, ``tokens``, ``loss``, ``mse`` (in scaled units), ``l1``, ``explained_variance``
+        ``site``, ``config``, ``seed``, ``step``, ``tokens``, ``loss``, ``mse`` (in scaled units), ``l1``, ``explained_variance``
         (of that training batch), ``l0``, ``dead_share`` (by the training clock), ``lr``.
     evaluations : dict of SaeKey to SaeEvaluation
         Held-out measures; empty without held-out batches.
@@ -81,12 +79,12 @@ class TrainingResult:
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """Held-out measures, one row an SAE: ``site``, ``config`` and the summary of :class:`SaeEvaluation`."""
+        """Held-out measures, a row an SAE: ``site``, ``config``, ``seed`` and the summary of :class:`SaeEvaluation`."""
         rows = [{**key._asdict(), **evaluation.summary} for key, evaluation in self.evaluations.items()]
-        return pd.DataFrame(rows) if rows else pd.DataFrame({"site": [], "config": []})
+        return pd.DataFrame(rows) if rows else pd.DataFrame({"site": [], "config": [], "seed": []})
 
     def by_site(self, config: str | None = None) -> dict[str, SparseAutoencoder]:
-        """The SAEs of one configuration, by site.
+        """The first SAE of one configuration, by site.
 
         Parameters
         ----------
@@ -98,6 +96,10 @@ class TrainingResult:
         ConfigurationError
             If it is left out and there are several, or there is none of that name.
         """
+        return {site: saes[0] for site, saes in self.seeds(config).items()}
+
+    def seeds(self, config: str | None = None) -> dict[str, tuple[SparseAutoencoder, ...]]:
+        """The SAEs of all seeds of one configuration, by site, in the order of the seeds; parameters as :meth:`by_site`."""
         names = sorted({key.config for key in self.saes})
         if config is None and len(names) == 1:
             config = names[0]
@@ -105,7 +107,8 @@ class TrainingResult:
             raise ConfigurationError(
                 f"Name one of the trained configurations, {', '.join(names)}; not {config!r}."
             )
-        return {key.site: sae for key, sae in self.saes.items() if key.config == config}
+        chosen = {key: sae for key, sae in self.saes.items() if key.config == config}
+        return {site: tuple(sae for key, sae in chosen.items() if key.site == site) for site in self.scalings}
 
 
 @dataclass(frozen=True)
@@ -128,9 +131,10 @@ class EarlyStopping:
 
 
 def train_saes(
-    batches: Iterable[SiteBatch],
+    batches: Batches | Callable[[int], Batches],
     configs: Mapping[str, SaeConfig],
     *,
+    n_seeds: int = 1,
     sites: Sequence[str] | None = None,
     n_steps: int | None = None,
     seed: int = 0,
@@ -144,27 +148,34 @@ def train_saes(
     scratch: Scratch | None = None,
     early_stopping: EarlyStopping | None = None,
 ) -> TrainingResult:
-    """Train an SAE for every site and configuration in one pass over the activations.
+    """Train an SAE for every site, configuration and seed in one pass over the activations.
 
     Each SAE has its own optimiser, schedule and random stream: it comes out the same, to the bit on a CPU, as when it is
     trained alone, and on any number of threads.
 
     Parameters
     ----------
-    batches : iterable of mapping of site to (batch, d_in) array
-        Shuffled raw activations; batches may differ in length. A batch must not be overwritten by a later one.
+    batches : iterable of mapping of site to (batch, d_in) array, or function of a seed that gives one
+        Shuffled raw activations; batches may differ in length. A batch must not be overwritten by a later one. Given an
+        iterable, all SAEs see the same batches. Given a function, each seed sees the order that the function gives it:
+        two seeds of a configuration then differ in their start *and* in the order of their data, which is what the
+        stability of a feature asks for.
     configs : mapping of str to SaeConfig
         Configurations by a name of your choice, each trained at every site.
+    n_seeds : int
+        How many times each is trained: with ``seed + config.seed``, and so many more that follow it. They stand in
+        :meth:`TrainingResult.seeds`.
     sites : sequence of str, optional
         Which sites of the batches to train on; default all.
     n_steps : int, optional
-        Batches to train on; the schedules are laid out over it. Default ``len(batches)``.
+        Batches to train on; the schedules are laid out over it. Default the length of the batches.
     seed : int
         Seed of every random stream.
     holdout : iterable of mapping of site to (batch, d_in) array, optional
         Batches to measure the finished SAEs on.
     calibration_tokens : int
-        Tokens at the start of ``batches`` from which each site's mean and scale are estimated; they are trained on too.
+        Tokens at the start of the batches from which each site's mean and scale, and thresholds, are estimated; they are
+        trained on too.
     log_every : int
         Steps between rows of the history; the first and last step are always there.
     device : str or torch.device
@@ -197,20 +208,29 @@ def train_saes(
     >>> result = train_saes(ArrayBatches({"layers.0": x}, 128, seed=0), {"k4": TopKConfig(k=4)})
     >>> result.by_site()["layers.0"].d_sae
     32
+
+    Three seeds, each with its own order of the same rows:
+
+    >>> def shuffled(seed):
+    ...     return ArrayBatches({"layers.0": x}, 128, seed=seed)
+    >>> result = train_saes(shuffled, {"k4": TopKConfig(k=4)}, n_seeds=3)
+    >>> [len(saes) for saes in result.seeds().values()]
+    [3]
     """
     if not configs:
         raise ConfigurationError("No SAE configuration was given; name at least one.")
     if early_stopping is not None and holdout is None:
         raise ConfigurationError("Early stopping needs held-out batches; give some, or turn it off.")
+    if n_seeds < 1:
+        raise ConfigurationError(f"n_seeds is {n_seeds}; at least one seed is trained.")
     held_out = None if holdout is None else list(holdout)
-    steps = _number_of_steps(batches, n_steps)
-    stream = iter(batches)
-    head = _take_head(stream, sites, calibration_tokens)
-    samples = {site: torch.cat([batch[site] for batch in head]) for site in head[0]}
+    orders = Orders(batches, seed)
+    steps = _number_of_steps(orders.first, n_steps)
+    samples = orders.sample(sites, calibration_tokens)
     scalings = {site: estimate_scaling(sample, site) for site, sample in samples.items()}
     learners = [
         Learner(
-            SaeKey(site, name),
+            SaeKey(site, name, number),
             config.resolve(scaling.mean.numel(), f"site {site}"),
             scaling.to(device),
             steps,
@@ -221,6 +241,7 @@ def train_saes(
         )
         for site, scaling in scalings.items()
         for name, config in configs.items()
+        for number in range(n_seeds)
     ]
     path = None
     if scratch is not None:
@@ -228,6 +249,7 @@ def train_saes(
             "sites": list(scalings),
             "n_steps": steps,
             "seed": seed,
+            "n_seeds": n_seeds,
             "calibration_tokens": calibration_tokens,
             "log_every": log_every,
             "precision": precision,
@@ -235,15 +257,10 @@ def train_saes(
             "early_stopping": None if early_stopping is None else asdict(early_stopping),
         }
         path = state_path(scratch, configs, settings)
-    run = _Run(learners, steps, log_every, progress, held_out, early_stopping)
+    run = _Run(learners, orders, steps, log_every, progress, held_out, early_stopping)
     with borrowed_threads() as n_threads:
         on_cpu = torch.device(device).type == "cpu"
-        run.train(
-            chain(head, stream),
-            n_threads if on_cpu else 1,
-            path,
-            scratch.every_steps if scratch is not None else 0,
-        )
+        run.train(n_threads if on_cpu else 1, path, scratch.every_steps if scratch is not None else 0)
         saes = run.export()
         evaluations = {} if held_out is None else _evaluate(saes, held_out)
     if path is not None:
@@ -258,6 +275,7 @@ class _Run:
     def __init__(
         self,
         learners: list[Learner],
+        orders: Orders,
         n_steps: int,
         log_every: int,
         progress: Progress | None,
@@ -265,6 +283,7 @@ class _Run:
         early_stopping: EarlyStopping | None,
     ) -> None:
         self.learners = learners
+        self.orders = orders
         self.n_steps = n_steps
         self.log_every = log_every
         self.progress = progress
@@ -274,11 +293,8 @@ class _Run:
         self.running = list(learners)
         self.rows: list[dict[str, Any]] = []
         self.done = 0
-        self.recent: deque[dict[str, Tensor]] = deque()
 
-    def train(
-        self, batches: Iterable[SiteBatch], n_threads: int, state: Path | None, save_every: int
-    ) -> None:
+    def train(self, n_threads: int, state: Path | None, save_every: int) -> None:
         """Go through the batches; from where ``state`` left off, if it is there."""
         skip = 0
         if state is not None and state.exists():
@@ -290,8 +306,7 @@ class _Run:
         abreast = len(self.learners) >= n_threads
         outer, inner = (Workers(n_threads), SERIAL) if abreast else (SERIAL, Workers(n_threads))
         try:
-            for position, batch in zip(range(self.n_steps), self._placed(batches), strict=False):
-                self._remember(batch)
+            for position, batch in zip(range(self.n_steps), self._placed(), strict=False):
                 if position >= skip:
                     self._step(batch, outer, inner)
                     if state is not None and self.done % save_every == 0 and self.done < self.n_steps:
@@ -312,17 +327,18 @@ class _Run:
     def export(self) -> dict[SaeKey, SparseAutoencoder]:
         """Give the SAEs for raw activations."""
         samples = {
-            site: torch.cat([self._scaled(batch, site) for batch in self.recent]) for site in self.scalings
+            site: scaling.to("cpu").apply(self.orders.samples[site][:_SAMPLE_TOKENS])
+            for site, scaling in self.scalings.items()
         }
         return {learner.key: learner.export(samples[learner.key.site]) for learner in self.learners}
 
-    def _placed(self, batches: Iterable[SiteBatch]) -> Iterator[dict[str, Tensor]]:
-        """The batches, checked, where the SAEs are; for a GPU the next ones are brought there while it works."""
+    def _placed(self) -> Iterator[dict[int, dict[str, Tensor]]]:
+        """The batches of each order, checked, where the SAEs are; for a GPU the next ones are brought there while it works."""
         place = partial(_place, scalings=self.scalings)
+        stream = self.orders.batches({learner.order for learner in self.learners})
         if all(scaling.mean.device.type == "cpu" for scaling in self.scalings.values()):
-            yield from map(place, batches)
+            yield from map(place, stream)
             return
-        stream = iter(batches)
         with ThreadPoolExecutor(1) as pool:
             ahead = deque(pool.submit(lambda: place(next(stream))) for _ in range(_BATCHES_AHEAD))
             try:
@@ -336,21 +352,28 @@ class _Run:
                 for future in ahead:
                     future.cancel()
 
-    def _step(self, batch: dict[str, Tensor], outer: Workers, inner: Workers) -> None:
-        z = {site: self._scaled(batch, site) for site in self.scalings}
+    def _step(self, batch: dict[int, dict[str, Tensor]], outer: Workers, inner: Workers) -> None:
+        z = {
+            (order, site): self.scalings[site].apply(values)
+            for order, of_site in batch.items()
+            for site, values in of_site.items()
+        }
         last = self.done + 1 == self.n_steps
         record = self.done % self.log_every == 0 or last
 
         def learn(learner: Learner) -> dict[str, Any] | None:
             rate = learner.rate()
-            result = learner.step(z[learner.key.site], inner)
-            return _history_row(learner, result, z[learner.key.site], rate) if record else None
+            own = z[learner.order if learner.order in batch else SHARED, learner.key.site]
+            result = learner.step(own, inner)
+            return _history_row(learner, result, own, rate) if record else None
 
         rows = [row for row in outer.map(learn, self.running) if row is not None]
         self.rows.extend(rows)
         self.done += 1
         if rows and self.progress is not None:
-            latest = {SaeKey(row["site"], row["config"]): row["explained_variance"] for row in rows}
+            latest = {
+                SaeKey(row["site"], row["config"], row["seed"]): row["explained_variance"] for row in rows
+            }
             self.progress(self.done, self.n_steps, latest)
         if self.early_stopping is not None and self.done % self.early_stopping.every_steps == 0 and not last:
             self._look_for_plateaus(self.early_stopping)
@@ -367,28 +390,24 @@ class _Run:
             patience = self.early_stopping.patience
             self.running = [learner for learner in self.learners if learner.plateau["waited"] < patience]
 
-    def _remember(self, batch: dict[str, Tensor]) -> None:
-        """Keep the last batches, to set thresholds by."""
-        self.recent.append(batch)
-        sizes = [len(next(iter(kept.values()))) for kept in self.recent]
-        while len(self.recent) > 1 and sum(sizes) - sizes[0] >= _SAMPLE_TOKENS:
-            self.recent.popleft()
-            sizes.pop(0)
 
-    def _scaled(self, batch: Mapping[str, Tensor], site: str) -> Float[Tensor, "batch d_in"]:
-        return self.scalings[site].apply(batch[site])
-
-
-def _place(batch: SiteBatch, scalings: Mapping[str, InputScaling]) -> dict[str, Tensor]:
-    """The wanted sites of a batch, checked, as tensors where their scalings are."""
-    placed: dict[str, Tensor] = {}
-    for site, scaling in scalings.items():
-        if site not in batch:
-            raise DataError(f"A batch lacks site {site}; every batch must hold all of {sorted(scalings)}.")
-        values = as_batch(batch[site], scaling.mean.numel(), f"site {site}")
-        device = scaling.mean.device
-        # From pinned memory a copy to a GPU is not waited for.
-        placed[site] = values if device.type == "cpu" else values.pin_memory().to(device, non_blocking=True)
+def _place(
+    batches: Mapping[int, SiteBatch], scalings: Mapping[str, InputScaling]
+) -> dict[int, dict[str, Tensor]]:
+    """The wanted sites of the batches, checked, as tensors where their scalings are."""
+    placed: dict[int, dict[str, Tensor]] = {}
+    for order, batch in batches.items():
+        placed[order] = {}
+        for site, scaling in scalings.items():
+            if site not in batch:
+                raise DataError(
+                    f"A batch lacks site {site}; every batch must hold all of {sorted(scalings)}."
+                )
+            values = as_batch(batch[site], scaling.mean.numel(), f"site {site}")
+            device = scaling.mean.device
+            # From pinned memory a copy to a GPU is not waited for.
+            at_place = values if device.type == "cpu" else values.pin_memory().to(device, non_blocking=True)
+            placed[order][site] = at_place
     return placed
 
 
@@ -405,31 +424,6 @@ def _number_of_steps(batches: Iterable[SiteBatch], n_steps: int | None) -> int:
             "smaller, or go through the activations more often (epochs)."
         )
     return wanted
-
-
-def _take_head(
-    stream: Iterator[SiteBatch], sites: Sequence[str] | None, n_tokens: int
-) -> list[dict[str, Float[Tensor, "batch d_in"]]]:
-    """The first batches, enough of them for ``n_tokens`` tokens, checked."""
-    head: list[dict[str, Tensor]] = []
-    widths: dict[str, int] = {}
-    taken = 0
-    for batch in stream:
-        if not head:
-            wanted = list(batch) if sites is None else list(sites)
-            missing = [site for site in wanted if site not in batch]
-            if missing or not wanted:
-                raise DataError(
-                    f"The activations have the sites {sorted(batch)}; {missing or 'none'} were asked for."
-                )
-            widths = {site: int(np.shape(batch[site])[-1]) for site in wanted}
-        head.append({site: as_batch(batch[site], width, f"site {site}") for site, width in widths.items()})
-        taken += next(iter(head[-1].values())).shape[0]
-        if taken >= n_tokens:
-            break
-    if taken == 0:
-        raise DataError("There is no batch to train on: no activations were given.")
-    return head
 
 
 def _history_row(learner: Learner, result: StepResult, z: Tensor, rate: float) -> dict[str, Any]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from helix_sae.activations import Activations
-    from helix_sae.sae import SparseAutoencoder, TokenCodes, TrainingResult
+    from helix_sae.sae import SaeConfig, SparseAutoencoder, TokenCodes, TrainingResult
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
     AnnData = Activations = SparseAutoencoder = TokenCodes = TrainingResult = Any
@@ -33,11 +33,11 @@ def train(
     Returns
     -------
     sae_checkpoints : dict of site to SparseAutoencoder
-        Of the chosen configuration.
+        Of the chosen configuration, its first seed.
     training_history, sae_metrics : DataFrame
-        Of all configurations.
+        Of all configurations and seeds.
     sae_stability : DataFrame
-        Of configurations that differ in their seed only.
+        Of each two seeds of a configuration.
     """
     from helix_sae.models.registry import resolve_device
     from helix_sae.progress import progress_bar
@@ -46,15 +46,21 @@ def train(
     activations.check_finite()
     sites = list(activations.sites)
     discovery = _members(table, activations, "discovery")
-    batches = activations.batches(
-        sites, parameters.batch_size, parameters.seed, epochs=parameters.epochs, sequence_ids=discovery
-    )
-    n_steps = min(len(batches), parameters.max_steps or len(batches))
+
+    def batches(seed: int) -> Any:
+        """Each seed's own order of the tokens."""
+        return activations.batches(
+            sites, parameters.batch_size, seed, epochs=parameters.epochs, sequence_ids=discovery
+        )
+
+    n_batches = len(batches(parameters.seed))
+    n_steps = min(n_batches, parameters.max_steps or n_batches)
     rule = parameters.early_stopping
     with progress_bar("training autoencoders", n_steps, "steps") as advance:
         result = train_saes(
-            batches,  # pyright: ignore[reportArgumentType]
+            batches,
             parameters.saes,
+            n_seeds=parameters.n_seeds,
             sites=sites,
             n_steps=n_steps,
             seed=parameters.seed,
@@ -120,10 +126,14 @@ def _stability(result: TrainingResult, parameters: SaeTrainingParameters) -> pd.
     from helix_sae.sae import seed_stability
 
     decoders: dict[tuple[str, str], np.ndarray] = {}
+    configs: dict[str, SaeConfig] = {}
     for key, sae in result.saes.items():
         alive = result.evaluations[key].features["alive"].to_numpy(dtype=bool)
-        decoders[key.site, key.config] = sae.W_dec.detach().numpy()[alive]
-    return seed_stability(decoders, parameters.saes)
+        config = parameters.saes[key.config]
+        name = f"{key.config} seed {key.seed}" if parameters.n_seeds > 1 else key.config
+        decoders[key.site, name] = sae.W_dec.detach().numpy()[alive]
+        configs[name] = config.model_copy(update={"seed": config.seed + key.seed})
+    return seed_stability(decoders, configs)
 
 
 def _members(table: pd.DataFrame, activations: Activations, split: str) -> list[str]:
@@ -146,5 +156,5 @@ def _holdout(
 
 
 def _summary(metrics: pd.DataFrame) -> str:
-    shown = ["site", "config", "explained_variance", "l0", "dead_share", "cosine"]
+    shown = ["site", "config", "seed", "explained_variance", "l0", "dead_share", "cosine"]
     return metrics[shown].to_string(index=False, float_format=lambda x: f"{x:.3f}")

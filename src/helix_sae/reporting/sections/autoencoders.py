@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from helix_sae.figures.style import site_label
-from helix_sae.figures.training import feature_density, training_history
+from helix_sae.figures.training import feature_density, first_seed, training_history
 from helix_sae.reporting.document import (
     Block,
     Column,
@@ -62,8 +62,9 @@ def autoencoder_section(
     """
     if metrics is None or metrics.empty:
         return not_run(KEY, TITLE, "No autoencoder was trained.")
-    used = metrics if chosen is None else metrics[metrics["config"] == chosen]
-    used = metrics if used.empty else used
+    first = first_seed(metrics)
+    used = first if chosen is None else first[first["config"] == chosen]
+    used = first if used.empty else used
     widths = {site: len(d) for site, d in (densities or {}).items()}
     statements = [_site_statement(row, widths.get(str(row["site"]))) for row in used.to_dict("records")]
     # Not `<`: where the variance explained is not defined (constant activations), nothing was explained.
@@ -91,12 +92,12 @@ def autoencoder_section(
         TITLE,
         statements,
         [
-            *_blocks(metrics, history, densities, chosen),
+            *_blocks(first, history, densities, chosen),
             *_downstream_blocks(downstream),
             *_probing_blocks(probing),
             *_stability_blocks(stability),
         ],
-        {"sites": metrics, "chosen": chosen, **({} if downstream is None else {"downstream": downstream})},
+        {"sites": first, "chosen": chosen, **({} if downstream is None else {"downstream": downstream})},
         [Tile("Variance explained", _span(worst, best), "held-out tokens", weak=bool(low))],
         warnings,
     )
