@@ -1,17 +1,23 @@
 # make run    from sequences to the report, on the shipped model and data
 # make test   the whole suite
 # Each creates the environment it needs in .venv; nothing but Python 3.11 or 3.12, git and make has to be there.
+# On 3.12 the newest helical is installed (3.1.4), on 3.11 the newest that it allows (2.2.0).
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-# The first Python that helical's pins allow; `make PYTHON=/path/to/python3.12` names another.
-PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
+# The newest Python that helical's pins allow; `make PYTHON=/path/to/python3.11` names another. A shim may be on the
+# PATH and refuse, so each is asked.
+PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { command -v $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# An environment keeps the Python that it was made with.
+VERSION_OF := -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null
+VERSION := $(shell $(BIN)/python $(VERSION_OF) || { test -n "$(PYTHON)" && $(PYTHON) $(VERSION_OF); })
+LOCK := requirements-$(VERSION).lock
 INTEROP_VENV := .venv-interop
 
 # One thread a worker: two workers with a pool of threads each would only fight for the cores.
@@ -25,12 +31,14 @@ help:
 	@sed -n 's/^\([a-z-]*\):.*## */\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 .PHONY: install
-install: $(STAMP) ## create .venv from requirements.lock
+install: $(STAMP) ## create .venv from the lock file of its Python
 
-$(STAMP): requirements.lock pyproject.toml
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed and was not found: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+$(STAMP): $(wildcard requirements-*.lock) pyproject.toml
+	@test -f "$(LOCK)" || { echo "Python 3.11 or 3.12 is needed and was not found: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@test "$(origin PYTHON)" = file || test "$$($(PYTHON) $(VERSION_OF))" = "$(VERSION)" || { \
+		echo "$(VENV) was made with Python $(VERSION), not with $(PYTHON): remove it, or name another folder with VENV=" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -50,12 +58,21 @@ test: $(STAMP) ## run the test suite
 fuzz: $(STAMP) ## coverage-guided fuzzing of every reader of sequences, on a fixed number of inputs
 	$(SINGLE_THREADED) $(BIN)/python tests/fuzz/fuzz_readers.py
 
+.PHONY: test-core
+test-core: $(STAMP) ## what a new torch or helical could change: the model, causal effects and one whole run
+	$(SINGLE_THREADED) $(BIN)/python -m pytest -n 2 --dist worksteal tests/models tests/causal tests/end_to_end/test_run.py
+
 .PHONY: lint
 lint: $(STAMP) ## style, types and the arrows between packages
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+.PHONY: docs
+docs: $(STAMP) ## build the site into build/docs; a warning is an error, nothing is fetched
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs build/docs
+	@echo "The site: build/docs/index.html"
 
 .PHONY: viz
 viz: $(STAMP) ## look at the pipelines, tables and figures in the browser
@@ -76,12 +93,18 @@ $(INTEROP_VENV)/.installed: tests/interop/requirements.txt
 	touch $@
 endif
 
+# uv resolves for every platform but, told by `environments`, for one Python; that marker on each line is then no news.
 .PHONY: lock
-lock: $(STAMP) ## write requirements.lock anew from pyproject.toml
+lock: $(STAMP) ## write both lock files anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
-		--custom-compile-command "make lock" --extra structure --extra cluster --extra dev \
-		--output-file requirements.lock pyproject.toml
+	@set -e; for version in 3.11 3.12; do \
+		folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; lock=requirements-$$version.lock; \
+		{ cat pyproject.toml; printf '\n[tool.uv]\nenvironments = ["python_version == '"'%s'"'"]\n' $$version; } > $$folder/pyproject.toml; \
+		test ! -f $$lock || cp $$lock $$folder/lock; \
+		(cd $$folder && $(abspath $(BIN))/uv pip compile --quiet --universal --python-version $$version --generate-hashes \
+			--no-annotate --custom-compile-command "make lock" --all-extras --output-file lock pyproject.toml); \
+		sed -E "s/ ; python_full_version < '3\.1[23]' and / ; /; s/ ; python_full_version < '3\.1[23]'//" $$folder/lock > $$lock; rm -rf "$$folder"; \
+	done
 
 .PHONY: clean
 clean: ## remove what the tools leave behind; data and .venv stay

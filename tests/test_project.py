@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ENVIRONMENTS = sorted(path.name for path in (Path(__file__).parents[1] / "conf").iterdir() if path.is_dir())
 DEFAULT = ("ingestion", "extraction", "sae_training", "correlation", "causal_acdc", "reporting")
@@ -213,18 +216,32 @@ def test_nobody_is_called_without_consent(project_path: Path) -> None:
     assert yaml.safe_load((project_path / ".telemetry").read_text()) == {"consent": False}
 
 
-def test_the_lock_pins_every_requirement_and_names_no_host(project_path: Path) -> None:
-    lock = (project_path / "requirements.lock").read_text(encoding="utf-8")
+HELICAL = {"3.11": "2.2.0", "3.12": "3.1.4"}
+"""The newest helical that each Python allows."""
+
+
+@pytest.mark.parametrize("python", HELICAL)
+def test_each_lock_pins_every_requirement_and_names_no_host(project_path: Path, python: str) -> None:
+    lock = (project_path / f"requirements-{python}.lock").read_text(encoding="utf-8")
     assert not re.search(r"^--|://|file:|@ ", lock, re.MULTILINE)
     pinned = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", lock, re.MULTILINE))
     assert lock.count("--hash=sha256:") >= len(pinned)
     project = tomllib.loads((project_path / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = project["dependencies"] + [
-        r for extra in project["optional-dependencies"].values() for r in extra
-    ]
-    names = {re.split(r"[\[<>=~! ]", requirement)[0].lower().replace("_", "-") for requirement in wanted}
-    assert names <= pinned.keys()
-    assert pinned["helical"] == "2.2.0"
+    extras = [r for extra in project["optional-dependencies"].values() for r in extra]
+    wanted = [Requirement(line) for line in project["dependencies"] + extras]
+    for requirement in wanted:
+        if requirement.marker is None or requirement.marker.evaluate({"python_version": python}):
+            name = canonicalize_name(requirement.name)
+            assert name in pinned, f"{requirement} is not in requirements-{python}.lock: make lock"
+            assert requirement.specifier.contains(pinned[name]), (
+                f"{requirement} is not met by {pinned[name]}: make lock"
+            )
+    assert pinned["helical"] == HELICAL[python]
+
+
+def test_this_environment_is_the_one_that_is_locked() -> None:
+    """What the tests pass with is what `make` installs, on either Python."""
+    assert version("helical") == HELICAL[f"{sys.version_info.major}.{sys.version_info.minor}"]
 
 
 def paths_of(entry: dict[str, Any]) -> list[str]:
