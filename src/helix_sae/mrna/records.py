@@ -100,6 +100,13 @@ class Reporter(BaseModel):
 
     The default coding flank is the start of the eGFP reporter of Sample et al. (2019).
 
+    Attributes
+    ----------
+    five_prime : str
+        Nucleotides before every 5'UTR.
+    coding : str
+        Nucleotides behind it, from the start codon on.
+
     References
     ----------
     Sample PJ et al. Human 5' UTR design and variant effect prediction from a massively parallel translation assay.

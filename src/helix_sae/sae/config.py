@@ -95,7 +95,16 @@ class SaeConfig(BaseModel):
 
 
 class L1Config(SaeConfig):
-    """Settings shared by the L1 architectures; see :class:`ReluConfig`."""
+    """Settings shared by the L1 architectures.
+
+    Attributes
+    ----------
+    l1_coefficient : float
+        Price, in shares of the variance, of activity worth one per cent of the mean activation norm; usually 1e-4 to
+        1e-2. Counted so, it means the same at every site, ``d_in`` and ``expansion_factor``.
+    sparsity_warmup_fraction : float
+        Share of the steps over which the penalty rises from 0.
+    """
 
     l1_coefficient: float = Field(default=1e-3, gt=0.0, le=1.0)
     sparsity_warmup_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
@@ -107,16 +116,7 @@ class L1Config(SaeConfig):
 
 
 class ReluConfig(L1Config):
-    """ReLU with an L1 penalty, encoder and decoder apart.
-
-    Attributes
-    ----------
-    l1_coefficient : float
-        Price, in shares of the variance, of activity worth one per cent of the mean activation norm; usually 1e-4 to
-        1e-2. Counted so, it means the same at every site, ``d_in`` and ``expansion_factor``.
-    sparsity_warmup_fraction : float
-        Share of the steps over which the penalty rises from 0.
-    """
+    """ReLU with an L1 penalty, encoder and decoder apart."""
 
     architecture: Literal["relu"] = "relu"
 
@@ -128,14 +128,28 @@ class ReluTiedConfig(L1Config):
 
 
 class AuxiliaryConfig(SaeConfig):
-    """Settings shared by the architectures whose dead features learn through AuxK; see :class:`TopKConfig`."""
+    """Settings shared by the architectures whose dead features learn through AuxK.
+
+    Attributes
+    ----------
+    aux_coefficient : float
+        Weight of the auxiliary loss through which dead features learn (AuxK); 0 turns it off.
+    aux_k : int, optional
+        Dead features that take part for each token; default ``d_in // 2``.
+    """
 
     aux_coefficient: float = Field(default=1 / 32, ge=0.0)
     aux_k: int | None = Field(default=None, ge=1)
 
 
 class SelectConfig(AuxiliaryConfig):
-    """Settings shared by the architectures that choose k features; see :class:`TopKConfig`."""
+    """Settings shared by the architectures that choose k features.
+
+    Attributes
+    ----------
+    k : int
+        Active features a token; of ``batchtopk`` and ``matryoshka`` the mean number.
+    """
 
     k: int = Field(default=32, ge=1)
 
@@ -149,17 +163,7 @@ class SelectConfig(AuxiliaryConfig):
 
 
 class TopKConfig(SelectConfig):
-    """The k largest pre-activations of each token.
-
-    Attributes
-    ----------
-    k : int
-        Active features a token.
-    aux_coefficient : float
-        Weight of the auxiliary loss through which dead features learn (AuxK); 0 turns it off.
-    aux_k : int, optional
-        Dead features that take part for each token; default ``d_in // 2``.
-    """
+    """The k largest pre-activations of each token."""
 
     architecture: Literal["topk"] = "topk"
 

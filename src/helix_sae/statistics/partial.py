@@ -4,7 +4,7 @@ The ranks of the feature and of the property are both regressed on the ranks of 
 dummies of the source); the residuals are correlated. For a property of several classes the share of the
 feature's residual rank variance that the classes explain is tested (Quade 1967, rank analysis of covariance).
 With an orthonormal basis Q of the confounders and the property's residual e, everything is again a product of
-sparse ranks r with dense vectors:
+sparse ranks r with dense vectors::
 
     partial = <r, e> / sqrt((|r|^2 - |Q'r|^2) |e|^2)
 """

@@ -23,6 +23,19 @@ class Architecture(BaseModel):
     """Sizes of a Helix-mRNA network.
 
     The defaults are those of ``helix_mini``; :func:`released_architecture` has the released model's.
+
+    Attributes
+    ----------
+    hidden_size : int
+        Width of the residual stream.
+    head_dim, state_size, n_groups : int
+        Of the Mamba-2 mixers: channels a head, states a channel, groups of heads that share ``B`` and ``C``.
+    expand : int
+        Inner width of a mixer, in multiples of ``hidden_size``.
+    attention_heads, key_value_heads : int
+        Of the attention layer.
+    layers : str
+        One letter a layer: ``M`` mixer, ``+`` feed-forward, ``*`` attention.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -47,6 +47,18 @@ class PretrainingOptions(BaseModel):
         their variance).
     track_weight : float
         Weight of the tracks' mean squared error (in units of their variance).
+    warmup_steps : int
+        Steps over which the rate rises from zero.
+    decay_from : float
+        Share of the steps after which it falls.
+    weight_decay : float
+        Of AdamW.
+    gradient_clip : float
+        Largest L2 norm of the gradient.
+    log_every : int
+        Steps between rows of the history.
+    seed : int
+        Of the initial weights and the order of the batches.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -53,6 +53,7 @@ class PairParameters(BaseModel):
     max_length_ratio : float
         Longer over shorter sequence.
     max_edit_distance : int
+        Largest Levenshtein distance of a ``natural`` pair.
     min_reads : float, optional
         Smallest sequencing depth of either side (column ``reads``).
     parent : str
@@ -92,6 +93,7 @@ class EffectParameters(BaseModel):
         Run exactly only that many features of each site, of largest estimated effect (a screening, and labelled so); all
         that differ when not given.
     direction : {"source_to_target", "target_to_source"}
+        Which of the two sequences of a pair is run, with activations of the other.
     positions : {"nucleotides", "tokens", "edited"}
         Which tokens a patch touches.
     ig_steps : int
@@ -186,6 +188,7 @@ class CausalParameters(BaseModel):
     token_budget : int
         Tokens in one pass; changes the speed, not the result. A GPU wants some ten times as many.
     seed : int
+        Of the pairs that are drawn, the read-out and the resamples.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -61,6 +61,7 @@ class CorrelationParameters(BaseModel):
         Per property, in the high-against-low validation and the heatmap.
     concepts : ConceptParameters
     seed : int
+        Of the resamples and permutations.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -33,6 +33,8 @@ class PretrainingParameters(BaseModel):
     Attributes
     ----------
     finishing : FinishingParameters, optional
+    codon_markers : {"cds", "none"}
+        Whether an ``E`` stands before each codon of a known coding region.
     phenotypes : list of str
         Columns of the training table that the phenotype head learns.
     markov_order : int

@@ -123,6 +123,7 @@ class SaeTrainingParameters(BaseModel):
     log_every : int
         Steps between rows of the history.
     seed : int
+        Of the first directions and the order of the tokens.
     device : str
         ``cpu``, ``cuda`` or ``auto``.
     precision : {"float32", "bfloat16"}

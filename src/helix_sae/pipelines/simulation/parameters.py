@@ -20,6 +20,8 @@ class CorpusParameters(BaseModel):
         Share of the reporters' families that are uniformly random.
     constructs : int
         Constructs with a 5'UTR of ``construct_length`` nt.
+    construct_length : (int, int)
+        Shortest and longest of these 5'UTRs.
     transcripts : int
         Whole transcripts.
     n_per_family : int
