@@ -146,7 +146,7 @@ def _plain_outputs(
     first = 0 if initial_state is not None else 1
     if first < n:
         before = _states_before(values, log_decay, B, initial_state)
-        y[:, first:] += _from_states(before, log_decay[:, first:], C[:, first:], y.shape[3:])
+        y[:, first:].add_(_from_states(before, log_decay[:, first:], C[:, first:], y.shape[3:]))
     return torch.addcmul(y.reshape(batch, n * chunk, heads, head_dim)[:, :time], x, D[:, None])
 
 
