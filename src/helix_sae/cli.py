@@ -10,6 +10,7 @@ from typing import Any, cast
 import click
 
 from helix_sae import __version__
+from helix_sae.commands.runs import byte_size, runs
 
 _DEFAULT_STORE = "data/04_feature/activations"
 
@@ -23,7 +24,7 @@ def app(debug: bool) -> None:
     \b
     helix-sae run utrs.csv --target mrl            from a table to a report
     helix-sae run transcripts.fa --gff3 genes.gff3
-    helix-sae store ls                             what is stored
+    helix-sae runs ls                              what ran here
     """  # noqa: D301 - click's mark for lines that stay
 
 
@@ -122,11 +123,13 @@ def ls(url: str) -> None:
         content = version.manifest
         shared.update({str(entry["file"]): int(entry["bytes"]) for entry in content["shards"]})
         click.echo(
-            f"{version.version or '(no version)'}  {_size(version.n_bytes):>10}  {content['n_sequences']:,} sequences  "
+            f"{version.version or '(no version)'}  {byte_size(version.n_bytes):>10}  {content['n_sequences']:,} sequences  "
             f"{content['n_tokens']:,} tokens  {len(content['sites'])} sites  {content['dtype']}  "
             f"model {str(content['fingerprint'])[:12]}"
         )
-    click.echo(f"{len(shared):,} shards of {_size(sum(shared.values()))} in all; versions share equal ones.")
+    click.echo(
+        f"{len(shared):,} shards of {byte_size(sum(shared.values()))} in all; versions share equal ones."
+    )
 
 
 @store.command()
@@ -170,14 +173,15 @@ def gc(url: str, delete: bool, hours: float) -> None:
 
     garbage = find_garbage(url, hours * 3600)
     for path, size in garbage.items():
-        click.echo(f"{_size(size):>10}  {path}")
+        click.echo(f"{byte_size(size):>10}  {path}")
     if delete:
         remove_garbage(url, garbage)
     done = "removed" if delete else "could be removed (--delete does it)"
-    click.echo(f"{len(garbage):,} files of {_size(sum(garbage.values()))} {done}.")
+    click.echo(f"{len(garbage):,} files of {byte_size(sum(garbage.values()))} {done}.")
 
 
 app.add_command(store)
+app.add_command(runs)
 
 
 def main() -> None:
@@ -196,11 +200,3 @@ def _named_cause(error: BaseException) -> Exception | None:
     from helix_sae.commands.project import named_cause  # noqa: PLC0415
 
     return named_cause(error)
-
-
-def _size(n_bytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if n_bytes < 1000 or unit == "TB":
-            return f"{n_bytes:,.0f} {unit}" if unit == "B" else f"{n_bytes:,.1f} {unit}"
-        n_bytes /= 1000
-    raise AssertionError("unreachable")
