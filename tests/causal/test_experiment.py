@@ -80,8 +80,9 @@ def test_an_experiment_without_a_dictionary_is_refused(exp):
         exp.on(np.zeros(6, dtype=bool))
 
 
+@pytest.mark.parametrize("some", [False, True])
 @pytest.mark.parametrize("config", [TopKConfig(k=3, expansion_factor=2), ReluConfig(expansion_factor=1)])
-def test_a_specification_travels_as_plain_data_and_opens_to_the_same_numbers(tmp_path: Path, config):
+def test_a_specification_travels_as_plain_data_and_opens_to_the_same_numbers(tmp_path: Path, config, some):
     """Through a file and through a pickle, as to a worker."""
     save_network(tiny_network(), tmp_path / "model")
     handle = handle_for(tmp_path / "model", device="cpu")
@@ -89,7 +90,7 @@ def test_a_specification_travels_as_plain_data_and_opens_to_the_same_numbers(tmp
     weight = np.random.default_rng(0).normal(size=(16, 1))
     made = Specification(
         ModelAsRead(handle.model_dump(), through_head=False),
-        {"layers.0": StoredAutoencoder.of(sae)},
+        {"layers.0": StoredAutoencoder.of(sae, np.arange(sae.d_sae) < 9 if some else None)},
         Probe("ridge", "te", np.zeros(16), np.ones(16), (weight,), (np.zeros(1),), 0.5),
         align_table(pair_table(3, np.random.default_rng(1))),
         positions="tokens",
@@ -100,6 +101,8 @@ def test_a_specification_travels_as_plain_data_and_opens_to_the_same_numbers(tmp
     expected = made.open().effects("exact")
     assert expected.metadata["positions"] == "tokens"
     assert np.abs(expected.values["layers.0"]).max() > 0
+    # Features that are not spoken of do nothing by themselves: they belong to the error node, the last.
+    assert (expected.values["layers.0"][:, 9:-1].any()) != some
     for arrived in (load_structure(folder), pickle.loads(pickle.dumps(made))):  # noqa: S301 - our own, from a line above
         found = arrived.open().effects("exact")
         np.testing.assert_array_equal(found.values["layers.0"], expected.values["layers.0"])

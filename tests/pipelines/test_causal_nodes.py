@@ -200,6 +200,13 @@ def test_a_block_without_an_autoencoder_is_an_error(table, handle):
     )
     with pytest.raises(ConfigurationError, match=r"no autoencoder for block 2.*layers\.0\.mixer"):
         set_up(handle, saes, probe, pairs, parameters(target_blocks=[0, 2]))
+    with pytest.raises(AnalysisError, match=r"stability of those of layers\.0\.mixer is unknown"):
+        set_up(handle, saes, probe, pairs, parameters(certified_only=True))
+    certified = ["yes" if feature % 2 else "no" for feature in range(sae.d_sae)]
+    sae.stability = pd.DataFrame({"certified": certified})
+    stored = set_up(handle, saes, probe, pairs, parameters(certified_only=True)).dictionaries
+    assert stored["layers.0.mixer"].spoken is not None
+    assert stored["layers.0.mixer"].spoken.tolist() == [c == "yes" for c in certified]
 
 
 def random_probe() -> Probe:

@@ -199,7 +199,7 @@ def test_a_model_with_random_weights_passes_for_letters_alone(tmp_path: Path) ->
         {"concepts": {"n_shifts": 40, "random_model": True, "max_nucleotides": 100_000}, "seed": 3}
     )
     matches, baselines, _ = match_features(
-        codes, activations, annotate_table(table), table, handle, given, sae
+        codes, activations, annotate_table(table), table, handle, given, sae, {}
     )
     assert set(baselines["kind"]) == {
         *("sae", "neurons", "pca", "random_model", "1-mers", "3-mers", "4-mers", "position", "markers"),

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from pydantic import ValidationError
 from scipy import sparse
 
+from helix_sae.errors import AnalysisError
 from helix_sae.pipelines.correlation import nodes
 from helix_sae.pipelines.correlation.parameters import CorrelationParameters
 from helix_sae.reporting.sections.associations import AssociationInputs, association_section
@@ -206,3 +207,20 @@ def test_bare_5utrs_have_no_profile_and_still_a_page(tmp_path: Path) -> None:
     figure, interactive = nodes.draw_profiles(through_csv(profiles, tmp_path), through_csv(periods, tmp_path))
     assert isinstance(figure, Figure)
     assert "No sequence" in interactive.to_json()
+
+
+def test_certified_features_alone_can_be_asked_for() -> None:
+    codes, table = study(signal=True)
+    certified = np.array(["yes"] * 3 + ["no"] * (F - 3), dtype=object)
+    codes[SITE].var["certified"] = certified
+    whole = nodes.associate_features(codes, table, parameters())[0]
+    assert set(whole["feature"]) == set(range(F))
+    some = nodes.associate_features(codes, table, parameters(certified_only=True))
+    assert set(some[0]["feature"]) == {0, 1, 2}
+    assert len(some[1]) > 0
+    same = ["feature", "property", "effect", "p_value"]
+    wanted = whole[whole["feature"] < 3][same].reset_index(drop=True)
+    pd.testing.assert_frame_equal(some[0][same].reset_index(drop=True), wanted)
+    codes[SITE].var["certified"] = "unknown"
+    with pytest.raises(AnalysisError, match=r"stability of those of layers\.0\.mixer is unknown"):
+        nodes.associate_features(codes, table, parameters(certified_only=True))

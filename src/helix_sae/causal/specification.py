@@ -16,6 +16,7 @@ from helix_sae.causal.read_out import Probe
 from helix_sae.models.contract import Model
 from helix_sae.sae import SparseAutoencoder, parse_sae_config
 from helix_sae.sae.registry import architecture_of
+from helix_sae.sae.restricted import RestrictedAutoencoder
 
 
 class ModelReference(Protocol):
@@ -35,22 +36,26 @@ class StoredAutoencoder:
     config : mapping
         :class:`helix_sae.sae.SaeConfig` as JSON values.
     tensors : mapping of name to float32 array
+    spoken : bool array (d_sae,), optional
+        The features that the experiment speaks of; all when not given. The others belong to the error node.
     """
 
     config: Mapping[str, Any]
     tensors: Mapping[str, np.ndarray]
+    spoken: np.ndarray | None = None
 
     @classmethod
-    def of(cls, sae: SparseAutoencoder) -> StoredAutoencoder:
-        """From an autoencoder."""
+    def of(cls, sae: SparseAutoencoder, spoken: np.ndarray | None = None) -> StoredAutoencoder:
+        """From an autoencoder, and which of its features are spoken of."""
         tensors = {name: getattr(sae, name).detach().cpu().numpy() for name in sae.tensor_shapes()}
-        return cls(sae.config.model_dump(mode="json"), tensors)
+        return cls(sae.config.model_dump(mode="json"), tensors, spoken)
 
     def open(self) -> SparseAutoencoder:
         """The autoencoder, on the CPU."""
         config = parse_sae_config(dict(self.config))
         tensors = {name: torch.from_numpy(array) for name, array in self.tensors.items()}
-        return architecture_of(config).autoencoder(config, tensors)
+        whole = architecture_of(config).autoencoder(config, tensors)
+        return whole if self.spoken is None else RestrictedAutoencoder(whole, self.spoken)
 
 
 @dataclass(frozen=True)

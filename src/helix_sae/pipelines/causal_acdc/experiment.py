@@ -64,9 +64,12 @@ def set_up(
     ------
     ConfigurationError
         If a block of ``target_blocks`` has no autoencoder.
+    AnalysisError
+        If certified features are asked for and none is.
     """
     from helix_sae.causal.alignment import align_table
     from helix_sae.causal.specification import Specification, StoredAutoencoder
+    from helix_sae.sae.restricted import certified_masks
 
     reference = as_read(handle, parameters)
     model, wanted = reference.open(), parameters.target_blocks
@@ -77,9 +80,12 @@ def set_up(
             f"There is no autoencoder for block {', '.join(map(str, sorted(missing)))}; those of this run are at "
             f"{', '.join(saes)}. Set causal_acdc.target_blocks, or extraction.sites and train again."
         )
+    spoken: dict[str, np.ndarray] = {}
+    if parameters.certified_only:
+        spoken = certified_masks({site: sae.stability for site, sae in chosen.items()})
     return Specification(
         model=reference,
-        dictionaries={site: StoredAutoencoder.of(sae) for site, sae in chosen.items()},
+        dictionaries={site: StoredAutoencoder.of(sae, spoken.get(site)) for site, sae in chosen.items()},
         read_out=probe,
         pairs=align_table(pairs, handle.codon_markers),
         direction=parameters.effects.direction,

@@ -183,6 +183,8 @@ class CausalParameters(BaseModel):
         Column of the mRNA table: the property whose prediction is explained.
     target_blocks : list of int, optional
         Blocks of the model to intervene on; all that have an autoencoder when not given.
+    certified_only : bool
+        Whether only certified features are nodes; what the others reconstruct belongs to the error node of their site.
     probe, pairs, effects, acdc, curves
         See the classes.
     token_budget : int
@@ -195,6 +197,7 @@ class CausalParameters(BaseModel):
 
     target: str
     target_blocks: list[int] | None = Field(None, min_length=1)
+    certified_only: bool = False
     probe: ProbeParameters
     pairs: PairParameters
     effects: EffectParameters

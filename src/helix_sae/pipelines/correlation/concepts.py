@@ -11,6 +11,7 @@ import pandas as pd
 
 from helix_sae.errors import AnalysisError
 from helix_sae.pipelines.correlation import detectors
+from helix_sae.pipelines.correlation.nodes import asked_for
 from helix_sae.pipelines.correlation.nucleotides import (
     Nucleotides,
     choose_nucleotides,
@@ -21,6 +22,8 @@ from helix_sae.pipelines.correlation.parameters import CorrelationParameters
 from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from helix_sae.activations import Activations
     from helix_sae.models.registry import ModelHandle
     from helix_sae.mrna.annotations import NucleotideAnnotations
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from helix_sae.statistics.concept_matching import ConceptTables
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    Activations = ModelHandle = NucleotideAnnotations = TokenCodes = ConceptTables = Any
+    AnnData = Activations = ModelHandle = NucleotideAnnotations = TokenCodes = ConceptTables = Any
 
 LOGGER = logging.getLogger(__name__)
 
@@ -43,6 +46,7 @@ def match_features(
     handle: ModelHandle,
     parameters: CorrelationParameters,
     training: SaeTrainingParameters,
+    sequence_codes: dict[str, AnnData],
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Match the features of every site, and the baselines, with every concept.
 
@@ -65,7 +69,8 @@ def match_features(
     def kinds() -> Iterator[tuple[str, detectors.Codes]]:
         """One kind of detector after the other: no more than one is held at a time."""
         discovery = np.repeat(split == "discovery", np.diff(chosen.offsets))
-        yield SAE, {site: codes.codes[chosen.token_rows] for site, codes in sparse_codes.items()}
+        features = {site: codes.codes[chosen.token_rows] for site, codes in sparse_codes.items()}
+        yield SAE, asked_for(features, sequence_codes, parameters)
         yield from detectors.unit_baselines(activations, chosen, discovery)
         if parameters.concepts.random_model:
             sites = list(activations.sites)

@@ -37,7 +37,7 @@ def associate_features(
 
     rows = aligned_table(sequence_codes, table)
     tables = associate(
-        mean_pooled(sequence_codes),
+        mean_pooled(sequence_codes, parameters),
         rows,
         rows["split"],
         properties=tested_properties(rows, parameters),
@@ -81,7 +81,7 @@ def calibrate_associations(
         return pd.DataFrame(columns=list(_CALIBRATION)), pd.DataFrame(columns=list(_QUANTILES))
     rows = aligned_table(sequence_codes, table)
     found = calibrate(
-        mean_pooled(sequence_codes),
+        mean_pooled(sequence_codes, parameters),
         rows,
         rows["split"],
         properties=tested_properties(rows, parameters),
@@ -126,7 +126,7 @@ def validate_top(
     rows = aligned_table(sequence_codes, table)
     leading = best_matches[best_matches["rank_within_property"] <= parameters.top_features]
     return high_low_validation(
-        mean_pooled(sequence_codes),
+        mean_pooled(sequence_codes, parameters),
         rows,
         rows["split"],
         leading,
@@ -247,9 +247,35 @@ def aligned_table(sequence_codes: dict[str, AnnData], table: pd.DataFrame) -> pd
     return table.set_index("sequence_id", drop=False).loc[list(first.obs_names)].reset_index(drop=True)
 
 
-def mean_pooled(sequence_codes: dict[str, AnnData]) -> dict[str, Any]:
-    """Mean-pooled codes by site."""
-    return {site: codes.X for site, codes in sequence_codes.items()}
+def mean_pooled(sequence_codes: dict[str, AnnData], parameters: CorrelationParameters) -> dict[str, Any]:
+    """Mean-pooled codes by site; those of certified features alone where these are asked for."""
+    return asked_for({site: codes.X for site, codes in sequence_codes.items()}, sequence_codes, parameters)
+
+
+def asked_for(
+    codes: dict[str, Any], sequence_codes: dict[str, AnnData], parameters: CorrelationParameters
+) -> dict[str, Any]:
+    """The codes, features in columns; where certified features alone are asked for, the others are never active.
+
+    Raises
+    ------
+    AnalysisError
+        If certified features are asked for and none is.
+    """
+    if not parameters.certified_only:
+        return codes
+    import scipy.sparse
+
+    from helix_sae.sae.restricted import certified_masks
+
+    masks = certified_masks({site: of_site.var for site, of_site in sequence_codes.items()})
+    silenced = {
+        site: rows @ scipy.sparse.diags_array(masks[site].astype(rows.dtype)) for site, rows in codes.items()
+    }
+    kept = {site: scipy.sparse.csr_array(rows) for site, rows in silenced.items()}
+    for rows in kept.values():
+        rows.eliminate_zeros()
+    return kept
 
 
 def tested_properties(table: pd.DataFrame, parameters: CorrelationParameters) -> list[str]:

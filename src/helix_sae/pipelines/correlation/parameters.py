@@ -59,6 +59,8 @@ class CorrelationParameters(BaseModel):
         Of the calibration; 0 for none, else at least 20.
     top_features : int
         Per property, in the high-against-low validation and the heatmap.
+    certified_only : bool
+        Whether only certified features are tested and matched.
     concepts : ConceptParameters
     seed : int
         Of the resamples and permutations.
@@ -78,6 +80,7 @@ class CorrelationParameters(BaseModel):
     n_resamples: int = Field(2000, ge=2000)
     n_permutations: int = Field(20, ge=0)
     top_features: int = Field(10, ge=1)
+    certified_only: bool = False
     concepts: ConceptParameters
     seed: int = Field(0, ge=0)
 

@@ -61,6 +61,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "model",
                     _PARAMETERS,
                     "params:sae_training",
+                    "sequence_codes",
                 ],
                 ["concept_matches", "concept_baselines", "concept_warnings"],
                 name="match_concepts",
