@@ -25,6 +25,7 @@ def app(debug: bool) -> None:
     helix-sae run utrs.csv --target mrl            from a table to a report
     helix-sae run transcripts.fa --gff3 genes.gff3
     helix-sae runs ls                              what ran here
+    helix-sae doctor                               whether this machine is fit for a run
     """  # noqa: D301 - click's mark for lines that stay
 
 
@@ -66,6 +67,23 @@ def run(file: str, out: str | None, env: str | None, only: str | None, **wishes:
     from helix_sae.commands.run import Wishes, run_file  # noqa: PLC0415 - every kedro command imports this module
 
     run_file(file, Wishes(**wishes), out=out, env=env, only=only)
+
+
+@app.command()
+@click.option("--model", metavar="FOLDER", help="Weights to try; the shipped helix_mini by default.")
+def doctor(model: str | None) -> None:
+    """Look at versions, device, disk and extras, and whether the model computes what it should."""
+    from helix_sae.commands.doctor import examine  # noqa: PLC0415
+    from helix_sae.commands.project import find_project  # noqa: PLC0415
+
+    ill = 0
+    for finding in examine(model or find_project() / "data" / "06_models" / "helix_mini"):
+        mark = {True: "ok", False: "!!", None: "  "}[finding.well]
+        ill += finding.well is False
+        click.echo(f"{mark} {finding.what:<14} {finding.found}")
+    click.echo("All is well." if not ill else f"{ill} of these are not well.")
+    if ill:
+        sys.exit(1)
 
 
 class _KedroCommands(click.Group):
