@@ -11,6 +11,7 @@ from omegaconf.resolvers import oc
 from helix_sae.console import ConsoleHooks
 from helix_sae.hooks import ProjectHooks
 from helix_sae.latest import LatestHooks
+from helix_sae.pipelines.early import EarlyChecks
 
 
 def _temporary_folder(name: str) -> str:
@@ -18,7 +19,7 @@ def _temporary_folder(name: str) -> str:
     return (Path(tempfile.gettempdir()) / name).as_posix()
 
 
-HOOKS: tuple[Any, ...] = (ProjectHooks(), LatestHooks(), ConsoleHooks())
+HOOKS: tuple[Any, ...] = (ProjectHooks(), LatestHooks(), ConsoleHooks(), EarlyChecks())
 
 # `.telemetry` withholds consent for commands; this keeps the plug-in out of sessions as well.
 DISABLE_HOOKS_FOR_PLUGINS: tuple[str, ...] = ("kedro-telemetry",)

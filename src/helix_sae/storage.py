@@ -85,7 +85,9 @@ def digest_of(fs: Any, path: str) -> str:
         digest = hashlib.sha256()
         for file in sorted(cast("list[str]", fs.find(path))):
             name = file.removeprefix(path).lstrip("/")
-            if not any(part.startswith(".") for part in name.split("/")):
+            is_hidden = any(part.startswith(".") for part in name.split("/"))
+            # A pipe in the folder would be waited for without end.
+            if not is_hidden and (not is_local(fs) or os.path.isfile(file)):
                 digest.update(f"{name}\0{_digest_of_file(fs, file)}\0".encode())
         return digest.hexdigest()
 

@@ -52,6 +52,7 @@ def pin_versions(pipeline: Pipeline, catalog: Catalog) -> dict[str, str]:
             pin(dataset, _pinned_load(dataset) or save, save)
     inputs: dict[str, str] = {}
     missing: list[str] = []
+    not_given: list[str] = []
     for name in sorted(name for name in pipeline.inputs() if not is_parameter(name) and name in catalog):
         dataset = versioned_dataset(catalog[name])
         if _only_tolerated(name, pipeline) and not _is_there(catalog[name]):
@@ -69,15 +70,30 @@ def pin_versions(pipeline: Pipeline, catalog: Catalog) -> dict[str, str]:
             inputs[name] = version
             pin(dataset, version, cast("str", dataset.resolve_save_version()))
         if _tells_existence(catalog[name]) and not catalog[name].exists():
-            missing.append(f"  {name}: {shown_path(catalog[name])}")
-    if missing:
-        raise StoreError(
-            "The run needs inputs that are not there:\n"
-            + "\n".join(missing)
-            + "\nRun the pipelines that make them "
-            "first (`kedro registry describe` shows which), or correct the paths in the catalog."
-        )
+            is_users = getattr(catalog[name], "given_by_user", False)
+            (not_given if is_users else missing).append(f"  {name}: {shown_path(catalog[name])}")
+    _refuse_missing(not_given, missing)
     return inputs
+
+
+def _refuse_missing(not_given: list[str], missing: list[str]) -> None:
+    """Stop where inputs are not there: files that the user names, and what other pipelines make."""
+    told: list[str] = []
+    if not_given:
+        told += [
+            "There is no such file or folder:",
+            *not_given,
+            "Correct the path that `--params` or globals.yml gives (sequences, intervals, probe_sequences).",
+        ]
+    if missing:
+        told += [
+            "The run needs inputs that are not there:",
+            *missing,
+            "Run the pipelines that make them first (`kedro registry describe` shows which), or correct the paths in the "
+            "catalog.",
+        ]
+    if told:
+        raise StoreError("\n".join(told))
 
 
 def _only_tolerated(name: str, pipeline: Pipeline) -> bool:

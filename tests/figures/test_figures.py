@@ -221,6 +221,7 @@ def test_names_in_words():
     assert property_label("structural_gc_5utr") == "GC 5′UTR"
     assert property_label("regulatory_uaug_count") == "uAUG count"
     assert property_label("functional_half_life") == "Half life"
+    assert property_label("functional_te_hek293") == "te_hek293"
     assert property_label("regulatory_mirna_site_count") == "miRNA site count"
     assert site_label("layers.4.self_attn") == "layer 4 self attn"
 

@@ -56,11 +56,21 @@ def run_pipelines(
 
 
 def named_cause(error: BaseException) -> HelixSaeError | None:
-    """The error of this package that another one was raised from, if there is one: Kedro wraps those of datasets."""
+    """The error of this package that another one was raised from, if there is one: Kedro wraps those of datasets.
+
+    Parameters that cannot be are Kedro's own error, and told like one of ours.
+    """
+    from kedro.validation import ParameterValidationError  # noqa: PLC0415 - not for commands that run nothing
+
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, HelixSaeError):
             return seen
+        if isinstance(seen, ParameterValidationError):
+            lines = [line for line in str(seen).splitlines() if "For further information visit" not in line]
+            return ConfigurationError(
+                "\n".join([*lines, "Correct the parameters; conf/base has all of them with their defaults."])
+            )
         seen = seen.__cause__ or seen.__context__
     return None
 

@@ -15,6 +15,7 @@ import yaml
 from helix_sae.commands.guesses import Columns, guess_columns
 from helix_sae.commands.project import find_project, run_pipelines
 from helix_sae.errors import ConfigurationError, DataError
+from helix_sae.pipelines.causal_acdc.parameters import NO_TARGET
 
 STAGES = {
     "ingestion": "Reading sequences",
@@ -130,7 +131,7 @@ def plan_run(source: str, wishes: Wishes) -> Plan:
     _put(given, "ingestion.columns", columns)
     if wishes.coding is not None:
         _put(given, "ingestion.reporter", {"five_prime": "", "coding": wishes.coding})
-    _put(given, "causal_acdc.target", target or "functional_label")
+    _put(given, "causal_acdc.target", target or NO_TARGET)
     starts_known = wishes.coding is not None or wishes.gff3 is not None or "cds_start" in names
     _put(given, "causal_acdc.pairs", {"source": "edited" if starts_known else "natural"})
     if not starts_known:

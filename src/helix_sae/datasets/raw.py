@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pandas as pd
 from kedro.io.core import AbstractDataset, DatasetError
@@ -13,7 +13,7 @@ from kedro_datasets._typing import TablePreview
 
 from helix_sae.datasets.tables import table_preview
 from helix_sae.mrna.intervals import interval_table, read_intervals
-from helix_sae.mrna.readers import CHUNK_NAME, RawFormat, read_sequences
+from helix_sae.mrna.readers import CHUNK_NAME, RawFormat, read_sequences, require_file
 from helix_sae.mrna.records import RawRecords
 from helix_sae.storage import digest_of, open_filesystem, sha256, storage_errors, write_file
 
@@ -48,6 +48,9 @@ class SequenceFilesDataset(AbstractDataset[Sequence[Mapping[str, Any]], RawRecor
           filepath: data/01_raw/demo
           format: json
     """
+
+    given_by_user: ClassVar[bool] = True
+    """Where it is not there, no pipeline makes it: the path is wrong."""
 
     def __init__(
         self,
@@ -103,7 +106,7 @@ class SequenceFilesDataset(AbstractDataset[Sequence[Mapping[str, Any]], RawRecor
         if self._filepath is None:
             return {}
         files = [self._filepath, *([self._gff3] if self._gff3 else [])]
-        digests = [digest_of(*open_filesystem(file, self._storage_options)) for file in files]
+        digests = [_digest(file, self._storage_options) for file in files]
         whole = digests[0] if len(digests) == 1 else sha256("".join(digests).encode())
         return {"url": self._filepath, "gff3": self._gff3, "sha256": whole}
 
@@ -139,6 +142,9 @@ class IntervalsDataset(AbstractDataset[None, pd.DataFrame]):
           filepath: data/01_raw/clip_sites.bed.gz
     """
 
+    given_by_user: ClassVar[bool] = True
+    """Where it is not there, no pipeline makes it: the path is wrong."""
+
     def __init__(
         self,
         *,
@@ -173,7 +179,7 @@ class IntervalsDataset(AbstractDataset[None, pd.DataFrame]):
             return {}
         return {
             "url": self._filepath,
-            "sha256": digest_of(*open_filesystem(self._filepath, self._storage_options)),
+            "sha256": _digest(self._filepath, self._storage_options),
         }
 
     def _describe(self) -> dict[str, Any]:
@@ -182,6 +188,14 @@ class IntervalsDataset(AbstractDataset[None, pd.DataFrame]):
     def preview(self, nrows: int = 5) -> TablePreview:
         """Return the first intervals."""
         return table_preview(self.load(), nrows)
+
+
+def _digest(filepath: str, storage_options: dict[str, Any]) -> str:
+    """SHA-256 of a user's file or folder, once it is sure that it can be read to an end."""
+    fs, path = open_filesystem(filepath, storage_options)
+    if not fs.isdir(path):
+        require_file(fs, path, filepath)
+    return digest_of(fs, path)
 
 
 def _beside(filepath: str, name: str) -> str:

@@ -52,6 +52,8 @@ _WORDS = {
     "kozak": "Kozak",
     "cai": "CAI",
 }
+_MEASURED = frozenset({"mrl", "te", "half_life", "expression_level"})
+"""Measured properties that the raw format names; any other ``functional_`` column is named by the user."""
 
 
 class LiteralFigure(Figure):
@@ -125,7 +127,10 @@ def quiet_legend(place: Axes | Figure, **options: Any) -> None:
 
 
 def property_label(name: str) -> str:
-    """A property's column in words: ``functional_mrl`` becomes ``MRL``."""
+    """A property's column in words: ``functional_mrl`` becomes ``MRL``; one under a user's own name keeps that name."""
+    own = name.removeprefix("functional_")
+    if own != name and own not in _MEASURED:
+        return own
     parts = name.split("_")
     if parts[0] in ("functional", "structural", "regulatory") and len(parts) > 1:
         parts = parts[1:]

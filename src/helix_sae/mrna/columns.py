@@ -11,7 +11,7 @@ import difflib
 import logging
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -54,7 +54,8 @@ def property_name(name: str) -> str:
 
 def own_name(column: str) -> str:
     """The name that a user gives a property: ``functional_te`` is ``te``; other columns keep theirs."""
-    return column.removeprefix("functional_")
+    name = column.removeprefix("functional_")
+    return name if property_name(name) == column else column
 
 
 def check_column_name(name: str) -> None:
@@ -72,7 +73,7 @@ def resolve_columns(
     rows: Sequence[Mapping[str, object]],
     file: str,
     columns: Mapping[str, str | None],
-    properties: Iterable[str] = (),
+    properties: Collection[str] = (),
 ) -> dict[str, str]:
     """Table column -> file column, for what the mapping names, the properties asked for, and names of the table itself.
 
@@ -84,7 +85,7 @@ def resolve_columns(
         Where the first of them was read, for messages.
     columns : mapping
         Column of the table -> column of the file, None to leave one out.
-    properties : iterable of str
+    properties : collection of str
         Properties that later parts ask for by name; a column of the file that is called so is read as one.
 
     Raises
@@ -109,8 +110,9 @@ def resolve_columns(
             _claim(names, property_name(name), name, file)
     names.update({name: column for name, column in mapping.items() if column is not None})
     for name in properties:
-        if name in present and name not in names.values() and property_name(name) not in mapping:
-            _claim(names, property_name(name), name, file)
+        column = name if name in present else own_name(name)
+        if column in present and column not in names.values() and property_name(name) not in mapping:
+            _claim(names, property_name(name), column, file)
     if rows and "sequence" not in names:
         names["sequence"] = _only_sequence_column(
             rows, [c for c in present if c not in names.values()], file, shown
@@ -118,6 +120,10 @@ def resolve_columns(
     unused = [name for name in present if name not in names.values()]
     if unused:
         _log.info("Columns not read, since nothing maps to them: %s", _listed(unused))
+    for name in properties:
+        close = difflib.get_close_matches(own_name(name), unused, n=1)
+        if property_name(name) not in names and close:
+            _log.warning("%s: no column %r. Did you mean %r?", file, own_name(name), close[0])
     return names
 
 

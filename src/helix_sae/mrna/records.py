@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Literal, NamedTuple, cast
 
@@ -186,7 +186,7 @@ def build_table(
     raw: RawRecords,
     *,
     columns: Mapping[str, str | None] | None = None,
-    properties: Iterable[str] = (),
+    properties: Collection[str] = (),
     reporter: Reporter | None = None,
     counted_from: Literal[0, 1] = 0,
     max_tokens: int | None = MAX_TOKENS,
@@ -204,7 +204,7 @@ def build_table(
         Column of the table -> column of the file, e.g. ``{"sequence": "utr", "mrl": "mean_load"}``; a name without a prefix
         is that of a ``functional_`` column. Columns that already carry a name of the table need no entry; ``None`` leaves
         one out.
-    properties : iterable of str
+    properties : collection of str
         Properties that later parts ask for; a column of the file that is called so is read as one.
     reporter : Reporter, optional
         Constant flanks to put around each sequence, which is then a bare 5'UTR: the coding region starts after it

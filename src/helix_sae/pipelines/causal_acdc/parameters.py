@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from helix_sae.mrna.columns import property_name
 
 Baseline = Literal["neurons", "pca", "pca_rectified", "ica", "random_directions", "random_sae"]
 """Those of :data:`helix_sae.causal.baselines.BASELINES`, which is too heavy to import here; a test compares them."""
+
+
+NO_TARGET = "functional_label"
+"""The target where none was named: no file has it, and the causal part is left out."""
 
 
 class ProbeParameters(BaseModel):
@@ -180,7 +186,8 @@ class CausalParameters(BaseModel):
     Attributes
     ----------
     target : str
-        Column of the mRNA table: the property whose prediction is explained.
+        The property whose prediction is explained: a column of the mRNA table, or of the file under its own name (``te`` is
+        ``functional_te``).
     target_blocks : list of int, optional
         Blocks of the model to intervene on; all that have an autoencoder when not given.
     certified_only : bool
@@ -205,3 +212,8 @@ class CausalParameters(BaseModel):
     curves: CurveParameters
     token_budget: int = Field(2048, ge=64)
     seed: int = Field(0, ge=0)
+
+    @field_validator("target")
+    @classmethod
+    def _named_as_the_table_has_it(cls, value: str) -> str:
+        return property_name(value)

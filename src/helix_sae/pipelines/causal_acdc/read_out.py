@@ -33,6 +33,7 @@ def tabulate_further(
     They are read like the sequences themselves, with those of ``ingestion.columns`` that a probe needs.
     """
     from helix_sae.causal.further import further_records
+    from helix_sae.mrna.columns import property_name
     from helix_sae.mrna.records import build_table
 
     if not raw.records and not raw.rejected:
@@ -42,7 +43,8 @@ def tabulate_further(
     read = ("sequence_id", "sequence", "cds_start", "cds_end", parameters.target)
     extra, _ = build_table(
         raw,
-        columns={name: column for name, column in ingestion.columns.items() if name in read},
+        columns={name: column for name, column in ingestion.columns.items() if property_name(name) in read},
+        properties=[parameters.target],
         reporter=ingestion.reporter,
         counted_from=ingestion.counted_from,
         max_tokens=ingestion.max_tokens,

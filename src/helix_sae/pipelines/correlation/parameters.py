@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from helix_sae.mrna.columns import property_name
+
 MIN_PERMUTATIONS = 20
 """With fewer, no share of runs can be told from the level."""
 
@@ -42,7 +44,8 @@ class CorrelationParameters(BaseModel):
     Attributes
     ----------
     properties : list of str, optional
-        Columns of the mRNA table; all functional_, structural_ and regulatory_ ones when not given.
+        Columns of the mRNA table, or of the file under their own names; all functional_, structural_ and regulatory_ ones when
+        not given.
     leave_out : list of str
         Prefixes of columns not to test.
     confounders : list of str
@@ -83,6 +86,11 @@ class CorrelationParameters(BaseModel):
     certified_only: bool = False
     concepts: ConceptParameters
     seed: int = Field(0, ge=0)
+
+    @field_validator("properties")
+    @classmethod
+    def _named_as_the_table_has_them(cls, value: list[str] | None) -> list[str] | None:
+        return None if value is None else [property_name(name) for name in value]
 
     @field_validator("n_permutations")
     @classmethod

@@ -21,14 +21,22 @@ else:
 LOGGER = logging.getLogger(__name__)
 
 
-def tabulate(raw: RawRecords, parameters: IngestionParameters) -> tuple[pd.DataFrame, pd.DataFrame]:
+def tabulate(
+    raw: RawRecords,
+    parameters: IngestionParameters,
+    target: str | None = None,
+    properties: list[str] | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Check the records, complete their properties and say which part each belongs to.
+
+    ``target`` and ``properties`` are those that later parts ask for: a column of the file that is called so is read as one.
 
     Returns
     -------
     mrna_table, rejected_records : DataFrame
         The table with a column ``split`` (``discovery`` or ``validation``, by cluster), and the records set aside.
     """
+    from helix_sae.mrna.absences import absences
     from helix_sae.mrna.doubts import coding_region_doubts
     from helix_sae.mrna.records import build_table
     from helix_sae.statistics.splits import split_by_cluster
@@ -36,6 +44,7 @@ def tabulate(raw: RawRecords, parameters: IngestionParameters) -> tuple[pd.DataF
     table, rejected = build_table(
         raw,
         columns=parameters.columns,
+        properties=[name for name in (target, *(properties or ())) if name is not None],
         reporter=parameters.reporter,
         counted_from=parameters.counted_from,
         max_tokens=parameters.max_tokens,
@@ -55,6 +64,8 @@ def tabulate(raw: RawRecords, parameters: IngestionParameters) -> tuple[pd.DataF
     doubts = coding_region_doubts(table).groupby("doubt")["sequence_id"]
     for doubt, ids in doubts:
         LOGGER.warning("the coding region %s in %d records, %s the first", doubt, len(ids), ids.iloc[0])
+    for absence in absences(table):
+        LOGGER.warning("Absent from the input: %s", absence)
     return table, rejected
 
 

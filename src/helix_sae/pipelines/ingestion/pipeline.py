@@ -13,7 +13,12 @@ def create_pipeline(**_: object) -> Pipeline:
         [
             node(
                 nodes.tabulate,
-                ["raw_sequences", "params:ingestion"],
+                [
+                    "raw_sequences",
+                    "params:ingestion",
+                    "params:causal_acdc.target",
+                    "params:correlation.properties",
+                ],
                 ["mrna_table", "rejected_records"],
                 name="tabulate_records",
             ),
