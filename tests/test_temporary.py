@@ -7,13 +7,14 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from helix_sae.temporary import draft_in, remove_abandoned, temporary_prefix, whole_file
+from helix_sae.temporary import draft_in, elsewhere, remove_abandoned, temporary_prefix, whole_file
 
 
 def prefix_of_a_dead_process() -> str:
@@ -25,20 +26,55 @@ def prefix_of_a_dead_process() -> str:
 
 def test_only_what_dead_processes_of_this_machine_left_is_removed(tmp_path: Path) -> None:
     dead = prefix_of_a_dead_process()
-    assert dead.startswith(f".tmp-{socket.gethostname()}-")
+    machine = temporary_prefix().removesuffix(f"-{os.getpid()}-")
+    assert machine.startswith(f".tmp-{socket.gethostname()}.")
+    assert dead.startswith(f"{machine}-")
     left, folder = tmp_path / f"{dead}0", tmp_path / f"{dead}checkpoint"
     folder.mkdir()
     stays = [
         tmp_path / f"{temporary_prefix()}0",
-        tmp_path / f".tmp-{socket.gethostname()}-{os.getppid()}-0",
+        tmp_path / f"{machine}-{os.getppid()}-0",
+        # A container of the same name, with processes numbered alike.
+        tmp_path / f".tmp-{socket.gethostname()}.00000000-{dead.split('-')[-2]}-0",
         tmp_path / ".tmp-another-host-1-0",
-        tmp_path / f".tmp-{socket.gethostname()}-x-0",
+        tmp_path / f"{machine}-x-0",
         tmp_path / "results.csv",
     ]
     for path in (left, folder / "weights", *stays):
         path.touch()
     remove_abandoned(str(tmp_path))
     assert set(tmp_path.iterdir()) == set(stays)
+
+
+def test_what_nobody_touched_for_a_week_is_removed_whoever_began_it(tmp_path: Path) -> None:
+    old, young = tmp_path / ".tmp-another-host-1-0", tmp_path / ".tmp-another-host-1-1"
+    for folder in (old, young):
+        folder.mkdir()
+        (folder / "draft").touch()
+        os.utime(folder, (0, 0))
+    os.utime(old / "draft", (0, 0))
+    remove_abandoned(str(tmp_path))
+    assert list(tmp_path.iterdir()) == [young]
+
+
+def test_copies_of_remote_files_that_a_killed_process_left_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = """
+import os
+from helix_sae.temporary import elsewhere
+folder = elsewhere()
+open(folder.name + "/copy", "w").close()
+os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", script], env={**os.environ, "TMPDIR": str(tmp_path)}, check=False)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith("helix-sae.tmp-")
+    (tmp_path / "helix-sae-notes").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with elsewhere() as own:
+        assert {path.name for path in tmp_path.iterdir()} == {"helix-sae-notes", Path(own).name}
+    assert not left.exists()
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

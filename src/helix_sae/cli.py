@@ -127,7 +127,7 @@ def _short_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @cli.group()
 def store() -> None:
-    """Look after a store of activations (a folder, or any fsspec URL)."""
+    """Look after stores of activations, found below a folder (or any fsspec URL)."""
 
 
 @store.command()
@@ -139,7 +139,7 @@ def ls(url: str) -> None:
     shared: dict[str, int] = {}
     for version in list_versions(url):
         content = version.manifest
-        shared.update({str(entry["file"]): int(entry["bytes"]) for entry in content["shards"]})
+        shared.update({path: int(entry["bytes"]) for path, entry in version.shards.items()})
         click.echo(
             f"{version.version or '(no version)'}  {byte_size(version.n_bytes):>10}  {content['n_sequences']:,} sequences  "
             f"{content['n_tokens']:,} tokens  {len(content['sites'])} sites  {content['dtype']}  "
@@ -175,7 +175,7 @@ def verify(url: str) -> None:
 
 @store.command()
 @click.argument("url", default=_DEFAULT_STORE)
-@click.option("--delete", is_flag=True, help="Remove the files; without it they are only listed.")
+@click.option("--delete", is_flag=True, help="Take the files away; without it they are only listed.")
 @click.option(
     "--older-than",
     "hours",
@@ -185,17 +185,45 @@ def verify(url: str) -> None:
     metavar="HOURS",
     help="Leave younger files alone: a run under way has not written its manifest yet.",
 )
-def gc(url: str, delete: bool, hours: float) -> None:
-    """Find shards that no version needs and half-written files, and remove them with --delete."""
-    from helix_sae.activations.maintenance import find_garbage, remove_garbage  # noqa: PLC0415
+@click.option(
+    "--keep",
+    "kept_hours",
+    default=24.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    metavar="HOURS",
+    help="Keep what is taken away in the trash for so long; `store restore` puts it back.",
+)
+def gc(url: str, delete: bool, hours: float, kept_hours: float) -> None:
+    """Find what no version needs and what killed runs left, and take it away with --delete."""
+    from helix_sae.activations import maintenance  # noqa: PLC0415
 
-    garbage = find_garbage(url, hours * 3600)
+    garbage = maintenance.find_garbage(url, hours * 3600)
+    uploads = maintenance.abandoned_uploads(url, hours * 3600)
     for path, size in garbage.items():
         click.echo(f"{byte_size(size):>10}  {path}")
-    if delete:
-        remove_garbage(url, garbage)
-    done = "removed" if delete else "could be removed (--delete does it)"
-    click.echo(f"{len(garbage):,} files of {byte_size(sum(garbage.values()))} {done}.")
+    for upload in uploads:
+        click.echo(f"{'upload':>10}  {upload['Bucket']}/{upload['Key']} (never completed)")
+    what = f"{len(garbage):,} files of {byte_size(sum(garbage.values()))} and {len(uploads):,} unfinished uploads"
+    if not delete:
+        click.echo(f"{what} could be removed (--delete does it).")
+        return
+    trash = maintenance.remove_garbage(url, garbage, keep_s=kept_hours * 3600)
+    maintenance.abort_uploads(url, uploads)
+    kept = f"; the files are in {trash} until a gc after {kept_hours:g} hours" if trash else ""
+    click.echo(f"{what} removed{kept}.")
+
+
+@store.command()
+@click.argument("url", default=_DEFAULT_STORE)
+def restore(url: str) -> None:
+    """Put back what gc took away and is still in the trash."""
+    from helix_sae.activations.maintenance import restore as put_back  # noqa: PLC0415
+
+    paths = put_back(url)
+    for path in paths:
+        click.echo(path)
+    click.echo(f"{len(paths):,} files are back.")
 
 
 app.add_command(store)

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 from helix_sae.errors import StoreError
 from helix_sae.temporary import (
     draft_in,
+    elsewhere,
     emptied,
     give_usual_rights,
     publish_draft,
@@ -133,8 +133,8 @@ def draft_for(fs: Any, folder: str) -> Iterator[str]:
         with draft_in(folder) as draft:
             yield str(draft)
     else:
-        with tempfile.TemporaryDirectory(prefix="helix-sae-") as elsewhere:
-            yield os.path.join(elsewhere, "file")
+        with elsewhere() as folder:
+            yield os.path.join(folder, "file")
 
 
 def publish(fs: Any, draft: str, path: str) -> None:
@@ -149,7 +149,7 @@ def publish(fs: Any, draft: str, path: str) -> None:
 def working_folder(target: str | None) -> Iterator[Path]:
     """Make a folder to write into: beside its local target, for :func:`replace_folder`, else a temporary one."""
     if target is None:
-        with tempfile.TemporaryDirectory(prefix="helix-sae-") as name:
+        with elsewhere() as name:
             yield Path(name)
         return
     name = f"{temporary_prefix()}{os.path.basename(target)}"

@@ -11,20 +11,29 @@ import os
 import re
 import shutil
 import socket
+import tempfile
+import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 TEMPORARY_PREFIX = ".tmp-"
 
+_COPIES_PREFIX = "helix-sae"
+_NOBODYS_AFTER_S = 7 * 24 * 3600.0
+"""A temporary file that was not touched for so long belongs to nobody, whoever began it."""
+
 _counter = itertools.count()
 
 
 def temporary_prefix() -> str:
     """Start of the names of this process's temporary files and folders."""
-    return f"{_host_prefix()}{os.getpid()}-"
+    return f"{_machine_prefix()}{os.getpid()}-"
 
 
 @contextmanager
@@ -106,16 +115,51 @@ def sync_folder(folder: str) -> None:
 
 
 def remove_abandoned(folder: str) -> None:
-    """Remove what killed processes of this machine left half-written directly in a local folder."""
-    start = _host_prefix()
+    """Remove what killed processes left half-written directly in a local folder.
+
+    That is what a process of this machine began that is no longer alive. Of other machines and containers nothing is known
+    here: what they began is left alone until it has not been touched for a week.
+    """
     for path in Path(folder).glob(f"{TEMPORARY_PREFIX}*"):
-        owner = path.name.removeprefix(start).split("-")[0]
-        if path.name.startswith(start) and owner.isdigit() and not _is_alive(int(owner)):
+        if _is_abandoned(path):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _host_prefix() -> str:
-    return f"{TEMPORARY_PREFIX}{socket.gethostname()}-"
+def elsewhere() -> tempfile.TemporaryDirectory[str]:
+    """Make a folder for copies of remote files, in the system's place for temporary ones; removed when it is given up.
+
+    What killed processes of the same user left there is removed first.
+    """
+    place = Path(tempfile.gettempdir())
+    for path in place.glob(f"{_COPIES_PREFIX}{TEMPORARY_PREFIX}*"):
+        with suppress(OSError):
+            if path.stat().st_uid == os.getuid() and _is_abandoned(path, _COPIES_PREFIX):
+                shutil.rmtree(path, ignore_errors=True)
+    return tempfile.TemporaryDirectory(prefix=f"{_COPIES_PREFIX}{temporary_prefix()}")
+
+
+def _is_abandoned(path: Path, before: str = "") -> bool:
+    """Whether nobody goes on with a temporary file or folder, told by its name and its age."""
+    own = f"{before}{_machine_prefix()}"
+    owner = path.name.removeprefix(own).split("-")[0]
+    if path.name.startswith(own) and owner.isdigit() and not _is_alive(int(owner)):
+        return True
+    try:
+        touched = max(p.stat().st_mtime for p in [path, *path.rglob("*")])
+    except OSError:
+        return False  # somebody is at work on it
+    return time.time() - touched > _NOBODYS_AFTER_S
+
+
+@lru_cache(maxsize=1)
+def _machine_prefix() -> str:
+    """Start of the names of temporary files of this machine: two containers may share its name and number processes alike."""
+    parts = [Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")]
+    try:
+        known = parts[0].read_text(encoding="ascii") + str(parts[1].stat().st_ino)
+    except OSError:  # not Linux
+        known = str(uuid.getnode())
+    return f"{TEMPORARY_PREFIX}{socket.gethostname()}.{sha256(known.encode()).hexdigest()[:8]}-"
 
 
 def _is_alive(process: int) -> bool:

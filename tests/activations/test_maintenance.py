@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,15 @@ from click.testing import CliRunner
 from kedro.io.core import Version
 
 from helix_sae.activations import stream_activations
-from helix_sae.activations.maintenance import find_garbage, list_versions, remove_garbage, verify_store
+from helix_sae.activations.maintenance import (
+    abandoned_uploads,
+    abort_uploads,
+    find_garbage,
+    list_versions,
+    remove_garbage,
+    restore,
+    verify_store,
+)
 from helix_sae.cli import cli, main
 from helix_sae.datasets.activations import ActivationsDataset
 from helix_sae.errors import StoreError
@@ -88,8 +97,77 @@ def test_garbage(store: Path) -> None:
     assert f"{len(garbage)} files" in output
     assert "could be removed" in output
     assert all(Path(path).exists() for path in garbage)
-    assert run("gc", str(store), "--older-than", "0", "--delete")[0] == 0
+    code, output = run("gc", str(store), "--older-than", "0", "--delete")
+    assert code == 0
+    assert f"{store}/.trash/" in output
+    assert {name: d for name, d in files_of(store).items() if ".trash" not in name} == before
+    assert run("restore", str(store))[0] == 0
+    assert set(find_garbage(str(store), 0)) == set(garbage)
+    assert run("gc", str(store), "--older-than", "0", "--keep", "0", "--delete")[0] == 0
     assert files_of(store) == before
+
+
+def test_a_copy_under_another_name_loses_nothing(store: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "act_backup"
+    shutil.copytree(store, copy)
+    before = files_of(copy)
+    code, output = run("gc", str(copy), "--older-than", "0", "--delete")
+    assert code == 0
+    assert "0 files of 0 B" in output
+    assert files_of(copy) == before
+    assert "0 damaged" in run("verify", str(copy))[1]
+    assert (
+        f"{len(list((copy / 'shards').rglob('*.safetensors')))} files checked" in run("verify", str(copy))[1]
+    )
+    # Both together, from above.
+    assert [v.root for v in list_versions(str(tmp_path))] == [str(store), str(copy)] * 2
+    assert find_garbage(str(tmp_path), 0) == {}
+
+
+def test_no_version_is_an_error_and_nothing_is_removed(store: Path) -> None:
+    before = files_of(store / "shards")
+    for command in (["ls"], ["verify"], ["gc", "--older-than", "0", "--delete"]):
+        result = CliRunner().invoke(cli, ["store", *command, str(store / "shards")])
+        assert isinstance(result.exception, StoreError)
+        assert "no version of a store" in str(result.exception)
+    assert files_of(store / "shards") == before
+
+
+def test_nothing_is_removed_beside_a_damaged_manifest(store: Path) -> None:
+    (store / "v2" / "a" / "manifest.json").write_text('{"format": "helix-sae-acti')
+    before = files_of(store)
+    for command in (["verify"], ["gc", "--older-than", "0", "--delete"]):
+        result = CliRunner().invoke(cli, ["store", *command, str(store)])
+        assert isinstance(result.exception, StoreError)
+        assert "v2/a/manifest.json: the manifest is damaged" in str(result.exception)
+    assert files_of(store) == before
+
+
+def test_trash_is_emptied_when_its_time_is_over(store: Path) -> None:
+    (store / "v2" / "a" / "manifest.json").unlink()
+    garbage = find_garbage(str(store), 0)
+    trash = remove_garbage(str(store), garbage, keep_s=3600)
+    assert trash is not None
+    remove_garbage(str(store), {}, keep_s=3600)
+    assert Path(trash).exists()
+    Path(trash).rename(Path(trash).with_name("2024-01-01T00.00.00.000000Z"))
+    remove_garbage(str(store), {}, keep_s=3600)
+    assert not (store / ".trash").exists()
+
+
+def test_uploads_that_were_never_completed(s3_options: dict[str, Any]) -> None:
+    url = "s3://store/uploads/activations"
+    ActivationsDataset(filepath=url, version=Version(None, "v1"), fs_args=s3_options).save(
+        stream_activations(toy_plan(toy_table(5)))
+    )
+    fs, root = open_filesystem(url, s3_options)
+    for key in (f"{root}/shards/ab/x", "store/elsewhere/x"):
+        fs.call_s3("create_multipart_upload", Bucket="store", Key=key.removeprefix("store/"))
+    (upload,) = abandoned_uploads(url, 0, s3_options)
+    assert upload["Key"] == "uploads/activations/shards/ab/x"
+    abort_uploads(url, [upload], s3_options)
+    assert abandoned_uploads(url, 0, s3_options) == []
+    assert len(fs.list_multipart_uploads("store")) == 1
 
 
 def test_every_file_system(store_place: tuple[str, dict[str, Any]]) -> None:
@@ -109,6 +187,11 @@ def test_every_file_system(store_place: tuple[str, dict[str, Any]]) -> None:
     fs.invalidate_cache()
     garbage = find_garbage(url, 0, options)
     assert len(garbage) > 1
+    trash = remove_garbage(url, garbage, options, keep_s=3600)
+    assert trash is not None
+    assert find_garbage(url, 0, options) == {}
+    assert restore(url, options) == sorted(garbage)
+    assert find_garbage(url, 0, options) == garbage
     remove_garbage(url, garbage, options)
     fs.invalidate_cache()
     assert find_garbage(url, 0, options) == {}

@@ -19,6 +19,7 @@ from helix_sae.activations.plan import DESCRIBED
 from helix_sae.activations.shards import FORMAT, Shard
 from helix_sae.errors import StoreError
 from helix_sae.storage import Verify, is_local, open_filesystem, read_file, sha256, storage_errors
+from helix_sae.temporary import elsewhere
 
 _OPEN_SHARDS = 200
 """Each memory map holds a file descriptor, of which a process commonly has 1,024."""
@@ -148,7 +149,7 @@ class StoredShards:
         if is_local(self._fs):
             return path
         if self._copies is None:
-            self._copies = tempfile.TemporaryDirectory(prefix="helix-sae-")
+            self._copies = elsewhere()
         copy = f"{self._copies.name}/{path.rsplit('/', 1)[-1]}"
         if not os.path.exists(copy):
             with storage_errors(path, "copied to this machine"):

@@ -26,7 +26,7 @@ from helix_sae.storage import (
     working_folder,
     write_file,
 )
-from helix_sae.temporary import sync_folder
+from helix_sae.temporary import elsewhere, sync_folder
 
 Saved = TypeVar("Saved")
 Loaded = TypeVar("Loaded")
@@ -127,7 +127,7 @@ class DirectoryDataset(AbstractVersionedDataset[Saved, Loaded]):
 
     def _fetch(self, source: str, manifest: Mapping[str, Any]) -> Path:
         """Copy a remote folder to this machine; kept until the dataset is released."""
-        self._fetched = tempfile.TemporaryDirectory(prefix="helix-sae-")
+        self._fetched = elsewhere()
         folder = Path(self._fetched.name)
         for name in cast("dict[str, Any]", manifest["files"]):
             path = folder / name
