@@ -47,8 +47,8 @@ from helix_sae.models.extraction import extract_activations
 from helix_sae.models.helix.architecture import build_network, released_architecture, save_network
 from helix_sae.models.helix.fast.linear import has_onednn, linear
 from helix_sae.models.helix.model import HelixModel
-from helix_sae.models.helix.upstream import import_modeling, undisturbed_logging
 from helix_sae.models.registry import handle_for, open_model
+from helix_sae.models.upstream import import_helical, undisturbed_logging
 from helix_sae.mrna.tokens import tokenize_table
 
 LETTERS = torch.tensor([7, 8, 9, 10])
@@ -147,7 +147,12 @@ def chained_by_hand(network: Any, ids: Tensor) -> Tensor:
 def helical_case(model: HelixModel, rounds: int, device: str) -> dict[str, Any]:
     batch, length = 2, 256
     with undisturbed_logging():
-        stock = import_modeling().HelixmRNAPretrainedModel(model.module.config).eval().to(device)
+        stock = (
+            import_helical("helix_mrna.modeling_helix_mrna")
+            .HelixmRNAPretrainedModel(model.module.config)
+            .eval()
+            .to(device)
+        )
     stock.load_state_dict(model.module.state_dict())
     ids = random_ids(batch, length, device)
     torch.testing.assert_close(chained_by_hand(stock, ids), model.hidden(ids), rtol=1e-3, atol=1e-3)

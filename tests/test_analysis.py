@@ -17,7 +17,7 @@ from helix_sae import SAEAnalysisPipeline, SparseAutoencoder, load_helix, train_
 from helix_sae.analysis import AnalysisResult, tokens_of_dataset
 from helix_sae.errors import ConfigurationError, DataError, ModelError
 from helix_sae.models.helix.architecture import save_network
-from helix_sae.models.helix.upstream import undisturbed_logging
+from helix_sae.models.upstream import undisturbed_logging
 
 N_SEQUENCES = 12
 IDS = dict(zip("ACGUNE", range(7, 13), strict=True))

@@ -17,8 +17,8 @@ from helix_sae.models.helix.architecture import save_network
 from helix_sae.models.helix.finetuned import FineTunedModel, import_fine_tuned
 from helix_sae.models.helix.heads import HEAD_DESCRIPTION, HEAD_WEIGHTS, load_fine_tuned_head
 from helix_sae.models.helix.loading import from_helical, load_helix
-from helix_sae.models.helix.upstream import import_helix_mrna, undisturbed_logging
 from helix_sae.models.registry import handle_for
+from helix_sae.models.upstream import import_helical, undisturbed_logging
 from helix_sae.mrna.tokens import tokenize
 
 SEQUENCES = ["ACGUACGUUGCA", "GGGAUCC", "UUACGACGACGAUGGCGAAUAA"]
@@ -35,7 +35,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(base: Path, tmp_path_factory: pytest.TempPathFactory):
     """helical's own object after a training step's worth of change, and the file that it saves."""
-    helix = import_helix_mrna()
+    helix = import_helical("helix_mrna")
     configuration = helix.HelixmRNAConfig(device="cpu", batch_size=1)
     configuration.config["model_name"] = str(base)
     with undisturbed_logging():

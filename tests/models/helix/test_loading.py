@@ -17,8 +17,8 @@ from helix_sae.errors import ModelError
 from helix_sae.models.helix.architecture import Architecture, released_architecture, save_network
 from helix_sae.models.helix.heads import Heads, load_heads, save_heads
 from helix_sae.models.helix.loading import from_helical, load_helix
-from helix_sae.models.helix.upstream import import_helix_mrna, undisturbed_logging
 from helix_sae.models.registry import ModelHandle, handle_for, open_model, resolve_device
+from helix_sae.models.upstream import import_helical, undisturbed_logging
 from helix_sae.mrna.tokens import tokenize
 
 
@@ -50,7 +50,7 @@ def make_heads() -> Heads:
 
 def upstream_model(directory: Path, batch_size: int = 10):
     """helical's own object, as a user makes it."""
-    helix = import_helix_mrna()
+    helix = import_helical("helix_mrna")
     configuration = helix.HelixmRNAConfig(device="cpu", batch_size=batch_size)
     configuration.config["model_name"] = str(directory)
     with undisturbed_logging():

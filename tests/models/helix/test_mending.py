@@ -23,15 +23,17 @@ from helix_sae.models.helix.fast.linear import (
     linear_silu,
 )
 from helix_sae.models.helix.mending import mend
-from helix_sae.models.helix.upstream import import_modeling
+from helix_sae.models.upstream import import_helical
 
 
 def test_helical_has_the_three_defects():
-    assert diagnose(import_modeling().HelixmRNAPretrainedModel) == Defects(True, True, True)
+    assert diagnose(import_helical("helix_mrna.modeling_helix_mrna").HelixmRNAPretrainedModel) == Defects(
+        True, True, True
+    )
 
 
 def test_a_class_that_is_right_is_found_right():
-    modeling = import_modeling()
+    modeling = import_helical("helix_mrna.modeling_helix_mrna")
 
     class Right(modeling.HelixmRNAPretrainedModel):
         def __init__(self, config):
@@ -48,7 +50,7 @@ def test_a_class_that_is_right_is_found_right():
 
 
 def test_each_defect_is_found_by_itself():
-    modeling = import_modeling()
+    modeling = import_helical("helix_mrna.modeling_helix_mrna")
 
     class Chained(modeling.HelixmRNAPretrainedModel):
         """Right but for the mixers' scan."""
@@ -70,7 +72,7 @@ def test_diagnosing_leaves_the_random_state_alone():
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    diagnose(import_modeling().HelixmRNAPretrainedModel)
+    diagnose(import_helical("helix_mrna.modeling_helix_mrna").HelixmRNAPretrainedModel)
     assert torch.equal(torch.rand(1), expected)
 
 
@@ -79,7 +81,7 @@ def test_mending_is_said_once_and_changes_no_weight(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(mending, "_SAID", set())
     # At the logger itself: whatever a run in this process has made of the handlers further up is another matter.
     monkeypatch.setattr(mending.LOGGER, "info", lambda text, *values: lines.append(text % values))
-    modeling = import_modeling()
+    modeling = import_helical("helix_mrna.modeling_helix_mrna")
     config = tiny_network().config
     networks = [modeling.HelixmRNAPretrainedModel(config).eval() for _ in range(2)]
     lines.clear()
@@ -98,7 +100,7 @@ def test_a_helical_that_is_right_is_said_to_be(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(mending, "_SAID", set())
     monkeypatch.setattr(mending.LOGGER, "info", lambda text, *values: lines.append(text % values))
     monkeypatch.setattr(mending, "diagnose", lambda _class: Defects(False, False, False))
-    mend(import_modeling().HelixmRNAPretrainedModel(tiny_network("M").config))
+    mend(import_helical("helix_mrna.modeling_helix_mrna").HelixmRNAPretrainedModel(tiny_network("M").config))
     assert lines == ["Helix-mRNA: helical's forward is right; a faster one takes its place."]
 
 
@@ -114,7 +116,7 @@ def test_the_mended_network_equals_its_modules_chained_by_hand(layers: str, n_gr
 def test_the_mended_network_equals_helical_s_own_modules_chained_by_hand(n_groups: int):
     """Up to the length of its first chunk, 256 tokens, helical's modules are right; only their chain is cut."""
     mended, ids = tiny_network("M+M*+", n_groups=n_groups), random_ids(2, 200)
-    stock = import_modeling().HelixmRNAPretrainedModel(mended.config).eval()
+    stock = import_helical("helix_mrna.modeling_helix_mrna").HelixmRNAPretrainedModel(mended.config).eval()
     stock.load_state_dict(mended.state_dict())
     with torch.no_grad():
         hidden = stock.embeddings(ids)

@@ -9,7 +9,6 @@ from test_model import SITES, noise
 
 from helix_sae.errors import ModelError
 from helix_sae.models.contract import StillTokens
-from helix_sae.models.helix.fast import suffix
 
 TIME = 19
 
@@ -155,11 +154,9 @@ def test_suffix_is_differentiable(site: str):
 
 def test_states_are_computed_once_and_only_where_a_pass_needs_them(monkeypatch: pytest.MonkeyPatch):
     model, ids = tiny_model(), random_ids(2, TIME)
-    computed: list[str] = []
-    original = suffix._state
-    monkeypatch.setattr(
-        suffix, "_state", lambda layer, x: computed.append(type(layer).__name__) or original(layer, x)
-    )
+    computed: list[int] = []
+    original = model.block_state
+    monkeypatch.setattr(model, "block_state", lambda k, x: computed.append(k) or original(k, x))
     cache = model.cache(ids)
     prefix = model.prefix_states(cache, 5)
     assert computed == []

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from helix_sae.models.helix.mending import mend
-from helix_sae.models.helix.upstream import import_modeling, import_submodule, undisturbed_logging
+from helix_sae.models.upstream import import_helical, undisturbed_logging
 
 LAYER_STRING = "M+M+M+M*+"
 """Blocks of the released model: Mamba-2 mixers (M), feed-forward (+), attention with feed-forward (*)."""
@@ -87,7 +87,7 @@ def build_network(architecture: Architecture, seed: int) -> nn.Module:
     config = _upstream_config(architecture)
     with torch.random.fork_rng(devices=[]), undisturbed_logging():
         torch.manual_seed(seed)
-        network: nn.Module = import_modeling().HelixmRNAPretrainedModel(config)
+        network: nn.Module = import_helical("helix_mrna.modeling_helix_mrna").HelixmRNAPretrainedModel(config)
     mend(network)
     return network.eval()
 
@@ -95,14 +95,14 @@ def build_network(architecture: Architecture, seed: int) -> nn.Module:
 def save_network(network: nn.Module, directory: Path) -> None:
     """Write weights, configuration and tokenizer so that helical's ``HelixmRNA`` loads the directory."""
     directory.mkdir(parents=True, exist_ok=True)
-    tokenizer_class = import_submodule("helix_mrna_tokenizer").CharTokenizer
+    tokenizer_class = import_helical("helix_mrna.helix_mrna_tokenizer").CharTokenizer
     with undisturbed_logging():
         network.save_pretrained(directory, safe_serialization=True)  # type: ignore[operator]
         tokenizer_class(model_max_length=MODEL_MAX_LENGTH).save_pretrained(directory)
 
 
 def _upstream_config(architecture: Architecture) -> Any:
-    config_class = import_submodule("helix_mrna_pretrained_config").HelixmRNAPretrainedConfig
+    config_class = import_helical("helix_mrna.helix_mrna_pretrained_config").HelixmRNAPretrainedConfig
     return config_class(
         vocab_size=14,
         hidden_size=architecture.hidden_size,

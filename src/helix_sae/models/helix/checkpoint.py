@@ -11,7 +11,7 @@ from helix_sae.errors import ModelError
 from helix_sae.models.checkpoints import CONFIG_NAME, check_complete, weight_files
 from helix_sae.models.helix.heads import DESCRIPTION_NAME, HEAD_DESCRIPTION, HEAD_WEIGHTS, WEIGHTS_NAME
 from helix_sae.models.helix.mending import mend
-from helix_sae.models.helix.upstream import import_helix_mrna, import_submodule, undisturbed_logging
+from helix_sae.models.upstream import import_helical, undisturbed_logging
 
 
 def files_that_count(directory: Path) -> list[Path]:
@@ -38,7 +38,7 @@ def read_network(directory: Path) -> nn.Module:
     ModelError
         If helical cannot load it, or would leave some of its weights at random.
     """
-    helix = import_helix_mrna()
+    helix = import_helical("helix_mrna")
     # Loaded on the CPU in float32 whatever the device: upstream would choose bfloat16 with flash attention.
     configuration = helix.HelixmRNAConfig(device="cpu")
     configuration.config["model_name"] = str(directory)
@@ -59,4 +59,4 @@ def read_network(directory: Path) -> nn.Module:
 
 def upstream_tokenizer() -> Any:
     """helical's ``CharTokenizer``."""
-    return import_submodule("helix_mrna_tokenizer").CharTokenizer
+    return import_helical("helix_mrna.helix_mrna_tokenizer").CharTokenizer

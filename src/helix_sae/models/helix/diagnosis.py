@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from helix_sae.models.helix.fast.forward import causal_convolution
 from helix_sae.models.helix.fast.scan import recurrence
-from helix_sae.models.helix.upstream import import_submodule, undisturbed_logging
+from helix_sae.models.upstream import import_helical, undisturbed_logging
 
 _TOLERANCE = 1e-4
 
@@ -57,7 +57,7 @@ def diagnose(model_class: type) -> Defects:
 
 
 def _tiny_config() -> Any:
-    config_class = import_submodule("helix_mrna_pretrained_config").HelixmRNAPretrainedConfig
+    config_class = import_helical("helix_mrna.helix_mrna_pretrained_config").HelixmRNAPretrainedConfig
     return config_class(
         vocab_size=14,
         hidden_size=8,

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from helix_sae.errors import ModelError
 from helix_sae.models.contract import Edit, Model, StillTokens
-from helix_sae.models.helix.fast.suffix import PrefixStates
 from helix_sae.models.helix.heads import HEAD_DESCRIPTION, HEAD_WEIGHTS
+from helix_sae.models.suffix import PrefixStates
 from helix_sae.mrna.tokens import PAD_ID
 from helix_sae.temporary import whole_file
 
@@ -110,7 +110,7 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
 
 
 class SeparatedPrefix(NamedTuple):
-    """:class:`~helix_sae.models.helix.fast.suffix.PrefixStates` of a pass with ``[SEP]``, and that pass."""
+    """:class:`~helix_sae.models.suffix.PrefixStates` of a pass with ``[SEP]``, and that pass."""
 
     inner: PrefixStates
     cache: Any

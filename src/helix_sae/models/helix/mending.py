@@ -17,7 +17,7 @@ from torch import nn
 from helix_sae.models.helix.diagnosis import Defects, diagnose
 from helix_sae.models.helix.fast import forward
 from helix_sae.models.helix.fast.linear import keep_few_shapes, linear_forward
-from helix_sae.models.helix.upstream import import_modeling
+from helix_sae.models.upstream import import_helical
 
 __all__ = ["Defects", "compile_parts", "diagnose", "mend"]
 
@@ -40,7 +40,7 @@ def mend(module: nn.Module) -> Defects:
     """
     keep_few_shapes()  # before the diagnosis runs a network
     defects = diagnose(type(module))
-    modeling = import_modeling()
+    modeling = import_helical("helix_mrna.modeling_helix_mrna")
     replacements = {
         modeling.Mamba2Mixer: forward.mixer_forward,
         modeling.Mamba2RMSNorm: forward.norm_forward,
@@ -67,7 +67,7 @@ def compile_parts(module: nn.Module) -> None:
     Their calls stay as they are, so that hooks on blocks, mixers and feed-forwards work; compiling happens at the first
     pass, and again for shapes that are quite different.
     """
-    modeling = import_modeling()
+    modeling = import_helical("helix_mrna.modeling_helix_mrna")
     for child in module.modules():
         if type(child) in (modeling.Mamba2Mixer, modeling.HelixmRNAMLP):
             child.forward = torch.compile(child.forward)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from helix_sae.models.helix.mending import mend
-from helix_sae.models.helix.upstream import undisturbed_logging
+from helix_sae.models.upstream import undisturbed_logging
 
 
 def untrained_network(network: nn.Module, seed: int) -> nn.Module:

@@ -22,7 +22,7 @@ from helix_sae.models.helix.fast.linear import (
     linear_silu,
 )
 from helix_sae.models.helix.fast.scan import final_state, scan_outputs
-from helix_sae.models.helix.upstream import import_modeling
+from helix_sae.models.upstream import import_helical
 
 
 class MixerState(NamedTuple):
@@ -112,7 +112,7 @@ def chained_forward(
     if not as_dict:
         extras = ((layer_states,) if wanted_all else ()) + ((tuple(attentions),) if attentions else ())
         return (hidden, *extras)
-    return import_modeling().HelixmRNAOutput(
+    return import_helical("helix_mrna.modeling_helix_mrna").HelixmRNAOutput(
         last_hidden_state=hidden,
         hidden_states=layer_states if wanted_all else None,
         attentions=tuple(attentions) if attentions else None,
@@ -359,6 +359,15 @@ def attention_state(block: Any, residual: Float[Tensor, "batch start hidden"]) -
         attention.k_proj(normed).view(shape).transpose(1, 2),
         attention.v_proj(normed).view(shape).transpose(1, 2),
     )
+
+
+def block_state(
+    layer: Any, residual: Float[Tensor, "batch start hidden"]
+) -> MixerState | AttentionState | None:
+    """What a block hands on after the tokens whose residual stream enters it; None for one without memory."""
+    if hasattr(layer, "mixer"):
+        return mixer_state(layer, residual)
+    return attention_state(layer, residual) if hasattr(layer, "self_attn") else None
 
 
 def _projections(mixer: Any, hidden: Float[Tensor, "batch time hidden"]) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,61 +1,70 @@
 """Running on over the end of a sequence only.
 
 In a causal model nothing before a change moves, so an intervention whose first change is at token ``start`` needs only the
-tokens from there on, and of those before it no more than each layer hands on: the state of a mixer's scan and the last
+tokens from there on, and of those before it no more than each block hands on: the state of a mixer's scan and the last
 inputs of its convolution, the keys and values of attention. :func:`prefix_states` takes these from a finished pass once;
 any number of resumed passes then share them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from helix_sae.models.contract import check_start
-from helix_sae.models.helix.fast.forward import AttentionState, MixerState, attention_state, mixer_state
 
 
-class LayerStates:
-    """States of the layers after a prefix, each computed when it is first asked for: a pass from a late site needs few.
+class BlockState(Protocol):
+    """What a block hands on of the tokens before, a row a sequence."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """The same state with a function applied to its arrays."""
+        ...
+
+
+StateOf = Callable[[int, Float[Tensor, "batch start hidden"]], BlockState | None]
+"""The state that a block leaves, by its number and the residual stream that enters it; None for one without memory."""
+
+
+class BlockStates:
+    """States of the blocks after a prefix, each computed when it is first asked for: a pass from a late site needs few.
 
     Parameters
     ----------
-    layers : iterable of nn.Module
+    state_of : callable
     residual : sequence of float (batch, start, hidden)
-        The residual stream of the prefix that enters each of them.
+        The residual stream of the prefix that enters each block.
     """
 
-    def __init__(
-        self, layers: Iterable[nn.Module], residual: Sequence[Float[Tensor, "batch start hidden"]]
-    ) -> None:
-        self._entering = list(zip(layers, residual, strict=True))
-        self._found: dict[int, MixerState | AttentionState | None] = {}
+    def __init__(self, state_of: StateOf, residual: Sequence[Float[Tensor, "batch start hidden"]]) -> None:
+        self._state_of, self._residual = state_of, residual
+        self._found: dict[int, BlockState | None] = {}
         self._grad_enabled = torch.is_grad_enabled()
 
-    def __getitem__(self, k: int) -> MixerState | AttentionState | None:
-        """The state of layer ``k``; None for one without memory."""
+    def __getitem__(self, k: int) -> BlockState | None:
+        """The state of block ``k``; None for one without memory."""
         if k not in self._found:
             with torch.set_grad_enabled(self._grad_enabled):
-                self._found[k] = _state(*self._entering[k])
+                self._found[k] = self._state_of(k, self._residual[k])
         return self._found[k]
 
 
 class PrefixStates(NamedTuple):
-    """What the tokens before ``start`` hand on to those after, at every layer.
+    """What the tokens before ``start`` hand on to those after, in every block.
 
-    Rows of a batch are picked with :meth:`rows`; nothing is copied until a layer needs it.
+    Rows of a batch are picked with :meth:`rows`; nothing is copied until a block needs it.
 
     Attributes
     ----------
     start : int
         Number of tokens before the suffix.
     residual : tuple of float (batch, time - start, hidden)
-        The residual stream of the suffix: ``residual[k]`` enters layer ``k``; the last one leaves the last layer.
-    layers : LayerStates
+        The residual stream of the suffix: ``residual[k]`` enters block ``k``; the last one leaves the last block.
+    blocks : BlockStates
     hidden : float (batch, start, hidden)
         Last hidden states of the prefix, which no change of the suffix moves.
     index : int (n,), optional
@@ -66,7 +75,7 @@ class PrefixStates(NamedTuple):
 
     start: int
     residual: tuple[Float[Tensor, "batch suffix hidden"], ...]
-    layers: LayerStates
+    blocks: BlockStates
     hidden: Float[Tensor, "batch start hidden"]
     index: Int[Tensor, " n"] | None = None
     is_one: bool = False
@@ -84,23 +93,27 @@ class PrefixStates(NamedTuple):
             return x[int(self.index[0])].unsqueeze(0).expand(len(self.index), *x.shape[1:])
         return x.index_select(0, self.index)
 
-    def layer(self, k: int) -> MixerState | AttentionState | None:
-        """The state at layer ``k``, for the rows that stand here."""
-        state = self.layers[k]
+    def state(self, k: int) -> BlockState | None:
+        """The state of block ``k``, for the rows that stand here."""
+        state = self.blocks[k]
         return state if state is None else state.map(self.pick)
 
 
 def prefix_states(
-    network: Any, residual: tuple[Float[Tensor, "batch time hidden"], ...], start: int
+    state_of: StateOf,
+    last_norm: Callable[[Tensor], Tensor],
+    residual: tuple[Float[Tensor, "batch time hidden"], ...],
+    start: int,
 ) -> PrefixStates:
     """Take from a finished pass what the tokens before ``start`` hand on.
 
     Parameters
     ----------
-    network : nn.Module
-        A mended ``HelixmRNAPretrainedModel``.
+    state_of : callable
+    last_norm : callable
+        From the residual stream after the last block to the last hidden states.
     residual : tuple of float (batch, time, hidden)
-        The residual stream before each layer and after the last, of that pass.
+        The residual stream before each block and after the last, of that pass.
     start : int
         Between 0 and the number of tokens, exclusive.
 
@@ -110,8 +123,8 @@ def prefix_states(
         If there is no token from ``start`` on.
     """
     check_start(start, residual[0].shape[1])
-    states = LayerStates(network.layers, [entering[:, :start] for entering in residual[:-1]])
-    hidden = network.norm_f(residual[-1][:, :start])
+    states = BlockStates(state_of, [entering[:, :start] for entering in residual[:-1]])
+    hidden = last_norm(residual[-1][:, :start])
     return PrefixStates(start, tuple(r[:, start:] for r in residual), states, hidden)
 
 
@@ -134,13 +147,3 @@ def pool_suffix(
     before = (prefix.hidden * weights[:, : prefix.start]).sum(1)
     after = (hidden * prefix.pick(weights)[:, prefix.start :]).sum(1)
     return (prefix.pick(before) + after) / prefix.pick(weights.sum(1))
-
-
-def _state(
-    layer: nn.Module, residual: Float[Tensor, "batch start hidden"]
-) -> MixerState | AttentionState | None:
-    if hasattr(layer, "mixer"):
-        return mixer_state(layer, residual)
-    if hasattr(layer, "self_attn"):
-        return attention_state(layer, residual)
-    return None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from helix_sae.models.helix.upstream import import_helix_mrna, undisturbed_logging
+from helix_sae.models.upstream import import_helical, undisturbed_logging
 
 SCRIPT = """
 import json, logging, sys, warnings
@@ -118,4 +118,4 @@ def test_warnings_are_silent_inside_only():
 
 
 def test_the_module_is_helical_s():
-    assert import_helix_mrna().HelixmRNA.__module__ == "helical.models.helix_mrna.model"
+    assert import_helical("helix_mrna").HelixmRNA.__module__ == "helical.models.helix_mrna.model"

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from types import ModuleType
 
 _PACKAGE = "helical"
-_HELIX_MRNA = "helical.models.helix_mrna"
 
 
 @contextmanager
@@ -45,28 +44,14 @@ def undisturbed_logging() -> Iterator[None]:
         upstream.setLevel(upstream_level)
 
 
-def import_helix_mrna() -> ModuleType:
-    """``helical.models.helix_mrna``, with the process's logging left as it was."""
-    return _import(_HELIX_MRNA)
-
-
-def import_modeling() -> ModuleType:
-    """``helical.models.helix_mrna.modeling_helix_mrna``: the network's classes."""
-    return import_submodule("modeling_helix_mrna")
-
-
-def import_submodule(name: str) -> ModuleType:
-    """Another module of ``helical.models.helix_mrna``, by its last name."""
-    return _import(f"{_HELIX_MRNA}.{name}")
-
-
-def _import(name: str) -> ModuleType:
+def import_helical(name: str) -> ModuleType:
+    """A module of ``helical.models``, such as ``helix_mrna``, with the process's logging left as it was."""
     # The package itself first and by itself: it is what adds the handler, and the modules under it import
     # libraries that log, whose lines that handler would repeat.
     with undisturbed_logging():
         importlib.import_module(_PACKAGE)
     with undisturbed_logging():
-        return importlib.import_module(name)
+        return importlib.import_module(f"{_PACKAGE}.models.{name}")
 
 
 def _captures_warnings() -> bool:

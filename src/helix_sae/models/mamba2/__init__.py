@@ -1,0 +1,1 @@
+"""Mamba2-mRNA, opened through helical: mended, and diagnosed by behaviour."""
