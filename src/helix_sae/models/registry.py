@@ -48,6 +48,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "helix_mrna": Kind("helix_sae.models.helix.model:HelixModel", ("HelixmRNAPretrainedModel",)),
+    "mamba2_mrna": Kind("helix_sae.models.mamba2.model:Mamba2Model", ("Mamba2Model", "Mamba2ForCausalLM")),
 }
 """By name. The first is what a folder is taken for whose ``config.json`` names none of them."""
 

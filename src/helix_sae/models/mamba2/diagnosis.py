@@ -97,7 +97,9 @@ def plain_mixer(mixer: Any, x: Float[Tensor, "batch time hidden"]) -> Float[Tens
     groups, size = mixer.n_groups, mixer.ssm_state_size
     values, B, C = torch.split(signal, [mixer.intermediate_size, groups * size, groups * size], dim=-1)
     # Head i reads group i // (heads / groups): written out, each head has a group of its own.
-    B, C = (m.unflatten(-1, (groups, size)).repeat_interleave(mixer.num_heads // groups, dim=2) for m in (B, C))
+    B, C = (
+        m.unflatten(-1, (groups, size)).repeat_interleave(mixer.num_heads // groups, dim=2) for m in (B, C)
+    )
     dt = nn.functional.softplus(step + wide["dt_bias"]).clamp(*mixer.time_step_limit)
     values = values.unflatten(-1, (mixer.num_heads, mixer.head_dim))
     y = recurrence(values, dt, -torch.exp(wide["A_log"]), B, C, wide["D"]).y.flatten(2)

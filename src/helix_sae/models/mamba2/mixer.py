@@ -54,11 +54,19 @@ def norm_forward(self: Any, hidden_states: Float[Tensor, "*batch width"]) -> Flo
 def block_forward(
     self: Any,
     hidden_states: Float[Tensor, "batch time hidden"],
-    cache_params: MixerState | None = None,
+    cache_params: object = None,
     attention_mask: Int[Tensor, "batch time"] | None = None,
     **_: object,
 ) -> Float[Tensor, "batch time hidden"]:
-    """``Mamba2Block.forward``: ``x + mixer(norm(x))``; the residual stream in at least float32 where it is asked for."""
+    """``Mamba2Block.forward``: ``x + mixer(norm(x))``; the residual stream in at least float32 where it is asked for.
+
+    Raises
+    ------
+    ValueError
+        If upstream's cache for decoding is given.
+    """
+    if not (cache_params is None or isinstance(cache_params, MixerState)):
+        raise ValueError("Decoding with a cache is not supported; pass use_cache=False.")
     residual = _wide(hidden_states) if self.residual_in_fp32 else hidden_states
     mixed = self.mixer(
         self.norm(hidden_states.to(self.norm.weight.dtype)),
@@ -97,9 +105,7 @@ def _scan_inputs(
     Here it reads group ``i // (heads / groups)``: heads are put into the other order, and outputs back into theirs.
     """
     groups, size = mixer.n_groups, mixer.ssm_state_size
-    x, B, C = torch.split(
-        _wide(convolved), [mixer.intermediate_size, groups * size, groups * size], dim=-1
-    )
+    x, B, C = torch.split(_wide(convolved), [mixer.intermediate_size, groups * size, groups * size], dim=-1)
     dt = nn.functional.softplus(_wide(step) + _wide(mixer.dt_bias)).clamp(*mixer.time_step_limit)
     heads = (mixer.num_heads, mixer.head_dim)
     return (
