@@ -37,9 +37,6 @@ from helix_sae.causal.interfaces import Method, Start
 from helix_sae.errors import ConfigurationError
 from helix_sae.models.contract import Edit, StillTokens, record
 
-_FIRST_SITE = "embeddings"
-"""What a model makes of its tokens before any of them are mixed: where both sides of a pair start from."""
-
 DEFAULT_STEPS = 10
 """Midpoints of the integrated-gradients path."""
 
@@ -336,9 +333,10 @@ def _linearised(
         edit: Callable[[str, Tensor], Tensor],
     ) -> Float[Tensor, " n"]:
         edits: dict[str, Edit] = {site: partial(edit, site) for site in exp.sites}
-        value = model.capture(ids[:, start:], [_FIRST_SITE])[_FIRST_SITE]
-        value = edits.pop(_FIRST_SITE, lambda x: x)(value)
-        hidden = model.resume_suffix(_FIRST_SITE, value, prefix, edits, still=still)
+        # What a model makes of its tokens before any of them are mixed: where both sides of a pair start from.
+        first = model.site_names[0]
+        value = edits.pop(first, lambda x: x)(model.capture(ids[:, start:], [first])[first])
+        hidden = model.resume_suffix(first, value, prefix, edits, still=still)
         return exp.read_out(model.pool_suffix(hidden, prefix, is_nucleotide))
 
     with torch.enable_grad():

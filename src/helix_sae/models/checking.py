@@ -7,7 +7,7 @@ from torch import Tensor
 
 from helix_sae.errors import ModelError
 from helix_sae.models.contract import Model
-from helix_sae.mrna.tokens import VOCABULARY
+from helix_sae.mrna.tokens import PAD_ID, VOCABULARY
 
 _LETTERS = "GGACUUACGAUUGCA"
 _SHORTER = 9
@@ -33,21 +33,21 @@ def check_model(model: Model) -> None:
         if x.ndim != 3 or x.shape[:2] != ids.shape:
             raise _wrong(model, f"site {site} gives an activation of shape {tuple(x.shape)} for one sequence of "
                          f"{ids.shape[1]} tokens, where (1, {ids.shape[1]}, width) is expected; leave it out of its sites")  # fmt: skip
+    changed = torch.cat([ids[:, :-1], ids[:, :1]], dim=1)
+    if not _close(model.hidden(changed)[:, :-1], hidden[:, :-1]):
+        raise _wrong(model, "tokens depend on later ones; only causal models can be patched here")
     alone = model.capture(ids[:, 3:], [first])[first]
     if not _close(alone, activations[first][:, 3:]):
         raise _wrong(
             model,
             f"its first site, {first}, depends on where a token stands; name the module that looks tokens up",
         )
-    changed = torch.cat([ids[:, :-1], ids[:, :1]], dim=1)
-    if not _close(model.hidden(changed)[:, :-1], hidden[:, :-1]):
-        raise _wrong(model, "tokens depend on later ones; only causal models can be patched here")
     changed = torch.cat([ids[:, -1:], ids[:, 1:]], dim=1)
     if torch.equal(model.hidden(changed)[:, -1], hidden[:, -1]):
         raise _wrong(
             model, "the first token does not reach the last; its layers are not chained, or it has none"
         )
-    shorter = torch.nn.functional.pad(ids[:, :_SHORTER], (0, ids.shape[1] - _SHORTER), value=1)
+    shorter = torch.nn.functional.pad(ids[:, :_SHORTER], (0, ids.shape[1] - _SHORTER), value=PAD_ID)
     together = model.hidden(torch.cat([ids, shorter]))
     if not (_close(together[:1], hidden) and _close(together[1:, :_SHORTER], hidden[:, :_SHORTER])):
         raise _wrong(model, "a sequence gives something else in a batch or beside padding than alone")

@@ -11,6 +11,7 @@ depends on a later one, and the first site is what a token gives by itself, what
 
 from __future__ import annotations
 
+import copy
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from helix_sae.errors import ConfigurationError, ModelError, UnknownSiteError
 from helix_sae.models.batching import DEFAULT_TOKEN_BUDGET, length_batches
 from helix_sae.models.checkpoints import files_of
-from helix_sae.mrna.tokens import VOCABULARY, CodonMarkers, TokenizedSequence, pad_batch
+from helix_sae.mrna.tokens import PAD_ID, VOCABULARY, CodonMarkers, TokenizedSequence, pad_batch
 
 Edit = Callable[[Tensor], Tensor]
 """Replaces an activation of shape (batch, time, width) by another of the same shape."""
@@ -212,15 +213,23 @@ class Model(ABC):
     def untrained(self, seed: int) -> Model:
         """A model of the same architecture, device and precision that has learnt nothing.
 
-        Raises
-        ------
-        ModelError
-            If the model does not know how it is made anew.
+        By default each tensor of weights is drawn anew, from a normal distribution with its own mean and standard deviation
+        (Heap et al. 2025, arXiv:2501.17727).
+
+        Parameters
+        ----------
+        seed : int
+            The process's random state is left as it was.
         """
-        raise ModelError(
-            f"{type(self).__name__} has no untrained twin: give it a method untrained(seed), or leave the comparison with "
-            "untrained weights out."
-        )
+        twin = copy.deepcopy(self)
+        twin.head, twin.fingerprint = None, f"untrained {seed}"
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weight in twin.module.parameters():
+                drawn = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+                values = weight.double().cpu()
+                weight.copy_(values.mean() + values.std(correction=0) * drawn)
+        return twin
 
     def as_read_by_head(self) -> Model:
         """The model whose pool is what its :class:`Head` reads; usually the mean over nucleotides, and the model itself."""
@@ -603,7 +612,9 @@ def _edit_from(start: int, edit: Edit, activation: Tensor) -> Tensor:
 def _of_length(ids: Int[Tensor, "batch time"], time: int) -> Int[Tensor, "batch time"]:
     """As many tokens; which they are does not matter from the first site on."""
     return (
-        ids[:, :time] if time <= ids.shape[1] else nn.functional.pad(ids, (0, time - ids.shape[1]), value=1)
+        ids[:, :time]
+        if time <= ids.shape[1]
+        else nn.functional.pad(ids, (0, time - ids.shape[1]), value=PAD_ID)
     )
 
 
