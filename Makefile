@@ -93,6 +93,13 @@ $(INTEROP_VENV)/.installed: tests/interop/requirements.txt
 	touch $@
 endif
 
+.PHONY: wheel
+wheel: $(STAMP) ## build dist/*.whl, which works without a clone
+	rm -rf build/lib build/bdist.*
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-index --no-build-isolation --no-deps --wheel-dir dist .
+	rm -rf build/lib build/bdist.*
+	@ls dist/*.whl
+
 # uv resolves for every platform but, told by `environments`, for one Python; that marker on each line is then no news.
 .PHONY: lock
 lock: $(STAMP) ## write both lock files anew from pyproject.toml

@@ -23,6 +23,8 @@ from kedro.pipeline import Pipeline
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import helix_sae
+
 ENVIRONMENTS = sorted(path.name for path in (Path(__file__).parents[1] / "conf").iterdir() if path.is_dir())
 DEFAULT = ("ingestion", "extraction", "sae_training", "correlation", "causal_acdc", "reporting")
 OPTIONAL = ("simulation", "pretraining")
@@ -242,6 +244,12 @@ def test_each_lock_pins_every_requirement_and_names_no_host(project_path: Path, 
 def test_this_environment_is_the_one_that_is_locked() -> None:
     """What the tests pass with is what `make` installs, on either Python."""
     assert version("helical") == HELICAL[f"{sys.version_info.major}.{sys.version_info.minor}"]
+
+
+def test_the_citation_and_the_changelog_know_this_version(project_path: Path) -> None:
+    citation = yaml.safe_load((project_path / "CITATION.cff").read_text(encoding="utf-8"))
+    assert str(citation["version"]) == helix_sae.__version__
+    assert f"\n## {helix_sae.__version__}" in (project_path / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def paths_of(entry: dict[str, Any]) -> list[str]:

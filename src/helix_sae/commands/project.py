@@ -15,7 +15,7 @@ PACKAGE = "helix_sae"
 
 
 def find_project(start: Path | None = None) -> Path:
-    """The folder of the project: the one that the command is given in, or one above it; else that of the package.
+    """The folder of the project: the one that the command is given in, or one above it; else what the package brings along.
 
     Raises
     ------
@@ -23,8 +23,9 @@ def find_project(start: Path | None = None) -> Path:
         If there is none.
     """
     here = (start or Path.cwd()).resolve()
-    shipped = Path(__file__).resolve().parents[3]  # a checkout that is installed as editable
-    for folder in (here, *here.parents, shipped):
+    package = Path(__file__).resolve().parents[1]
+    checkout, wheel = package.parents[1], package / "project"  # an editable installation, or setup.py's copy
+    for folder in (here, *here.parents, checkout, wheel):
         if _is_project(folder):
             return folder
     raise ConfigurationError(
