@@ -512,3 +512,38 @@ def test_yeast_transcripts(shared_data: Path, tmp_path: Path) -> None:
         str(tmp_path / "yeast_transcripts.fa.gz"), gff3=str(tmp_path / "yeast_transcripts.gff3.gz")
     )
     pd.testing.assert_frame_equal(build_table(zipped)[0], table)
+
+
+@settings(max_examples=80)
+@given(
+    st.text(alphabet="ACGU", min_size=12, max_size=60),
+    st.integers(0, 8),
+    st.integers(1, 12),
+    st.integers(0, 2),
+    st.sampled_from(["gff3", "genbank"]),
+)
+def test_what_is_read_is_in_frame_or_refused(
+    sequence: str, start: int, codons: int, phase: int, kind: str
+) -> None:
+    """Codons are marked from where the file says that one begins; never from a nucleotide within one."""
+    end = min(start + 3 * codons + phase, len(sequence))
+    end -= (end - start - phase) % 3
+    if end <= start + phase:
+        return
+    if kind == "gff3":
+        line = f"a\tx\tCDS\t{start + 1}\t{end}\t.\t+\t{phase}\tID=c\n"
+        found = read_gff3_coding_regions(io.BytesIO(line.encode()), "file")
+        assert found.regions == ({} if phase else {"a": (start, end)})
+        assert bool(found.refused) == bool(phase)
+        return
+    entry = (
+        f"LOCUS       NM_1                     {len(sequence)} bp    mRNA    linear   PRI 01-JAN-2020\n"
+        "VERSION     NM_1.2\nFEATURES             Location/Qualifiers\n"
+        f"     CDS             {start + 1}..{end}\n                     /codon_start={phase + 1}\n"
+        f"ORIGIN\n        1 {sequence.lower()}\n//\n"
+    )
+    read = text(read_genbank, entry)
+    assert [(r.values["cds_start"], r.values["cds_end"]) for r in read.records] == (
+        [] if phase else [(start, end)]
+    )
+    assert bool(read.rejected) == bool(phase)

@@ -257,7 +257,7 @@ class TestData:
         assert shown["MRL"][2:4] == ["180", "75 %"]
         assert shown["Class"][2:] == ["240", "100 %", "2 classes", "–"]
         assert "None" not in shown
-        assert shown["Flag"][2:4] == ["120", "50 %"]
+        assert shown["flag"][2:4] == ["120", "50 %"]
 
 
 class TestAutoencoders:

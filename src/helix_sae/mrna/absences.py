@@ -1,4 +1,4 @@
-"""What a table of sequences does not say, what is left out for want of it, and what to give."""
+"""What a table of sequences does not say and whole parts of a run need: what is left out for want of it, and what to give."""
 
 from __future__ import annotations
 
@@ -61,22 +61,6 @@ def absences(table: pd.DataFrame) -> list[Absence]:
                 "regions, reading frames, upstream AUGs and codons are not known, the model reads no codon markers, and edits "
                 "of them are left out",
                 "Give cds_start and cds_end, a GFF3 file, or ingestion.reporter for bare 5'UTRs in front of a reporter.",
-            )
-        )
-    elif table["cds_end"].isna().all():
-        found.append(
-            Absence(
-                "stop codons",
-                "codon usage and the 3'UTR are not known",
-                "Give cds_end where the sequences reach so far.",
-            )
-        )
-    if not {"mother", "metadata_gene_id"} & set(table.columns):
-        found.append(
-            Absence(
-                "genes and wild types",
-                "families are made by similarity of the sequences, unless a column `cluster` names them",
-                "Give metadata_gene_id or mother where relatives are known.",
             )
         )
     return found

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from helix_sae.figures.style import property_label
+from helix_sae.mrna.absences import absences
 from helix_sae.mrna.doubts import coding_region_doubts
 from helix_sae.reporting.document import Block, Column, ReportTable, Section, Statement, Tile, is_empty
 from helix_sae.reporting.wording import MISSING, count, listing, number, percent
@@ -101,6 +102,7 @@ def data_section(table: pd.DataFrame, rejected: pd.DataFrame | None, model: Mode
                 else []
             ),
             *_doubts(table),
+            *(f"Absent from the input: {absence}" for absence in absences(table)),
         ],
     )
 
