@@ -29,15 +29,18 @@ RNG = np.random.default_rng(0)
 
 
 DICTIONARIES = (
+    ("sae", "exact"),
     ("sae", "atp"),
     ("sae", "difference"),
+    ("sae", "masks"),
     ("sae", "random"),
-    ("neurons", "atp"),
-    ("pca", "atp"),
-    ("pca_rectified", "atp"),
-    ("ica", "atp"),
-    ("random_directions", "atp"),
-    ("random_sae", "atp"),
+    ("neurons", "exact"),
+    ("pca", "exact"),
+    ("pca_rectified", "exact"),
+    ("ica", "exact"),
+    ("random_directions", "exact"),
+    ("random_sae", "exact"),
+    ("das", "exact"),
 )
 """As many as a comparison has."""
 
@@ -168,6 +171,7 @@ QUALITY = pd.DataFrame(
             for name, values in (
                 ("faithfulness", [0.9, 0.7, 0.0]),
                 ("completeness", [0.1, 0.4, 1.0]),
+                ("masks", [0.8, 0.6, 0.0]),
                 ("random", [0.3, 0.05, 0.0]),
             )
             for end, shift in (("", 0.0), ("_low", -0.1), ("_high", 0.1))

@@ -119,35 +119,39 @@ def test_dictionaries_are_compared_with_one_budget(setting, baselines, autoencod
     found = exp.compare(candidates, table, counts=(1, 2, 4))
     summary = found.summary.set_index(["dictionary", "ranking"])
     assert set(summary.index) == {
+        ("sae", "exact"),
         ("sae", "atp"),
         ("sae", "difference"),
         ("sae", "random"),
-        ("neurons", "atp"),
-        ("random_directions", "atp"),
+        ("neurons", "exact"),
+        ("random_directions", "exact"),
     }
     # A complete orthonormal dictionary recovers everything with all of its nodes; so does any other of its kind.
-    assert summary.loc[("neurons", "atp"), "reached"] == pytest.approx(1.0, abs=1e-4)
-    assert summary.loc[("random_directions", "atp"), "reached"] == pytest.approx(1.0, abs=1e-4)
+    assert summary.loc[("neurons", "exact"), "reached"] == pytest.approx(1.0, abs=1e-4)
+    assert summary.loc[("random_directions", "exact"), "reached"] == pytest.approx(1.0, abs=1e-4)
     for measure in ("cpr", "cmd"):
-        behind = summary.loc[("sae", "atp"), measure] - summary.loc[("neurons", "atp"), measure]
-        assert summary.loc[("neurons", "atp"), f"{measure}_lead"] == pytest.approx(behind)
-        row = summary.loc[("neurons", "atp")]
+        behind = summary.loc[("sae", "exact"), measure] - summary.loc[("neurons", "exact"), measure]
+        assert summary.loc[("neurons", "exact"), f"{measure}_lead"] == pytest.approx(behind)
+        row = summary.loc[("neurons", "exact")]
         assert row[f"{measure}_lead_low"] <= row[f"{measure}_lead"] <= row[f"{measure}_lead_high"]
-    own = summary.loc[("sae", "atp")]
+    own = summary.loc[("sae", "exact")]
     assert own["lead"] == own["lead_low"] == own["lead_high"] == 0.0
     assert (summary["cpr_low"] <= summary["cpr"]).all()
     assert (summary["cmd"] >= 0).all()
     assert (found.curves["n_pairs"] == 12).all()
     assert set(found.curves["curve"]) == {"sufficiency", "necessity"}
+    # A backward run counts as two; an exact effect is one pass for each pair and feature that differs.
+    assert summary.loc[("sae", "atp"), "passes"] == 4
+    assert summary.loc[("sae", "exact"), "passes"] > 4
     words = verdict(found.summary)
-    assert len(words) == 4
+    assert len(words) == 5
     assert any("neurons" in w for w in words)
     again = compare_dictionaries(exp, candidates, table, counts=(1, 2, 4))
     assert again.summary.equals(found.summary)
     fewer = exp.compare(candidates, table, counts=(1, 2, 4), necessity="reference")
     assert fewer.summary.equals(found.summary)
     needed = fewer.curves[fewer.curves["curve"] == "necessity"]
-    assert set(zip(needed["dictionary"], needed["ranking"], strict=True)) == {("sae", "atp")}
+    assert set(zip(needed["dictionary"], needed["ranking"], strict=True)) == {("sae", "exact")}
 
 
 def test_overshooting_counts_like_falling_short():

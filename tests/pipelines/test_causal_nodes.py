@@ -326,7 +326,14 @@ def test_every_node_from_effects_to_figures(table, handle):
             "start_top": 4,
             "verified_edges": 3,
         },
-        curves={"baselines": ["neurons", "pca_rectified"], "max_pairs": 6},
+        curves={
+            "baselines": ["neurons", "pca_rectified"],
+            "max_pairs": 6,
+            "ranked_top": 4,
+            "mask_steps": 2,
+            "das_rank": 2,
+            "das_steps": 2,
+        },
     )
     pairs, _ = read_out.pair(table, pd.DataFrame(columns=["source"]), given)
     experiment = set_up(handle, saes, random_probe(), pairs, given)
@@ -340,12 +347,16 @@ def test_every_node_from_effects_to_figures(table, handle):
     assert (steps["starts_from"] == "a screened set").all()
     edges, graph = circuits.connect(experiment, pairs, circuit, exact, given)
     assert graph["graph"]["positions"] == "nucleotides"
-    quality, parts = circuits.judge_circuit(experiment, pairs, circuit, given)
+    learnt = nodes.learn_sets(experiment, pairs, exact, given)
+    assert learnt["score"].between(0, 1).all()
+    quality, parts = circuits.judge_circuit(experiment, pairs, circuit, learnt, given)
+    assert quality["masks"].notna().all()
     assert quality["tau"].tolist() == [1e-6, 1e-3]
     shards = _Shards({site: rng.normal(size=(400, 16)).astype(np.float32) for site in sites})
-    curves, summary, limits, blocks, words = nodes.compare(experiment, pairs, atp, shards, given)
-    assert summary["dictionary"].tolist() == ["sae", "sae", "sae", "neurons", "pca_rectified"]
-    assert len(words) == 4
+    curves, summary, limits, blocks, words = nodes.compare(experiment, pairs, atp, learnt, shards, given)
+    assert summary["dictionary"].tolist() == [*["sae"] * 5, "neurons", "pca_rectified", "das"]
+    assert summary["ranking"].tolist() == ["exact", "atp", "difference", "masks", "random", *["exact"] * 3]
+    assert len(words) == 7
     for made in (
         agreement,
         selection,

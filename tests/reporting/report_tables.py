@@ -316,7 +316,7 @@ def comparison_inputs(
     **changes: Any,
 ) -> ComparisonInputs:
     """SAE features, the same in a random order, and principal components; ``lead`` is the interval of the lead over those."""
-    keys = [("sae", "atp"), ("sae", "random"), ("pca", "atp")]
+    keys = [("sae", "exact"), ("sae", "random"), ("pca", "exact")]
     k = np.array([0, 1, 4, 16, 64])
     curves = pd.concat(
         [

@@ -25,7 +25,7 @@ from helix_sae.causal.curves import (
     rank_nodes,
     share_counts,
 )
-from helix_sae.causal.effects import Effects, effects
+from helix_sae.causal.effects import Effects, effects, screen
 from helix_sae.causal.experiment import Experiment
 from helix_sae.causal.inference import (
     DEFAULT_RESAMPLES,
@@ -36,7 +36,7 @@ from helix_sae.causal.inference import (
     resampled_ratios,
     signs_agree,
 )
-from helix_sae.causal.interfaces import Dictionary, Method
+from helix_sae.causal.interfaces import Dictionary
 from helix_sae.errors import AnalysisError, ConfigurationError
 from helix_sae.statistics.bootstrap import cluster_bootstrap, replication_rate
 
@@ -46,13 +46,32 @@ COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)
 _TOP = 20
 
 
+EXACT = "exact"
+"""The ranking by which dictionaries are compared: exact effects of the features that attribution patching chose."""
+
+
+class Scored(NamedTuple):
+    """Scores of nodes, and what they cost.
+
+    Attributes
+    ----------
+    scores : mapping of site to float (features + 1,)
+    passes : float
+        Runs of a sequence for each pair; a backward run counts as two.
+    """
+
+    scores: Mapping[str, Float[np.ndarray, " nodes"]]
+    passes: float
+
+
 class Comparison(NamedTuple):
     """Dictionaries through the same machinery.
 
     Attributes
     ----------
     summary : DataFrame
-        One row a dictionary and ranking: ``dictionary, ranking, n_nodes, cpr, cmd`` with ``*_low, *_high``;
+        One row a dictionary and ranking: ``dictionary, ranking, n_nodes``; ``passes`` (runs of a sequence a pair that the
+        ranking took, a backward run counted as two); ``cpr, cmd`` with ``*_low, *_high``;
         ``k_at_level`` (smallest k run whose faithfulness reaches ``level``; NA when none does); ``reached`` (with all
         features); ``log_area`` (mean of ``1 - |1 - F|`` over the log-spaced numbers of nodes that all dictionaries have, the
         measure that does not depend on the size of a dictionary; overshooting counts like falling short) with its interval; and the reference minus this row, paired
@@ -71,7 +90,9 @@ def compare_dictionaries(
     table: pd.DataFrame,
     *,
     reference: str = "sae",
-    method: Method = "atp",
+    top: int = 24,
+    rankings: Mapping[str, Scored] | None = None,
+    spent: Mapping[str, float] | None = None,
     by: Orientation = "difference",
     counts: Sequence[int] = COUNTS,
     necessity: Literal["all", "reference", "none"] = "all",
@@ -81,8 +102,9 @@ def compare_dictionaries(
 ) -> Comparison:
     """Rank the features of each dictionary on the discovery pairs and run its curves on the held-out ones.
 
-    The reference is also ranked by the size of its differences (``difference``) and at random (``random``): what the
-    ranking, not the dictionary, is worth.
+    Every dictionary is ranked by the exact effects of its ``top`` features of each site, chosen by attribution patching. The
+    reference is also ranked by the estimate alone (``atp``), by the size of its differences (``difference``), at random
+    (``random``) and by the ``rankings`` given: what the ranking, not the dictionary, is worth.
 
     Parameters
     ----------
@@ -94,13 +116,17 @@ def compare_dictionaries(
         The pairs' table, in the order of the experiment's pairs.
     reference : str
         What the experiment's own dictionaries are called.
-    method : {"atp", "ig", "exact"}
-        Estimator of every ranking: the selection budget, equal for all.
+    top : int
+        Features of each site that are run exactly for a ranking: the selection budget, equal for all.
+    rankings : mapping of name to Scored, optional
+        Further rankings of the reference, found on the discovery pairs, e.g. by :func:`helix_sae.causal.masks.learn_masks`.
+    spent : mapping of name to float, optional
+        Passes a pair that went into a candidate before it was ranked, as supervised subspaces take some.
     by : {"difference", "prediction"}
     counts : sequence of int
         Numbers of nodes, up to each dictionary's own.
     necessity : {"all", "reference", "none"}
-        Whose necessity curves are run as well; those of the reference as it is ranked by ``method``.
+        Whose necessity curves are run as well; those of the reference as it is ranked by exact effects.
     level : float
         Faithfulness whose number of nodes is reported.
 
@@ -115,36 +141,39 @@ def compare_dictionaries(
     discovery, held = ((table["split"] == side).to_numpy() for side in ("discovery", "validation"))
     if not discovery.any() or not held.any():
         raise AnalysisError(
-            "Comparing dictionaries needs discovery and held-out pairs; there are none on one side."
+            "Comparing dictionaries needs discovery and validation pairs; there are none on one side."
         )
     found_on, judged_on = exp.on(discovery), exp.on(held)
     known = table[discovery].reset_index(drop=True)
     everything = {reference: exp.dictionaries, **candidates}
-    rankings: list[tuple[str, str, Ranking]] = []
+    ranked: list[_Ranked] = []
     for name, dictionaries in everything.items():
-        found = effects(found_on.using(dictionaries), method)
-        rankings.append((name, method, rank_nodes(attribution(found, orientation(found, known, by)))))
+        own = _own_rankings(found_on.using(dictionaries), known, top, by)
+        first = own.pop(EXACT)
+        ranked.append(
+            _Ranked(name, EXACT, rank_nodes(first.scores), first.passes + (spent or {}).get(name, 0.0))
+        )
         if name == reference:
-            size = {site: m.mean(axis=0) for site, m in found.magnitude.items()}
-            rankings.append((name, "difference", rank_nodes(size)))
-            rankings.append((name, "random", random_ranking(exp.widths, seed)))
-    shared = [k for k in counts if k <= min(len(r.node) for _, _, r in rankings)]
+            others = own | dict(rankings or {})
+            ranked += [_Ranked(name, how, rank_nodes(s.scores), s.passes) for how, s in others.items()]
+            ranked.append(_Ranked(name, "random", random_ranking(exp.widths, seed), 0.0))
+    shared = [k for k in counts if k <= min(len(r.ranking.node) for r in ranked)]
     clusters = table["cluster"].to_numpy()[held]
     judged: list[_Judged] = []
-    for name, ranked_by, ranking in rankings:
-        points = np.concatenate([share_counts(len(ranking.node)), np.asarray(shared, dtype=np.int64)])
-        kinds = _kinds(necessity, (name, ranked_by) == (reference, method))
-        runs = curves(judged_on.using(everything[name]), ranking, kinds=kinds, k=points)
-        judged.append(_Judged(name, ranked_by, ranking, list(runs.values())))
-    summary = _summary(judged, (reference, method), clusters, shared, level, n_resamples, seed)
+    for r in ranked:
+        points = np.concatenate([share_counts(len(r.ranking.node)), np.asarray(shared, dtype=np.int64)])
+        kinds = _kinds(necessity, (r.dictionary, r.by) == (reference, EXACT))
+        runs = curves(judged_on.using(everything[r.dictionary]), r.ranking, kinds=kinds, k=points)
+        judged.append(_Judged(r, list(runs.values())))
+    summary = _summary(judged, (reference, EXACT), clusters, shared, level, n_resamples, seed)
     tables = [
         curve_table(
             run.sorted(),
             clusters,
             n_resamples=n_resamples,
             seed=seed,
-            dictionary=j.dictionary,
-            ranking=j.ranked_by,
+            dictionary=j.ranked.dictionary,
+            ranking=j.ranked.by,
         )
         for j in judged
         for run in j.runs
@@ -152,10 +181,34 @@ def compare_dictionaries(
     return Comparison(summary, pd.concat(tables, ignore_index=True))
 
 
-class _Judged(NamedTuple):
+class _Ranked(NamedTuple):
+    """A dictionary in the order of one ranking, and the passes a pair that it took to find it."""
+
     dictionary: str
-    ranked_by: str
+    by: str
     ranking: Ranking
+    passes: float
+
+
+def _own_rankings(exp: Experiment, known: pd.DataFrame, top: int, by: Orientation) -> dict[str, Scored]:
+    """Scores by exact effects of what the estimate chose, by the estimate alone, and by size."""
+    atp = effects(exp, "atp")
+    signs = orientation(atp, known, by)
+    exact = effects(exp, "exact", nodes=screen(atp, top))
+    run = sum(
+        int(((size > 0) & np.isfinite(exact.values[site])).sum()) for site, size in exact.magnitude.items()
+    )
+    size = {site: m.mean(axis=0) for site, m in atp.magnitude.items()}
+    # Both sides forwards and one of them backwards, which counts as two; an exact effect is a pass.
+    return {
+        EXACT: Scored(attribution(exact, signs), 4.0 + run / len(known)),
+        "atp": Scored(attribution(atp, signs), 4.0),
+        "difference": Scored(size, 2.0),
+    }
+
+
+class _Judged(NamedTuple):
+    ranked: _Ranked
     runs: list[Curve]
 
 
@@ -194,10 +247,12 @@ def _summary(
         run = j.runs[0]
         values = faithfulness(run.outcome, run.y_patched)
         draws = resampled_ratios(*oriented_gains(run.outcome, run.y_patched), clusters, n_resamples, seed)
-        row: dict[str, Any] = {"dictionary": j.dictionary, "ranking": j.ranked_by, "n_nodes": run.n_nodes}
-        for name, measure in measures.items():
+        name, how = j.ranked.dictionary, j.ranked.by
+        row: dict[str, Any] = {"dictionary": name, "ranking": how, "n_nodes": run.n_nodes}
+        row["passes"] = j.ranked.passes
+        for m, measure in measures.items():
             low, high = (np.nan, np.nan) if draws is None else np.quantile(measure(draws), [0.025, 0.975])
-            row |= {name: float(measure(values)), f"{name}_low": float(low), f"{name}_high": float(high)}
+            row |= {m: float(measure(values)), f"{m}_low": float(low), f"{m}_high": float(high)}
         reached = run.k[values >= level]
         row["k_at_level"] = int(reached.min()) if len(reached) else pd.NA
         row |= {
@@ -205,8 +260,8 @@ def _summary(
             "reached": float(values[n_shares - 1]),
             "compared_at": ",".join(map(str, shared)),
         }
-        leads[j.dictionary, j.ranked_by] = {
-            name: (row[name], None if draws is None else measure(draws)) for name, measure in measures.items()
+        leads[name, how] = {
+            m: (row[m], None if draws is None else measure(draws)) for m, measure in measures.items()
         }
         rows.append(row)
     for row in rows:
@@ -240,11 +295,11 @@ def _lead(reference: _Draws, other: _Draws, name: str) -> dict[str, float]:
     return {name: reference[0] - other[0], f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
-def verdict(summary: pd.DataFrame, reference: str = "sae", method: str = "atp") -> list[str]:
+def verdict(summary: pd.DataFrame, reference: str = "sae") -> list[str]:
     """Whether the reference beats each of the others, in words, whichever way it comes out."""
     words: list[str] = []
     for row in summary.itertuples(index=False):
-        if (row.dictionary, row.ranking) == (reference, method):
+        if (row.dictionary, row.ranking) == (reference, EXACT):
             continue
         other = (
             str(row.dictionary)

@@ -271,24 +271,28 @@ def circuit_quality(
     circuits: Mapping[float, NodeSet],
     clusters: np.ndarray,
     *,
+    others: Mapping[str, Ranking] | None = None,
     n_resamples: int = DEFAULT_RESAMPLES,
     seed: int = 0,
 ) -> pd.DataFrame:
     """What circuits bring about, and what happens without them, on pairs that they were not found on.
 
-    Beside each circuit stands one of equally many nodes of every site drawn at random: what its size alone is worth.
+    Beside each circuit stands one of equally many nodes of every site drawn at random: what its size alone is worth; and the
+    first of other rankings, as many in all.
 
     Parameters
     ----------
     exp : Experiment
     circuits : mapping of tau to NodeSet
     clusters : array of str (n_pairs,)
+    others : mapping of name to Ranking, optional
+        Rankings that stand beside the circuits, e.g. by learnt masks; found on other pairs too.
 
     Returns
     -------
     DataFrame
         One row a tau, ascending: ``tau, n_nodes``; ``faithfulness`` of the circuit, ``completeness`` (faithfulness of all nodes
-        but the circuit: near 0 when nothing of importance was left out) and ``random`` (faithfulness of as many random nodes),
+        but the circuit: near 0 when nothing of importance was left out) ``random`` (faithfulness of as many random nodes) and a column for each of the others,
         each with ``*_low, *_high``; ``divergence``, ``edit_magnitude``, ``n_pairs``, ``n_clusters``.
     """
     rng = np.random.default_rng(seed)
@@ -297,13 +301,16 @@ def circuit_quality(
     kept = [{**empty, **circuits[tau]} for tau in taus]
     without = [{site: ~chosen for site, chosen in nodes.items()} for nodes in kept]
     chance = [{site: rng.permutation(chosen) for site, chosen in nodes.items()} for nodes in kept]
-    out = patched_outputs(exp, [*kept, *without, *chance, all_nodes(exp.widths)])
+    sizes = [sum(int(chosen.sum()) for chosen in nodes.values()) for nodes in kept]
+    more = {name: [ranking.first(n) for n in sizes] for name, ranking in (others or {}).items()}
+    sets = [*kept, *without, *chance, *(nodes for ranked in more.values() for nodes in ranked)]
+    out = patched_outputs(exp, [*sets, all_nodes(exp.widths)])
     values = faithfulness(out, out.y[-1])
     top, bottom = oriented_gains(out, out.y[-1])
     low, high = _interval(resampled_ratios(top, bottom, clusters, n_resamples, seed), len(values))
     n = len(taus)
-    columns: dict[str, Any] = {"tau": taus, "n_nodes": [sum(int(c.sum()) for c in k.values()) for k in kept]}
-    for i, name in enumerate(("faithfulness", "completeness", "random")):
+    columns: dict[str, Any] = {"tau": taus, "n_nodes": sizes}
+    for i, name in enumerate(("faithfulness", "completeness", "random", *more)):
         part = slice(i * n, (i + 1) * n)
         columns |= {name: values[part], f"{name}_low": low[part], f"{name}_high": high[part]}
     return pd.DataFrame(

@@ -39,24 +39,31 @@ _NAMES = {
     "ica": "independent components",
     "random_directions": "random directions",
     "random_sae": "untrained SAE",
+    "das": "supervised (ceiling)",
 }
 
-_RANKINGS = {"difference": "SAE, ranked by difference", "random": "SAE, random order"}
+_RANKINGS = {
+    "atp": "SAE, ranked by gradient",
+    "difference": "SAE, ranked by difference",
+    "masks": "SAE, ranked by masks",
+    "random": "SAE, random order",
+}
 
 _QUALITY = {
     "faithfulness": (BLUE, "o", "the circuit alone"),
     "completeness": (VERMILLION, "s", "everything but the circuit"),
+    "masks": (GREEN, "D", "as many by learnt masks"),
     "random": ("#9A9A9A", "v", "as many random nodes"),
 }
 
-_OTHERS = (VERMILLION, GREEN, PURPLE, ORANGE, SKY, "#7F5539")
-"""Colours of the baselines: those of the palette that can be seen as a thin line, and a brown."""
+_OTHERS = (VERMILLION, PURPLE, ORANGE, "#7F5539", "#B5476B", "#5B6770")
+"""Colours of the baselines: those of the palette that can be seen as a thin line, and some that stand apart from them."""
 
 _STYLES = ("-", "--", "-.", ":")
 
 
 def intervention_curves(
-    curves: pd.DataFrame, *, dictionary: str = "sae", ranking: str = "atp", level: float = 0.8
+    curves: pd.DataFrame, *, dictionary: str = "sae", ranking: str = "exact", level: float = 0.8
 ) -> Figure:
     """Sufficiency and necessity against the number of features and against the size of the edit.
 
@@ -150,7 +157,7 @@ def baseline_curves(curves: pd.DataFrame, summary: pd.DataFrame, *, reference: s
         first = sufficient.iloc[0]
         note = f"{int(first['n_pairs'])} held-out pairs of {int(first['n_clusters'])} families; band: 95 % cluster bootstrap"
         left.set_title(note, loc="left", fontsize=SMALL - 1, fontweight="normal", color=MUTED)
-        quiet_legend(figure, loc="outside lower left", ncols=5, columnspacing=1.2)
+        quiet_legend(figure, loc="outside lower left", ncols=4, columnspacing=1.2)
     _forest(right, summary, order, looks)
     heading(figure, "Are the features better than other directions?")
     return figure
@@ -228,6 +235,8 @@ def circuit_quality(quality: pd.DataFrame, contributions: pd.DataFrame, *, n: in
     tidy(left)
     rows = quality.sort_values("n_nodes")
     for name, (colour, marker, words) in _QUALITY.items():
+        if name not in rows:
+            continue
         left.fill_between(
             rows["n_nodes"], rows[f"{name}_low"], rows[f"{name}_high"], color=colour, alpha=0.15, linewidth=0
         )
@@ -270,7 +279,8 @@ def _spans_decades(divergence: pd.Series) -> bool:
 
 def dictionary_label(dictionary: str, ranking: str) -> str:
     """A dictionary and its ranking in words."""
-    return _RANKINGS.get(ranking, _NAMES.get(dictionary, dictionary.replace("_", " ")))
+    name = _NAMES.get(dictionary, dictionary.replace("_", " "))
+    return _RANKINGS.get(ranking, name) if dictionary == "sae" else name
 
 
 def _band(axes: Axes, part: pd.DataFrame, x: str, colour: str, label: str) -> None:
@@ -313,8 +323,9 @@ def _limits(rows: pd.DataFrame) -> tuple[float, float]:
 
 def _colour(i: int, key: tuple[str, str], reference: str) -> str:
     if key[0] == reference:
-        return {"difference": "#7AA6C2", "random": "#9A9A9A"}.get(key[1], BLUE)
-    return _OTHERS[i % len(_OTHERS)]
+        own = {"difference": "#7AA6C2", "random": "#9A9A9A", "atp": SKY, "masks": GREEN}
+        return own.get(key[1], BLUE)
+    return INK if key[0] == "das" else _OTHERS[i % len(_OTHERS)]
 
 
 def _forest(

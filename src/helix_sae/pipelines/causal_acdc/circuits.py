@@ -91,19 +91,24 @@ def connect(
 
 
 def judge_circuit(
-    experiment: Specification, pairs: pd.DataFrame, circuit: pd.DataFrame, parameters: CausalParameters
+    experiment: Specification,
+    pairs: pd.DataFrame,
+    circuit: pd.DataFrame,
+    learnt: pd.DataFrame,
+    parameters: CausalParameters,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The circuits of the sweep on held-out pairs.
 
     Returns
     -------
     circuit_quality : DataFrame
-        Faithfulness, completeness and size of every circuit, beside random sets of the same size.
+        Faithfulness, completeness and size of every circuit, beside as many features by learnt masks and at random.
     circuit_minimality : DataFrame
         What each node adds to the circuit that is drawn.
     """
-    from helix_sae.causal.curves import circuit_quality, minimality
+    from helix_sae.causal.curves import circuit_quality, minimality, rank_nodes
     from helix_sae.causal.effects import stamp
+    from helix_sae.pipelines.causal_acdc.nodes import mask_scores
 
     rows = some_pairs(pairs, "validation", parameters.curves.max_pairs, parameters.seed)
     exp = experiment.open().on(rows)
@@ -112,6 +117,7 @@ def judge_circuit(
         exp,
         {tau: _as_nodes(mine[mine["tau"] >= tau], exp.widths) for tau in parameters.acdc.taus},
         pairs["cluster"].to_numpy()[rows],
+        others={"masks": rank_nodes(mask_scores(learnt))},
         n_resamples=parameters.curves.n_resamples,
         seed=parameters.seed,
     )

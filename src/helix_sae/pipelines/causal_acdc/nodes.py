@@ -119,24 +119,66 @@ def summarise(
     )
 
 
+def learn_sets(
+    experiment: Specification, pairs: pd.DataFrame, exact: Effects, parameters: CausalParameters
+) -> pd.DataFrame:
+    """Masks over all features, learnt on discovery pairs: which of them to patch together.
+
+    Returns
+    -------
+    learnt_masks : DataFrame
+        ``site, feature, score`` (0 to 1) and ``passes`` a pair, those of the exact effects that it starts from included.
+    """
+    from helix_sae.causal.effects import stamp
+    from helix_sae.causal.inference import attribution, orientation
+    from helix_sae.causal.masks import learn_masks
+
+    rows = some_pairs(pairs, "discovery", parameters.curves.max_pairs, parameters.seed)
+    start = attribution(exact, orientation(exact, pairs), (pairs["split"] == "discovery").to_numpy())
+    exp = experiment.open().on(rows)
+    learnt = learn_masks(exp, start, steps=parameters.curves.mask_steps)
+    run = sum(int(((exact.magnitude[s] > 0) & np.isfinite(exact.values[s])).sum()) for s in exp.sites)
+    table = pd.concat(
+        [
+            pd.DataFrame(
+                {"site": site, "feature": np.arange(len(scores) - 1).astype(str), "score": scores[:-1]}
+            )
+            for site, scores in learnt.scores.items()
+        ],
+        ignore_index=True,
+    ).assign(passes=learnt.passes + 4.0 + run / len(pairs))
+    return stamp(table, exp.metadata("learnt masks"))
+
+
+def mask_scores(learnt: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Scores by site, with a 0 for the error node, of a table of learnt masks."""
+    return {
+        str(site): np.append(part["score"].to_numpy(dtype=np.float64), 0.0)
+        for site, part in learnt.groupby("site", sort=False)
+    }
+
+
 def compare(
     experiment: Specification,
     pairs: pd.DataFrame,
     atp: Effects,
+    learnt: pd.DataFrame,
     activations: Activations,
     parameters: CausalParameters,
 ) -> tuple[pd.DataFrame, ...]:
-    """Curves of the autoencoders and of every baseline, the ceilings, and the blocks side by side.
+    """Curves of the autoencoders, of every baseline and of supervised subspaces, the ceilings, and the blocks side by side.
 
     Returns
     -------
     intervention_curves, baseline_comparison, block_ceilings, block_comparison, comparison_verdict : DataFrame
     """
     from helix_sae.causal.baselines import fit_baselines
-    from helix_sae.causal.comparison import compare_blocks, verdict
+    from helix_sae.causal.comparison import Scored, compare_blocks, verdict
     from helix_sae.causal.curves import ceilings
     from helix_sae.causal.effects import stamp
+    from helix_sae.causal.subspaces import fit_subspaces
 
+    wanted = parameters.curves
     rows = curve_pairs(pairs, parameters.curves.max_pairs, parameters.seed)
     exp, table = experiment.open().on(rows), pairs.iloc[rows].reset_index(drop=True)
     baselines = fit_baselines(
@@ -146,11 +188,22 @@ def compare(
         seed=parameters.seed,
     )
     resampled: dict[str, Any] = {"n_resamples": parameters.curves.n_resamples, "seed": parameters.seed}
-    comparison = exp.compare(baselines, table, necessity="reference", **resampled)
+    discovery = (table["split"] == "discovery").to_numpy()
+    rank = min(wanted.das_rank, *(decoder.shape[1] for decoder in exp.decoders.values()))
+    das = fit_subspaces(exp.on(discovery), rank=rank, steps=wanted.das_steps, seed=parameters.seed)
+    comparison = exp.compare(
+        {**baselines, "das": das.dictionaries},
+        table,
+        top=wanted.ranked_top,
+        rankings={"masks": Scored(mask_scores(learnt), float(learnt["passes"].iloc[0]))},
+        spent={"das": das.passes},
+        necessity="reference",
+        **resampled,
+    )
     limits = ceilings(exp, table["cluster"].to_numpy(), **resampled)
     words = pd.DataFrame({"finding": verdict(comparison.summary)})
     LOGGER.info("%s", "\n".join(words["finding"]))
-    patch = {"estimator": "patch of a set, ranked by atp"}
+    patch = {"estimator": "patch of a set, ranked on discovery pairs"}
     return (
         _of_autoencoders(stamp(comparison.curves, atp.metadata, **patch)),
         _of_autoencoders(stamp(comparison.summary, atp.metadata, **patch)),

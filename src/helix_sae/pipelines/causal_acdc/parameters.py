@@ -171,6 +171,13 @@ class CurveParameters(BaseModel):
         Dictionaries put through the same machinery.
     max_pairs : int
         Pairs of each part: nodes are ranked on discovery ones, curves and circuits judged on held-out ones.
+    ranked_top : int
+        Features of each site, chosen by the gradient estimate, whose exact effects rank a dictionary: the selection budget,
+        the same for all.
+    mask_steps : int
+        Steps in which masks over the features are learnt; each runs the pairs forwards and backwards once.
+    das_rank, das_steps : int
+        Supervised subspace (the ceiling): directions of each site, and steps of its training.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -178,6 +185,10 @@ class CurveParameters(BaseModel):
     n_resamples: int = Field(2000, ge=2000)
     baselines: list[Baseline] = Field(default_factory=lambda: [*get_args(Baseline)])
     max_pairs: int = Field(60, ge=2)
+    ranked_top: int = Field(24, ge=1)
+    mask_steps: int = Field(24, ge=1)
+    das_rank: int = Field(8, ge=1)
+    das_steps: int = Field(40, ge=1)
 
 
 class CausalParameters(BaseModel):

@@ -91,6 +91,13 @@ def create_pipeline(**_: object) -> Pipeline:
                 part="effects of single features",
             ),
             part_node(
+                nodes.learn_sets,
+                ["experiment", "sequence_pairs", "effects_exact", _PARAMETERS],
+                "learnt_masks",
+                name="learn_masks",
+                part="learnt masks",
+            ),
+            part_node(
                 circuits.find_circuit,
                 ["experiment", "sequence_pairs", "effects_exact", _PARAMETERS],
                 ["circuit", "circuit_steps"],
@@ -106,14 +113,14 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             part_node(
                 circuits.judge_circuit,
-                ["experiment", "sequence_pairs", "circuit", _PARAMETERS],
+                ["experiment", "sequence_pairs", "circuit", "learnt_masks", _PARAMETERS],
                 ["circuit_quality", "circuit_minimality"],
                 name="judge_circuit",
                 part="quality of the circuit",
             ),
             part_node(
                 nodes.compare,
-                ["experiment", "sequence_pairs", "effects_atp", "activations", _PARAMETERS],
+                ["experiment", "sequence_pairs", "effects_atp", "learnt_masks", "activations", _PARAMETERS],
                 [
                     "intervention_curves",
                     "baseline_comparison",

@@ -192,13 +192,21 @@ def _held_out(quality: pd.DataFrame | None) -> list[Statement]:
         f"On {count(int(row['n_pairs']), 'held-out pair')} the {count(int(row['n_nodes']), 'node')} that survive τ = "
         f"{setting(row['tau'])} recover {percent(row['faithfulness'])} "
         f"{interval(100 * row['faithfulness_low'], 100 * row['faithfulness_high'], 0)} of the difference, as many random nodes "
-        f"{percent(row['random'])} {interval(100 * row['random_low'], 100 * row['random_high'], 0)}, and everything but "
+        f"{percent(row['random'])} {interval(100 * row['random_low'], 100 * row['random_high'], 0)}{_by_masks(row)}, and everything but "
         f"the circuit {percent(row['completeness'])} "
         f"{interval(100 * row['completeness_low'], 100 * row['completeness_high'], 0)}."
     )
     if not better:
         text += " The circuit is not clearly better than random nodes."
     return [Statement(text, "finding" if better and len(faithful) else "weak", headline=True)]
+
+
+def _by_masks(row: dict[str, Any]) -> str:
+    """What as many features by learnt masks recover, where they were learnt."""
+    if "masks" not in row:
+        return ""
+    span = interval(100 * row["masks_low"], 100 * row["masks_high"], 0)
+    return f", as many features by learnt masks {percent(row['masks'])} {span}"
 
 
 def _idle(contributions: pd.DataFrame | None) -> list[Statement]:
@@ -217,15 +225,21 @@ def _idle(contributions: pd.DataFrame | None) -> list[Statement]:
 def _quality_blocks(quality: pd.DataFrame | None, contributions: pd.DataFrame | None) -> list[Block]:
     if quality is None or quality.empty or contributions is None:
         return []
-    names = ("faithfulness", "completeness", "random")
+    titles = {
+        "faithfulness": "Faithfulness",
+        "completeness": "Without the circuit",
+        "masks": "By learnt masks",
+        "random": "Random nodes",
+    }
+    names = [name for name in titles if name in quality]
     return [
         ReportTable(
-            "The circuits on held-out pairs: the share of the difference that the circuit alone, everything but the circuit, and as "
-            "many random nodes recover.",
+            "The circuits on validation pairs: the share of the difference that the circuit alone, everything but the circuit, and "
+            "as many nodes chosen by learnt masks and at random recover.",
             [
                 Column("τ (nats)", "number"),
                 Column("Nodes", "number"),
-                *(Column(n, "number") for n in ("Faithfulness", "Without the circuit", "Random nodes")),
+                *(Column(titles[name], "number") for name in names),
                 Column("Divergence (nats)", "number"),
             ],
             [

@@ -28,6 +28,8 @@ from helix_sae.reporting.wording import MISSING, count, fixed, interval, listing
 KEY, TITLE = "comparisons", "Sets of features, blocks and baselines"
 
 SAE = "sae"
+CEILING = "das"
+"""The supervised subspace, which is told what to look for: not a rival but what can be reached at all."""
 LOW_CEILING = 0.5
 """Share of the difference that all features together recover, below which the report warns."""
 
@@ -72,8 +74,8 @@ def comparison_section(given: ComparisonInputs) -> Section:
         *_verdict_statements(verdicts),
         *_blocks_in_words(given.blocks),
     ]
-    better = [v for v in verdicts if v["verdict"] == "better" and v["dictionary"] != SAE]
-    others = [v for v in verdicts if v["dictionary"] != SAE]
+    others = [v for v in verdicts if v["dictionary"] not in (SAE, CEILING)]
+    better = [v for v in others if v["verdict"] == "better"]
     return Section(
         KEY,
         TITLE,
@@ -134,9 +136,9 @@ def judge(baselines: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _verdict_statements(verdicts: Sequence[dict[str, Any]]) -> list[Statement]:
-    """First the other dictionaries, then the reference with other rankings."""
+    """First the other dictionaries, then the ceiling, then the reference with other rankings."""
     statements: list[Statement] = []
-    others = [v for v in verdicts if v["dictionary"] != SAE]
+    others = [v for v in verdicts if v["dictionary"] not in (SAE, CEILING)]
     own = [v for v in verdicts if v["dictionary"] == SAE]
     if others:
         beaten, worse = _with(others, "better"), _with(others, "worse")
@@ -157,21 +159,44 @@ def _verdict_statements(verdicts: Sequence[dict[str, Any]]) -> list[Statement]:
                 headline=True,
             )
         )
+    statements += [_ceiling_of_choice(v) for v in verdicts if v["dictionary"] == CEILING]
     for v in own:
         verdict = {
             "better": "is worth it: it does better than",
             "worse": "does worse than",
             "no better": "is no better than",
         }.get(v["verdict"], "cannot be told apart from")
-        how = "a random order" if v["ranking"] == "random" else "ranking by the size of the differences"
+        how = _RANKED_BY.get(v["ranking"], f"ranking by {v['ranking']}")
         statements.append(
             Statement(
-                f"Ranking the features by their estimated effect {verdict} {how} "
+                f"Ranking the features by their exact effect on discovery pairs {verdict} {how} "
                 f"(lead {signed(v['lead'], 3)} {interval(v['lead_low'], v['lead_high'], 3)}).",
                 "finding" if v["verdict"] == "better" else "weak",
             )
         )
     return statements
+
+
+_RANKED_BY = {
+    "random": "a random order",
+    "difference": "ranking by the size of the differences",
+    "atp": "ranking by the gradient's estimate alone",
+    "masks": "ranking by learnt masks",
+}
+
+
+def _ceiling_of_choice(v: dict[str, Any]) -> Statement:
+    """How far the features are from directions that were trained on the read-out."""
+    gap = f"lead {signed(v['lead'])} {interval(v['lead_low'], v['lead_high'])}"
+    words = {
+        "worse": f"As many directions of a supervised subspace, the ceiling of any choice, come closer ({gap}).",
+        "no better": f"They are not told apart from a supervised subspace, the ceiling of any choice ({gap}).",
+        "better": f"They do better than a supervised subspace trained on the same pairs ({gap}): it generalises less.",
+    }
+    return Statement(
+        words.get(v["verdict"], "Too few families to say how far a supervised subspace is ahead."),
+        "finding" if v["verdict"] in ("no better", "better") else "weak",
+    )
 
 
 def _with(verdicts: Sequence[dict[str, Any]], word: str) -> list[str]:
@@ -293,6 +318,7 @@ def _baseline_table(baselines: pd.DataFrame, verdicts: Sequence[dict[str, Any]])
         [
             dictionary_label(str(row["dictionary"]), str(row["ranking"])),
             f"{int(row['n_nodes']):,}",
+            number(row["passes"]) if "passes" in row else MISSING,
             f"{fixed(row['cpr'])} {interval(row['cpr_low'], row['cpr_high'])}",
             f"{fixed(row['cmd'])} {interval(row['cmd_low'], row['cmd_high'])}",
             MISSING if pd.isna(row["k_at_level"]) else f"{int(row['k_at_level']):,}",
@@ -305,11 +331,13 @@ def _baseline_table(baselines: pd.DataFrame, verdicts: Sequence[dict[str, Any]])
     ]
     level = percent(float(baselines["level"].iloc[0]))
     return ReportTable(
-        "SAE features and the baselines through the same machinery, ranked on discovery and run on held-out pairs. The last "
-        "column says how SAE features do against each.",
+        "SAE features and the baselines through the same machinery, ranked on discovery and run on validation pairs. Passes: "
+        "runs of a sequence that the choice took for each pair, a backward run counted as two. The last column says how SAE "
+        "features do against each.",
         [
             Column("Dictionary"),
             Column("Nodes", "number"),
+            Column("Passes", "number"),
             Column("CPR", "number"),
             Column("CMD", "number"),
             Column(f"k at {level}", "number"),
