@@ -30,6 +30,9 @@ _PLACES = {
     "run_summary": "summary.json",
     "run_summary_text": "summary.txt",
 }
+_WITHIN = {"feature_codes": ("all_sites.h5ad", "features.h5ad")}
+"""Of datasets that are folders: the file in it, and its place."""
+
 _FOLDERS = {".png": "figures", ".csv": "tables", ".json": "tables"}
 _LAYER = "08_reporting"
 
@@ -92,13 +95,12 @@ def _copies(catalog: CatalogProtocol[Any, Any], pinned: Mapping[str, str]) -> It
             continue
         inner = cast("Any", dataset)
         path = PurePosixPath(str(inner._filepath))
-        place = _PLACES.get(name) or (
-            f"{_FOLDERS[path.suffix]}/{path.name}" if path.suffix in _FOLDERS else None
-        )
+        within, place = _WITHIN.get(name, ("", _PLACES.get(name)))
+        place = place or (f"{_FOLDERS[path.suffix]}/{path.name}" if path.suffix in _FOLDERS else None)
         version = pinned.get(name) or _version(catalog, name)
         if _LAYER not in path.parts or place is None or version is None:
             continue
-        source = get_filepath_str(path / version / path.name, inner._protocol)
+        source = get_filepath_str(path / version / path.name / within, inner._protocol)
         if inner._fs.exists(source) and (name in pinned or _belongs(inner._fs, source, pinned)):
             yield Copy(name, inner._fs, source, place)
 

@@ -127,7 +127,10 @@ def test_a_mistake_in_the_parameters_stops_before_any_node(finished_run: Finishe
 
 
 def test_a_parameter_that_nobody_reads_stops_before_any_node(project_path: Path, tmp_path: Path) -> None:
-    for given, told in (("sequnces=mine.csv", "Did you mean 'sequences'"), ("data_root=x", "globals.yml")):
+    for given, told in (
+        ("sequnces=mine.csv", "Did you mean 'sequences'"),
+        ("sequences=mine.csv,gff=x", "Did you mean 'gff3'"),
+    ):
         done = run_kedro(project_path, tmp_path, "run", "--pipelines=ingestion", "--params", given)
         assert done.returncode != 0
         assert told in done.stdout + done.stderr

@@ -21,6 +21,7 @@ from helix_sae.figures.qq import qq, qq_interactive
 from helix_sae.figures.style import ordered_colours, property_label, short_label, site_label, spread
 from helix_sae.figures.training import feature_density, pareto, training_history, training_history_interactive
 from helix_sae.figures.volcano import volcano, volcano_interactive
+from helix_sae.names import feature_name
 
 TABLE = figure_data.associations()
 BEST = figure_data.best_matches(TABLE)
@@ -46,7 +47,7 @@ FIGURES = {
     "heatmap_nothing": lambda: association_heatmap(TABLE.assign(q_value=1.0), BEST.head(0), n_features=12),
     "heatmap_one": lambda: association_heatmap(TABLE, BEST, n_features=1),
     "layer_profile": lambda: layer_profile(figure_data.hierarchy()),
-    "metagene": lambda: metagene(figure_data.profiles(), names={100: "layer 0 mixer · 100"}),
+    "metagene": lambda: metagene(figure_data.profiles(), names={100: "L0.mixer.100"}),
     "qq": lambda: qq(*calibrations()),
     "qq_small": lambda: qq(*small_calibrations()),
     "qq_nothing": lambda: qq({}, {}),
@@ -207,7 +208,9 @@ def test_the_interactive_volcano_draws_every_point_that_passes():
 def test_heatmap_cells_are_the_effects():
     figure = association_heatmap_interactive(TABLE, BEST, n_features=20)
     data = figure.to_plotly_json()["data"][0]
-    lookup = TABLE.assign(row=TABLE["site"].map(site_label) + " · " + TABLE["feature"].astype(str))
+    lookup = TABLE.assign(
+        row=[feature_name(*key) for key in zip(TABLE["site"], TABLE["feature"], strict=True)]
+    )
     lookup = lookup.assign(column=lookup["property"].map(property_label)).set_index(["row", "column"])[
         "effect"
     ]

@@ -166,7 +166,7 @@ def profiles() -> pd.DataFrame:
     return pd.concat(
         [
             pd.DataFrame(
-                {"landmark": mark, "site": SITES[0], "feature": 1, "name": "layer 0 mixer · 1", **part}
+                {"landmark": mark, "site": SITES[0], "feature": 1, "name": "start codon: L0.mixer.1", **part}
             )
             for mark in ("start codon", "stop codon")
         ],

@@ -374,7 +374,7 @@ class TestConcepts:
     def test_the_numbers_in_the_words(self):
         section = concepts((0.9, 0.5, 0.4), (0.6, 0.51, 0.3))
         text = said(section)
-        assert "concept 0 0.90 (layer 0 mixer · 0)" in text
+        assert "concept 0 0.90 (L0.mixer.0)" in text
         assert (
             "Of 3 concepts, a single SAE feature detects 2 better than the best neuron or principal component, 1 about as well"
             in text
@@ -535,7 +535,7 @@ class TestEffects:
             "the 6 of largest effect on the discovery pairs were tested on held-out families: 3 were confirmed at q ≤ 0.05."
             in text
         )
-        assert "layer 0 mixer · 0 (+0.80 [0.70, 0.90], q = 0.0040)" in text
+        assert "L0.mixer.0 (+0.80 [0.70, 0.90], q = 0.0040)" in text
         assert section.tiles[0].value == "3 of 6"
 
     def test_none_confirmed(self):
@@ -682,12 +682,12 @@ class TestCircuit:
             "leaves 5 nodes at τ = 0.001 (divergence from the target 0.00200 nats) and 2 at τ = 0.1 (0.150 nats)"
             in text
         )
-        assert "At τ = 0.1 what is left is layer 0 mixer · 1 and layer 0 mixer · 0." in text
+        assert "At τ = 0.1 what is left is L0.mixer.1 and L0.mixer.0." in text
         assert "Circuits found in 2 visiting orders share 1.00 of their nodes" in text
         assert plain(section.numbers)["tau_shown"] == 0.1
         assert [row[:2] for row in table_with(section, "Members").rows] == [
-            ["layers.0.mixer · 1", "−0.9000"],
-            ["layers.0.mixer · 0", "+0.5000"],
+            ["L0.mixer.1", "−0.9000"],
+            ["L0.mixer.0", "+0.5000"],
         ]
 
     def test_an_order_that_decides_is_said_to(self):

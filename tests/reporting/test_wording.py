@@ -156,8 +156,3 @@ def test_counts(n: int):
 )
 def test_listings(items: list[str], expected: str):
     assert wording.listing(items) == expected
-
-
-def test_names():
-    assert wording.feature_name("layers.2.mixer", 137) == "layers.2.mixer · 137"
-    assert wording.feature_name("layers.2.mixer", "error") == "layers.2.mixer · reconstruction error"

@@ -22,9 +22,9 @@ from helix_sae.figures.style import (
     heading,
     new_figure,
     quiet_legend,
-    site_label,
     tidy,
 )
+from helix_sae.names import feature_name
 
 _KINDS = {
     "sufficiency": (BLUE, "patched into the source"),
@@ -258,7 +258,7 @@ def circuit_quality(quality: pd.DataFrame, contributions: pd.DataFrame, *, n: in
         for f, c in zip(top["feature"], top["contribution"], strict=True)
     ]
     right.barh(range(len(top)), top["contribution"].to_numpy(dtype=float), color=colours, height=0.7)
-    labels = [f"{site_label(s)} · {f}" for s, f in zip(top["site"], top["feature"], strict=True)]
+    labels = [feature_name(str(s), f) for s, f in zip(top["site"], top["feature"], strict=True)]
     right.set_yticks(range(len(top)), labels, fontsize=SMALL - 1)
     right.set_ylim(max(len(top), 1) - 0.4, -0.6)
     right.axvline(0.0, color=INK, linewidth=0.9)

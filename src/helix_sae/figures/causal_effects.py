@@ -22,9 +22,9 @@ from helix_sae.figures.style import (
     ordered_colours,
     quiet_legend,
     short_label,
-    site_label,
     tidy,
 )
+from helix_sae.names import feature_name
 
 
 def feature_effects(selection: pd.DataFrame, *, target: str, n: int = 20) -> Figure:
@@ -64,7 +64,9 @@ def feature_effects(selection: pd.DataFrame, *, target: str, n: int = 20) -> Fig
         axes.plot(row.validation_oriented, y, "o", color=colour, markerfacecolor=face, markersize=6, zorder=4)
         axes.plot(row.discovery_oriented, y, "|", color=MUTED, markersize=8, zorder=3)
     axes.axvline(0.0, color=INK, linewidth=0.9)
-    axes.set_yticks(range(len(top)), [_feature_label(r.site, r.feature) for r in top.itertuples(index=False)])
+    axes.set_yticks(
+        range(len(top)), [feature_name(str(r.site), r.feature) for r in top.itertuples(index=False)]
+    )
     axes.set_ylim(len(top) - 0.4, -0.6)
     axes.set_xlabel(f"effect on predicted {short_label(target)}, towards the known difference")
     _effect_key(axes)
@@ -79,10 +81,6 @@ def _effect_key(axes: Axes) -> None:
     quiet_legend(
         axes, loc="upper center", bbox_to_anchor=(0.4, -0.13 if axes.get_ylim()[0] > 8 else -0.3), ncols=3
     )
-
-
-def _feature_label(site: str, feature: str) -> str:
-    return f"{site_label(site)} · {'error' if feature == 'error' else feature}"
 
 
 def block_comparison(blocks: pd.DataFrame) -> Figure:

@@ -25,8 +25,8 @@ from helix_sae.figures.style import (
     property_label,
     quiet_legend,
     short_label,
-    site_label,
 )
+from helix_sae.names import feature_name
 
 PALETTE = "RdBu_r"
 
@@ -180,7 +180,7 @@ def _grid(associations: pd.DataFrame, best_matches: pd.DataFrame, n_features: in
     return _Grid(
         matrix[np.ix_(row_order, column_order)],
         (q <= alpha)[np.ix_(row_order, column_order)],
-        [f"{site_label(str(keys[i][0]))} · {keys[i][1]}" for i in row_order],
+        [feature_name(str(keys[i][0]), keys[i][1]) for i in row_order],
         [properties[i] for i in column_order],
         [str(category[properties[i]]) for i in column_order],
         row_tree,

@@ -22,10 +22,10 @@ from helix_sae.figures.style import (
     property_label,
     quiet_legend,
     short_label,
-    site_label,
     spread,
     tidy,
 )
+from helix_sae.names import feature_name
 
 SMALLEST_P = 1e-300  # smaller ones underflow; they are drawn at this height as triangles
 _MAX_INTERACTIVE = 5000
@@ -160,7 +160,7 @@ def volcano_interactive(associations: pd.DataFrame, *, alpha: float = 0.05) -> g
         if not len(part):
             continue
         text = [
-            f"{property_label(str(r.property))}<br>{site_label(str(r.site))}, feature {r.feature}"
+            f"{property_label(str(r.property))}<br>{feature_name(str(r.site), r.feature)}"
             f"<br>effect {r.effect:.3f}, q {r.q_value:.2g}"
             for r in part.itertuples()
         ]

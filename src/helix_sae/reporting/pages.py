@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from helix_sae.figures.style import property_label
+from helix_sae.names import feature_name
 from helix_sae.reporting import wording
 
 
@@ -36,7 +37,7 @@ def environment() -> Environment:
         "words": lambda name: str(name).replace("_", " "),  # pyright: ignore[reportUnknownLambdaType]
         "thousands": lambda n: f"{int(n):,}",  # pyright: ignore[reportArgumentType]
     }
-    env.globals |= {"feature_name": wording.feature_name}  # pyright: ignore[reportAttributeAccessIssue]
+    env.globals |= {"feature_name": feature_name}  # pyright: ignore[reportAttributeAccessIssue]
     return env
 
 

@@ -118,8 +118,3 @@ def listing(items: Sequence[str], conjunction: str = "and") -> str:
     if len(items) < 2:
         return "".join(items)
     return f"{', '.join(items[:-1])} {conjunction} {items[-1]}"
-
-
-def feature_name(site: str, feature: object) -> str:
-    """``layers.2.mixer · 137``; the error node in words."""
-    return f"{site} · reconstruction error" if str(feature) == "error" else f"{site} · {feature}"

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from helix_sae.errors import DataError
+from helix_sae.names import feature_name
 from helix_sae.sae.autoencoder import SparseAutoencoder
 from helix_sae.sae.metrics import check_batch
 from helix_sae.sae.stability import STABILITY_COLUMNS, unknown_stability
@@ -182,6 +183,9 @@ def sequence_anndata(
     sae: SparseAutoencoder,
     feature_statistics: pd.DataFrame | None = None,
     uns: Mapping[str, str] | None = None,
+    *,
+    site: str = "",
+    wide: Mapping[str, str] | None = None,
 ) -> anndata.AnnData:
     """Gather the pooled codes of a site with what is known of its sequences and features.
 
@@ -197,12 +201,16 @@ def sequence_anndata(
         One row a feature (:attr:`SaeEvaluation.features`); default: computed from all tokens of ``token_codes``.
     uns : mapping of str to str, optional
         Configuration and hashes to keep with it.
+    site : str
+        Of the codes; features are named after it, so that names are unique over sites.
+    wide : mapping of str to str, optional
+        Names in ``obsm`` -> prefix of the table's columns that go there, so that ``obs`` stays readable.
 
     Returns
     -------
     AnnData
-        ``X`` mean-pooled CSR, ``layers["max"]``, ``obs`` the table's columns, ``var`` the feature statistics and stability,
-        ``varm["decoder"]`` (d_sae, d_in), ``uns`` strings.
+        ``X`` mean-pooled CSR, ``layers["max"]``, ``obs`` the table's columns, ``obsm`` those of ``wide``, ``var`` the
+        feature statistics and stability by the features' names (``L4.mixer.466``), ``varm["decoder"]`` (d_sae, d_in), ``uns`` strings.
 
     Raises
     ------
@@ -221,9 +229,18 @@ def sequence_anndata(
     obs.index = pd.Index(token_codes.sequence_id.astype(str))
     var = feature_statistics if feature_statistics is not None else feature_statistics_of(token_codes.codes)
     var = with_stability(var, sae)
-    var.index = pd.Index([str(feature) for feature in range(sae.d_sae)])
-    result = anndata.AnnData(X=mean, obs=obs, var=var)
-    result.layers["max"] = maximum
+    var.index = pd.Index(
+        [feature_name(site, feature) if site else str(feature) for feature in range(sae.d_sae)]
+    )
+    groups = {
+        name: [c for c in obs.columns if str(c).startswith(prefix)] for name, prefix in (wide or {}).items()
+    }
+    moved = [column for columns in groups.values() for column in columns]
+    result = anndata.AnnData(X=scipy.sparse.csr_matrix(mean), obs=obs.drop(columns=moved), var=var)
+    for name, columns in groups.items():
+        if columns:
+            result.obsm[name] = obs[columns]
+    result.layers["max"] = scipy.sparse.csr_matrix(maximum)
     result.varm["decoder"] = sae.W_dec.detach().numpy().copy()
     result.uns.update({key: str(value) for key, value in (uns or {}).items()})
     return result

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from helix_sae.names import feature_name
 from helix_sae.pipelines.correlation.parameters import CorrelationParameters
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ _PERIODICITY = (
 
 
 def _profile_name(concept: str, site: str, feature: int) -> str:
-    return f"{concept.replace('_', ' ')} · {site.replace('layers.', 'layer ').replace('.', ' ')} · {feature}"
+    return f"{concept.replace('_', ' ')}: {feature_name(site, feature)}"
 
 
 def _stacked(parts: list[pd.DataFrame], columns: tuple[str, ...]) -> pd.DataFrame:

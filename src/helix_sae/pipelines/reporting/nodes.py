@@ -208,6 +208,39 @@ def choose(
     return choose_features(_given(effects), _given(significant), parameters.n_features)
 
 
+def gather_features(
+    sequence_codes: dict[str, AnnData],
+    significant: pd.DataFrame | None,
+    concepts: pd.DataFrame | None,
+    effects: pd.DataFrame | None,
+    circuit: pd.DataFrame | None,
+) -> tuple[pd.DataFrame, dict[str, AnnData]]:
+    """What is known of every living feature.
+
+    Returns
+    -------
+    features : DataFrame
+        A row a feature (:func:`helix_sae.reporting.features.feature_table`).
+    feature_codes : dict
+        One AnnData, ``all_sites``: pooled codes of all sites with that table as ``var``.
+    """
+    from helix_sae.reporting.features import feature_table, joined_anndata
+    from helix_sae.reporting.sections.circuits import surviving_members
+
+    missing = left_out_of(sequence_codes)
+    if missing is not None:
+        return missing.table(), {}
+    circuit = _given(circuit)
+    table = feature_table(
+        {site: codes.var for site, codes in sequence_codes.items()},
+        significant=_given(significant),
+        concepts=_given(concepts),
+        effects=_given(effects),
+        circuit=None if circuit is None else surviving_members(circuit),
+    )
+    return table, {"all_sites": joined_anndata(sequence_codes, table)}
+
+
 def draw_atlas(
     chosen: pd.DataFrame,
     sparse_codes: dict[str, TokenCodes],

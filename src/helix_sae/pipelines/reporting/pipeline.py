@@ -130,6 +130,12 @@ def _pages() -> list[Node]:
             name="choose_features",
         ),
         node(
+            nodes.gather_features,
+            ["sequence_codes", "significant_associations", "concept_matches", "feature_effects", "circuit"],
+            ["features", "feature_codes"],
+            name="gather_features",
+        ),
+        node(
             nodes.draw_atlas,
             [
                 "atlas_features",

@@ -82,6 +82,7 @@ def encode(
     activations: Activations, saes: dict[str, SparseAutoencoder], table: pd.DataFrame
 ) -> tuple[dict[str, TokenCodes], dict[str, AnnData]]:
     """Sparse codes of every token, and pooled over every sequence, by site."""
+    from helix_sae.mrna.properties import CODON_USAGE_PREFIX
     from helix_sae.sae import encode_stream, sequence_anndata
 
     kept = table[table["sequence_id"].isin(list(activations.sequence_ids))].reset_index(drop=True)
@@ -90,7 +91,14 @@ def encode(
     sequence_codes: dict[str, AnnData] = {}
     for site, sae in saes.items():
         token_codes[site] = encode_stream(sae, activations.sequences(site), site=site)
-        sequence_codes[site] = sequence_anndata(token_codes[site], kept, sae, uns={**uns, "site": site})
+        sequence_codes[site] = sequence_anndata(
+            token_codes[site],
+            kept,
+            sae,
+            uns={**uns, "site": site},
+            site=site,
+            wide={"codon_usage": CODON_USAGE_PREFIX},
+        )
     return token_codes, sequence_codes
 
 

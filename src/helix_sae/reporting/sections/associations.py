@@ -11,8 +11,9 @@ import pandas as pd
 from helix_sae.figures.heatmap import association_heatmap
 from helix_sae.figures.layer_profile import layer_profile
 from helix_sae.figures.qq import qq
-from helix_sae.figures.style import property_label, site_label
+from helix_sae.figures.style import property_label
 from helix_sae.figures.volcano import volcano
+from helix_sae.names import feature_name
 from helix_sae.reporting import drawings
 from helix_sae.reporting.document import (
     Block,
@@ -29,7 +30,6 @@ from helix_sae.reporting.document import (
 )
 from helix_sae.reporting.wording import (
     count,
-    feature_name,
     fixed,
     interval,
     listing,
@@ -192,7 +192,7 @@ def _strongest(top: pd.DataFrame) -> list[Statement]:
     if top.empty:
         return []
     named = [
-        f"{property_label(str(row['property']))} with {feature_name(site_label(str(row['site'])), row['feature'])} "
+        f"{property_label(str(row['property']))} with {feature_name(str(row['site']), row['feature'])} "
         f"({signed(float(row['validation_effect']))} {interval(row['validation_low'], row['validation_high'])})"
         for row in top.head(3).to_dict("records")
     ]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from helix_sae.figures.causal_curves import acdc_curves, circuit_quality
-from helix_sae.figures.style import site_label
+from helix_sae.names import feature_name
 from helix_sae.reporting.document import (
     Block,
     Column,
@@ -23,7 +23,6 @@ from helix_sae.reporting.document import (
 from helix_sae.reporting.wording import (
     MISSING,
     count,
-    feature_name,
     fixed,
     interval,
     listing,
@@ -267,10 +266,7 @@ def _quality_blocks(quality: pd.DataFrame | None, contributions: pd.DataFrame | 
 def _members(members: pd.DataFrame, tau: float) -> list[Statement]:
     if members.empty:
         return [Statement("No node survives any threshold.", "weak")]
-    named = [
-        feature_name(site_label(str(row["site"])), row["feature"])
-        for row in members.head(5).to_dict("records")
-    ]
+    named = [feature_name(str(row["site"]), row["feature"]) for row in members.head(5).to_dict("records")]
     rest = f" and {len(members) - 5} more" if len(members) > 5 else ""
     return [
         Statement(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from helix_sae.figures.metagene import from_tables, metagene
-from helix_sae.figures.style import site_label
+from helix_sae.names import feature_name
 from helix_sae.reporting.document import (
     Block,
     Column,
@@ -20,7 +20,7 @@ from helix_sae.reporting.document import (
     picture,
     truth,
 )
-from helix_sae.reporting.wording import MISSING, count, feature_name, fixed, listing, probability
+from helix_sae.reporting.wording import MISSING, count, fixed, listing, probability
 
 KEY, TITLE = "concepts", "Concepts, nucleotide by nucleotide"
 
@@ -113,7 +113,7 @@ def _words(concept: str) -> str:
 
 def _best(best: pd.DataFrame) -> Statement:
     named = [
-        f"{_words(str(row['concept']))} {fixed(row['f1'])} ({feature_name(site_label(str(row['site'])), row['feature'])})"
+        f"{_words(str(row['concept']))} {fixed(row['f1'])} ({feature_name(str(row['site']), row['feature'])})"
         for row in best.head(4).to_dict("records")
     ]
     return Statement(f"Best F1 on held-out families: {listing(named)}.", headline=True)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from helix_sae.figures.causal_effects import designed_effects, feature_effects, position_effects
 from helix_sae.figures.style import property_label, site_label
+from helix_sae.names import feature_name
 from helix_sae.reporting import drawings
 from helix_sae.reporting.document import (
     Block,
@@ -25,7 +26,6 @@ from helix_sae.reporting.document import (
 from helix_sae.reporting.wording import (
     count,
     decimals_for,
-    feature_name,
     fixed,
     interval,
     listing,
@@ -165,7 +165,7 @@ def _strongest(top: pd.DataFrame, are_confirmed: bool, target: str) -> list[Stat
     shown = top.head(3)
     decimals = decimals_for(shown["validation_oriented"].tolist())
     named = [
-        f"{feature_name(site_label(str(row['site'])), row['feature'])} ({signed(row['validation_oriented'], decimals)} "
+        f"{feature_name(str(row['site']), row['feature'])} ({signed(row['validation_oriented'], decimals)} "
         f"{interval(row['validation_low'], row['validation_high'], decimals)}, q = {probability(row['q_value'])})"
         for row in shown.to_dict("records")
     ]
