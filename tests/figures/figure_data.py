@@ -152,3 +152,27 @@ def densities() -> dict[str, np.ndarray]:
         site: np.where(rng.random(1024) < 0.05, 0, np.minimum(1, 10 ** rng.normal(-2.2, 0.7, 1024)))
         for site in SITES
     }
+
+
+def stability(n_others: int = 4, n_features: int = 96, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    parts = []
+    for depth, site in enumerate(SITES):
+        back = rng.binomial(n_others, np.where(rng.random(n_features) < 0.8 - 0.2 * depth, 0.97, 0.1))
+        share = back / n_others if n_others else np.full(n_features, np.nan)
+        certified = np.where(share >= 0.75, "yes", "no") if n_others >= 4 else "unknown"
+        parts.append(
+            pd.DataFrame(
+                {
+                    "site": site,
+                    "feature": np.arange(n_features),
+                    "alive": rng.random(n_features) < 0.98,
+                    "n_others": n_others,
+                    "stability": share,
+                    "best_cosine": np.clip(0.5 + 0.45 * share + rng.normal(0, 0.05, n_features), -1, 1),
+                    "correlation": np.clip(0.4 + 0.55 * share + rng.normal(0, 0.08, n_features), -1, 1),
+                    "certified": certified,
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)

@@ -18,6 +18,7 @@ from helix_sae.figures.heatmap import association_heatmap, association_heatmap_i
 from helix_sae.figures.layer_profile import layer_profile, layer_profile_interactive
 from helix_sae.figures.metagene import metagene, metagene_interactive
 from helix_sae.figures.qq import qq, qq_interactive
+from helix_sae.figures.stability import feature_stability
 from helix_sae.figures.style import ordered_colours, property_label, short_label, site_label, spread
 from helix_sae.figures.training import feature_density, pareto, training_history, training_history_interactive
 from helix_sae.figures.volcano import volcano, volcano_interactive
@@ -56,6 +57,9 @@ FIGURES = {
         figure_data.profiles(), shares={("stop codon", "upstream", 101): 0.93}
     ),
     "metagene_nothing": lambda: metagene({}),
+    "stability": lambda: feature_stability(figure_data.stability()),
+    "stability_two_seeds": lambda: feature_stability(figure_data.stability(1)),
+    "stability_unknown": lambda: feature_stability(figure_data.stability(0)),
     "training_history": lambda: training_history(figure_data.history(), figure_data.metrics()),
     "training_one_config": lambda: training_history(figure_data.history(("topk",))),
     "pareto": lambda: pareto(figure_data.sweep()),

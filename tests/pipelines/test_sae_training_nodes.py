@@ -9,12 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+import torch
 from pydantic import ValidationError
 
 from helix_sae.activations import Activations, TokenRows
 from helix_sae.errors import AnalysisError, DataError
 from helix_sae.pipelines.sae_training import judge, nodes
+from helix_sae.pipelines.sae_training.certify import certify_seeds
 from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
+from helix_sae.sae import InputScaling, TopKConfig, random_autoencoder
 
 SAES = {"saes": {"a": {"architecture": "topk", "k": 2}}, "chosen": "a"}
 SITE = "layers.0.mixer"
@@ -159,3 +162,27 @@ def test_sequences_are_drawn_by_their_names_alone() -> None:
 def test_mistaken_parameters(more: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         parameters(**more)
+
+
+def test_the_first_seed_of_every_site_is_held_against_the_others() -> None:
+    rng = np.random.default_rng(0)
+    holdout = [
+        {site: rng.normal(size=(300, 6)).astype(np.float32) for site in (SITE, "layers.2")} for _ in range(2)
+    ]
+    config = TopKConfig(k=2, expansion_factor=2).resolve(6)
+    scaling = InputScaling(torch.zeros(6), 1.0)
+    seeds = {
+        site: [random_autoencoder(config, scaling, s) for s in range(n)]
+        for site, n in ((SITE, 3), ("layers.2", 1))
+    }
+    features, summary, subspaces = certify_seeds(seeds, holdout)
+    assert features.groupby("site", sort=False).size().to_dict() == {SITE: 12, "layers.2": 12}
+    assert summary["n_seeds"].tolist() == [3, 1]
+    assert summary["n_tokens"].tolist() == [600, 600]
+    assert (features["certified"] == "unknown").all()
+    assert subspaces["site"].tolist() == [SITE]
+    assert seeds[SITE][0].stability is not None
+    assert seeds["layers.2"][0].stability is None
+    alone = certify_seeds({"layers.2": seeds["layers.2"]}, holdout)[2]
+    assert alone.empty
+    assert list(alone.columns) == list(subspaces.columns)

@@ -35,12 +35,28 @@ PROBING = pd.DataFrame(
 )
 STABILITY = pd.DataFrame(
     {
-        "site": ["layers.0.mixer"],
-        "config": ["topk"],
-        "other": ["topk_seed1"],
-        "matched_cosine": [0.81],
-        "share_stable": [0.7],
-        "random_cosine": [0.35],
+        "site": ["layers.0.mixer", "layers.2.mixer"],
+        "n_seeds": 5,
+        "n_tokens": 1000,
+        "n_features": [90, 110],
+        "n_certified": [80, 70],
+        "share_certified": [80 / 90, 70 / 110],
+        "share_back": [0.91, 0.7],
+        "share_cosine": [0.95, 0.8],
+        "pw_mcc": [0.93, 0.8],
+        "pw_mcc_lowest": [0.91, 0.78],
+        "chance_cosine": [0.3, 0.3],
+        "chance_back": [0.0, 0.01],
+    }
+)
+SUBSPACES = pd.DataFrame(
+    {
+        "site": ["layers.0.mixer", "layers.2.mixer"],
+        "n_unstable": [10.0, 40.0],
+        "dimensions": [3.0, 5.0],
+        "share_variance": [0.02, 0.11],
+        "overlap": [0.9, 0.5],
+        "overlap_by_chance": [0.6, 0.6],
     }
 )
 
@@ -60,7 +76,48 @@ def test_downstream_probing_and_stability_are_told() -> None:
     cells = [[str(cell) for row in table.rows for cell in row] for table in tables(section)]
     assert any("0.980" in row and "0.930" in row for row in cells)
     assert any("0.800" in row and "0.950" in row for row in cells)
-    assert any("0.810" in row for row in cells)
+    assert any("0.910" in row and "0.930" in row for row in cells)
+
+
+def said_of_stability(**tables: pd.DataFrame) -> list:
+    section = autoencoder_section(METRICS, None, chosen="topk", **tables)
+    words = ("certified", "seeds", "come back")
+    return [s for s in section.statements if any(word in s.text for word in words)]
+
+
+def test_the_headline_says_what_is_certified_and_what_chance_gives() -> None:
+    (said,) = said_of_stability(stability=STABILITY)
+    assert said.headline
+    assert said.tone == "finding"
+    assert said.text.replace("\xa0", " ").startswith("150 of 200 living features (75 %) are certified")
+    assert "three quarters of 4 other seeds" in said.text
+    (tile,) = autoencoder_section(METRICS, None, chosen="topk", stability=STABILITY).tiles[1:]
+    assert (tile.label, tile.weak) == ("Features certified", False)
+    (poor,) = said_of_stability(stability=STABILITY.assign(n_certified=[1, 2]))
+    assert poor.tone == "weak"
+
+
+def test_too_few_seeds_are_said_to_be_too_few() -> None:
+    none = float("nan")
+    few = STABILITY.assign(n_seeds=3, share_certified=none, n_certified=0)
+    (said,) = said_of_stability(stability=few)
+    assert "With 3 seeds no feature can be certified" in said.text
+    assert "79 %" in said.text.replace("\xa0", " ")
+    one = STABILITY.assign(n_seeds=1, share_certified=none, share_back=none, pw_mcc=none)
+    (said,) = said_of_stability(stability=one)
+    assert "unknown" in said.text
+    assert (said.tone, said.headline) == ("absent", True)
+    section = autoencoder_section(METRICS, None, chosen="topk", stability=one)
+    assert len(section.tiles) == 1
+
+
+def test_what_does_not_come_back_is_a_subspace() -> None:
+    _, said = said_of_stability(stability=STABILITY, subspaces=SUBSPACES)
+    assert "2 to 11 %" in said.text.replace("\xa0", " ").replace("\u202f", " ")
+    assert "at 1 of 2" in said.text
+    assert said.tone == "weak"
+    all_back = SUBSPACES.assign(n_unstable=0.0, overlap=float("nan"))
+    assert len(said_of_stability(stability=STABILITY, subspaces=all_back)) == 1
 
 
 def test_a_loss_is_called_weak() -> None:

@@ -18,6 +18,19 @@ from jaxtyping import Bool, Float
 from helix_sae.errors import AnalysisError
 from helix_sae.sae.stability import CERTIFIED, SeedFeatures, feature_stability
 
+SUBSPACE_COLUMNS = (
+    "site",
+    "n_unstable",
+    "share_unstable",
+    "participation_ratio",
+    "dimensions",
+    "share_variance",
+    "overlap",
+    "overlap_lowest",
+    "overlap_by_chance",
+    "overlap_isotropic",
+)
+
 _MOST = 0.9
 """Share of the variance that the dimensions of a subspace hold."""
 

@@ -86,6 +86,8 @@ def describe_autoencoders(
     downstream: pd.DataFrame | None = None,
     probing: pd.DataFrame | None = None,
     stability: pd.DataFrame | None = None,
+    features: pd.DataFrame | None = None,
+    subspaces: pd.DataFrame | None = None,
 ) -> Section:
     """The autoencoders on held-out tokens."""
     from helix_sae.reporting.sections import autoencoder_section
@@ -100,6 +102,8 @@ def describe_autoencoders(
         downstream=downstream,
         probing=probing,
         stability=stability,
+        features=features,
+        subspaces=subspaces,
     )
 
 

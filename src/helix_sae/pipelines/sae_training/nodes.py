@@ -11,33 +11,36 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from helix_sae.pipelines.sae_training.certify import certify_seeds
 from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from helix_sae.activations import Activations
-    from helix_sae.sae import SaeConfig, SparseAutoencoder, TokenCodes, TrainingResult
+    from helix_sae.sae import SparseAutoencoder, TokenCodes
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    AnnData = Activations = SparseAutoencoder = TokenCodes = TrainingResult = Any
+    AnnData = Activations = SparseAutoencoder = TokenCodes = Any
 
 LOGGER = logging.getLogger(__name__)
 
 
 def train(
     activations: Activations, table: pd.DataFrame, parameters: SaeTrainingParameters
-) -> tuple[dict[str, SparseAutoencoder], pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+) -> tuple[
+    dict[str, SparseAutoencoder], pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame
+]:
     """Train every configuration at every site on the discovery part; measure on the validation part.
 
     Returns
     -------
     sae_checkpoints : dict of site to SparseAutoencoder
-        Of the chosen configuration, its first seed.
+        Of the chosen configuration, its first seed, with the stability of each feature.
     training_history, sae_metrics : DataFrame
         Of all configurations and seeds.
-    sae_stability : DataFrame
-        Of each two seeds of a configuration.
+    sae_stability, sae_stability_summary, sae_subspaces : DataFrame
+        What other seeds say of these (:func:`~helix_sae.pipelines.sae_training.certify.certify_seeds`).
     """
     from helix_sae.models.registry import resolve_device
     from helix_sae.progress import progress_bar
@@ -56,6 +59,7 @@ def train(
     n_batches = len(batches(parameters.seed))
     n_steps = min(n_batches, parameters.max_steps or n_batches)
     rule = parameters.early_stopping
+    holdout = _holdout(activations, table, parameters)
     with progress_bar("training autoencoders", n_steps, "steps") as advance:
         result = train_saes(
             batches,
@@ -64,7 +68,7 @@ def train(
             sites=sites,
             n_steps=n_steps,
             seed=parameters.seed,
-            holdout=_holdout(activations, table, parameters),  # pyright: ignore[reportArgumentType]
+            holdout=holdout,  # pyright: ignore[reportArgumentType]
             calibration_tokens=parameters.calibration_tokens,
             log_every=parameters.log_every,
             device=resolve_device(parameters.device),
@@ -75,7 +79,8 @@ def train(
             early_stopping=None if rule is None else EarlyStopping(**rule.model_dump()),
         )
     LOGGER.info("held-out metrics:\n%s", _summary(result.metrics))
-    return result.by_site(parameters.chosen), result.history, result.metrics, _stability(result, parameters)
+    stability = certify_seeds(result.seeds(parameters.chosen), holdout)
+    return result.by_site(parameters.chosen), result.history, result.metrics, *stability
 
 
 def encode(
@@ -128,20 +133,6 @@ def _scratch(activations: Activations, table: pd.DataFrame, parameters: SaeTrain
     }
     key = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
     return Scratch(parameters.scratch.directory, key, parameters.scratch.every_steps)
-
-
-def _stability(result: TrainingResult, parameters: SaeTrainingParameters) -> pd.DataFrame:
-    from helix_sae.sae import seed_stability
-
-    decoders: dict[tuple[str, str], np.ndarray] = {}
-    configs: dict[str, SaeConfig] = {}
-    for key, sae in result.saes.items():
-        alive = result.evaluations[key].features["alive"].to_numpy(dtype=bool)
-        config = parameters.saes[key.config]
-        name = f"{key.config} seed {key.seed}" if parameters.n_seeds > 1 else key.config
-        decoders[key.site, name] = sae.W_dec.detach().numpy()[alive]
-        configs[name] = config.model_copy(update={"seed": config.seed + key.seed})
-    return seed_stability(decoders, configs)
 
 
 def _members(table: pd.DataFrame, activations: Activations, split: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kedro.pipeline import Pipeline, node
 
 from helix_sae.pipelines.parts import part_node
-from helix_sae.pipelines.sae_training import judge, nodes
+from helix_sae.pipelines.sae_training import certify, judge, nodes
 
 
 def create_pipeline(**_: object) -> Pipeline:
@@ -15,7 +15,14 @@ def create_pipeline(**_: object) -> Pipeline:
             node(
                 nodes.train,
                 ["activations", "mrna_table", "params:sae_training"],
-                ["sae_checkpoints", "training_history", "sae_metrics", "sae_stability"],
+                [
+                    "sae_checkpoints",
+                    "training_history",
+                    "sae_metrics",
+                    "sae_stability",
+                    "sae_stability_summary",
+                    "sae_subspaces",
+                ],
                 name="train_autoencoders",
             ),
             node(
@@ -29,6 +36,12 @@ def create_pipeline(**_: object) -> Pipeline:
                 ["training_history", "sae_metrics", "sequence_codes"],
                 ["training_history_figure", "feature_density_figure", "sae_pareto_figure"],
                 name="draw_training",
+            ),
+            node(
+                certify.draw_stability,
+                "sae_stability",
+                "sae_stability_figure",
+                name="draw_stability",
             ),
             part_node(
                 judge.run_on,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from helix_sae.figures.stability import feature_stability
 from helix_sae.figures.style import site_label
 from helix_sae.figures.training import feature_density, first_seed, training_history
 from helix_sae.reporting.document import (
@@ -40,6 +41,8 @@ def autoencoder_section(
     downstream: pd.DataFrame | None = None,
     probing: pd.DataFrame | None = None,
     stability: pd.DataFrame | None = None,
+    features: pd.DataFrame | None = None,
+    subspaces: pd.DataFrame | None = None,
 ) -> Section:
     """Quality on held-out tokens, site by site.
 
@@ -58,7 +61,11 @@ def autoencoder_section(
     probing : DataFrame, optional
         Concepts told by few features: ``site, concept, probe, k, auc``.
     stability : DataFrame, optional
-        Of configurations that differ in their seed only: ``site, matched_cosine, share_stable, random_cosine``.
+        A row a site: :func:`helix_sae.sae.stability.stability_summary`.
+    features : DataFrame, optional
+        A row a feature: :func:`helix_sae.sae.stability.feature_stability`.
+    subspaces : DataFrame, optional
+        A row a site: :func:`helix_sae.sae.subspaces.describe_unstable`.
     """
     if metrics is None or metrics.empty:
         return not_run(KEY, TITLE, "No autoencoder was trained.")
@@ -80,7 +87,8 @@ def autoencoder_section(
             headline=True,
         ),
     )
-    statements += _downstream_statements(downstream)
+    statements[1:1] = _stability_statements(stability)
+    statements += [*_subspace_statements(subspaces), *_downstream_statements(downstream)]
     warnings = [
         f"The autoencoder of {site_label(site)} does not explain {percent(LOW_VARIANCE)} of the variance: much of what the "
         "model computes there is in the reconstruction error, not in the features."
@@ -95,10 +103,13 @@ def autoencoder_section(
             *_blocks(first, history, densities, chosen),
             *_downstream_blocks(downstream),
             *_probing_blocks(probing),
-            *_stability_blocks(stability),
+            *_stability_blocks(stability, features, subspaces),
         ],
-        {"sites": first, "chosen": chosen, **({} if downstream is None else {"downstream": downstream})},
-        [Tile("Variance explained", _span(worst, best), "held-out tokens", weak=bool(low))],
+        {"sites": first, "chosen": chosen, **_given(downstream=downstream, stability=stability)},
+        [
+            Tile("Variance explained", _span(worst, best), "held-out tokens", weak=bool(low)),
+            *_stability_tile(stability),
+        ],
         warnings,
     )
 
@@ -240,21 +251,134 @@ def _probing_blocks(probing: pd.DataFrame | None) -> list[Block]:
     ]
 
 
-def _stability_blocks(stability: pd.DataFrame | None) -> list[Block]:
+def _given(**tables: pd.DataFrame | None) -> dict[str, pd.DataFrame]:
+    return {name: table for name, table in tables.items() if table is not None}
+
+
+FEW_BACK = 0.5
+"""Share of certified features below which the dictionary is said to be mostly one seed's own."""
+
+
+def _judged(stability: pd.DataFrame | None) -> pd.DataFrame | None:
+    """The sites whose features were held against other seeds; None where none was."""
+    if stability is None or is_empty(stability):
+        return None
+    judged = stability[stability["n_seeds"] > 1]
+    return None if judged.empty else judged
+
+
+def _stability_statements(stability: pd.DataFrame | None) -> list[Statement]:
+    """What is certified, and what chance would give."""
     if stability is None or is_empty(stability):
         return []
-    columns = {
-        "matched_cosine": ("Matched cosine", 3),
-        "share_stable": ("Found again", 3),
-        "random_cosine": ("By chance", 3),
-    }
-    return [
+    judged = _judged(stability)
+    if judged is None:
+        return [
+            Statement(
+                "Whether these features come back in other seeds is unknown: one seed was trained. None is certified; train "
+                "five (sae_training.n_seeds) before a feature is named in earnest.",
+                "absent",
+                headline=True,
+            )
+        ]
+    n_seeds, total = int(judged["n_seeds"].min()), int(judged["n_features"].sum())
+    back = float(np.average(judged["share_back"], weights=judged["n_features"]))
+    chance = float(judged["chance_back"].max())
+    if judged["share_certified"].isna().any():
+        return [
+            Statement(
+                f"With {count(n_seeds, 'seed')} no feature can be certified (five are needed); {percent(back)} of the "
+                f"{count(total, 'living feature')} come back in another one, {percent(chance)} in untrained ones.",
+                "weak",
+                headline=True,
+            )
+        ]
+    certain = int(judged["n_certified"].sum())
+    text = (
+        f"{certain:,} of {count(total, 'living feature')} ({percent(certain / total)}) are certified: they come back in at "
+        f"least three quarters of {n_seeds - 1} other seeds, with the same direction and on the same held-out tokens. Of "
+        f"untrained dictionaries {percent(chance)} have a feature like one of them; the seeds' dictionaries match with a cosine of "
+        f"{number(float(judged['pw_mcc'].mean()), 2)} on average, random ones with {number(float(judged['chance_cosine'].mean()), 2)}."
+    )
+    return [Statement(text, "finding" if certain >= FEW_BACK * total else "weak", headline=True)]
+
+
+def _stability_tile(stability: pd.DataFrame | None) -> list[Tile]:
+    judged = _judged(stability)
+    if judged is None or judged["share_certified"].isna().any():
+        return []
+    share = float(judged["n_certified"].sum() / judged["n_features"].sum())
+    return [Tile("Features certified", percent(share), "come back in other seeds", weak=share < FEW_BACK)]
+
+
+def _subspace_statements(subspaces: pd.DataFrame | None) -> list[Statement]:
+    """What does not come back, as far as the seeds agree on where it lies."""
+    if subspaces is None or is_empty(subspaces):
+        return []
+    there = subspaces[subspaces["n_unstable"] > 0]
+    if there.empty:
+        return []
+    shared = there[there["overlap"] > there["overlap_by_chance"]]
+    low, high = there["share_variance"].min(), there["share_variance"].max()
+    text = (
+        f"What does not come back accounts for {_span(low, high)} of the variance. It lies in "
+        f"{number(float(there['dimensions'].median()), 2)} dimensions (median over {count(len(there), 'site')}), on which the seeds agree "
+        f"better than on those of random activations at {len(shared)} of {len(there)}."
+    )
+    return [Statement(text, "finding" if len(shared) == len(there) else "weak")]
+
+
+def _stability_blocks(
+    stability: pd.DataFrame | None, features: pd.DataFrame | None, subspaces: pd.DataFrame | None
+) -> list[Block]:
+    judged = _judged(stability)
+    if judged is None:
+        return []
+    blocks: list[Block] = [
         _table(
-            "Two seeds of one configuration, living features matched one to one. Found again: cosine of at least 0.7.",
-            stability,
-            columns,
+            "Features that come back in other seeds, which differ in initialisation and order of the data. Comes back: mean "
+            "share of the other seeds in which a living feature has one like it (cosine of the decoder rows and correlation of "
+            "held-out codes at least 0.7); certified: in three quarters of at least four. Matched cosine: decoder rows of two "
+            "seeds matched one to one.",
+            judged,
+            {
+                "n_features": ("Living", 0),
+                "n_certified": ("Certified", 0),
+                "share_back": ("Comes back", 3),
+                "chance_back": ("in untrained", 3),
+                "share_cosine": ("by cosine alone", 3),
+                "pw_mcc": ("Matched cosine", 3),
+                "pw_mcc_lowest": ("lowest pair", 3),
+                "chance_cosine": ("by chance", 3),
+            },
         )
     ]
+    if features is not None and not is_empty(features):
+        blocks.append(
+            picture(
+                "figure-stability",
+                "What comes back",
+                "Left: living features of each site. Right: how alike each feature is to its partner in the other seeds.",
+                feature_stability(features),
+            )
+        )
+    if subspaces is not None and not is_empty(subspaces):
+        blocks.append(
+            _table(
+                "What does not come back, as a subspace: features below three quarters of the seeds, the dimensions that hold 90 % "
+                "of what they reconstruct, their share of the variance, and the overlap of the seeds' subspaces (mean squared "
+                "cosine of the principal angles; 1 is the same) beside that of as many random activations.",
+                subspaces,
+                {
+                    "n_unstable": ("Features", 1),
+                    "dimensions": ("Dimensions", 1),
+                    "share_variance": ("Variance", 3),
+                    "overlap": ("Overlap", 3),
+                    "overlap_by_chance": ("of random activations", 3),
+                },
+            )
+        )
+    return blocks
 
 
 def _table(caption: str, data: pd.DataFrame, columns: Mapping[str, tuple[str, int]]) -> ReportTable:
