@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from helix_sae.models.contract import Edit, Model, StillTokens, record
+from helix_sae.models.contract import Edit, Model, StillTokens, record, widened
 from helix_sae.models.suffix import BlockState, PrefixStates, pool_suffix, prefix_states
 
 _EMBEDDINGS = "embeddings"
@@ -142,9 +142,9 @@ class ChainModel(Model):
         """The activation at a site, computed again from the cached residual stream in one block."""
         k = self.layer_of(site)
         if k < 0:
-            return cache.residual[0]
+            return widened(cache.residual[0])
         if site == f"layers.{k}":
-            return cache.residual[k + 1]
+            return widened(cache.residual[k + 1])
         captured: dict[str, Tensor] = {}
         with self.edited({site: partial(record, captured, site)}):
             self.block(k, cache.residual[k])

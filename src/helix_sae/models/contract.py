@@ -5,6 +5,9 @@ A model of one's own is a :class:`Model` with three things of its own: which tok
 its pool and its embeddings have defaults here, by hooks on the sites and by whole passes; a model that knows a
 shorter way (:mod:`helix_sae.models.helix`) overrides them and is held to the defaults by its tests.
 
+Activations are handed out, and edited, in at least float32 whatever the precision of the weights: what is learnt of them and
+subtracted from them is float32.
+
 Asked of every model, and tried when one is opened (:mod:`helix_sae.models.checking`): one token a nucleotide, no token
 depends on a later one, and the first site is what a token gives by itself, whatever stands around it.
 """
@@ -325,7 +328,7 @@ class Model(ABC):
         self, hidden: Float[Tensor, "batch time hidden"], is_nucleotide: Bool[Tensor, "batch time"]
     ) -> Float[Tensor, "batch hidden"]:
         """Mean over nucleotide tokens, in at least float32: neither ``E`` nor padding counts."""
-        hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+        hidden = widened(hidden)
         weights = is_nucleotide.unsqueeze(-1).to(hidden.dtype)
         return (hidden * weights).sum(1) / weights.sum(1)
 
@@ -575,6 +578,11 @@ def record(seen: dict[str, Tensor], site: str, activation: Tensor) -> Tensor:
     return activation
 
 
+def widened(x: Tensor) -> Tensor:
+    """The same in at least float32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def check_start(start: int, time: int) -> None:
     """Make sure that a suffix has a token.
 
@@ -593,9 +601,9 @@ def _hook(edit: Edit) -> Callable[[nn.Module, Any, Any], Any]:
     """A forward hook: some modules give a tuple whose first element is the activation, others the activation itself."""
 
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        if isinstance(output, tuple):
-            return (edit(output[0]), *output[1:])
-        return edit(output)
+        activation = output[0] if isinstance(output, tuple) else output
+        edited = edit(widened(activation)).to(activation.dtype)
+        return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
     return hook
 

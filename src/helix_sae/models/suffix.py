@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helix_sae.models.contract import check_start
+from helix_sae.models.contract import check_start, widened
 
 
 class BlockState(Protocol):
@@ -143,6 +143,8 @@ def pool_suffix(
     is_nucleotide : bool (batch, time)
         Of the whole batch that the prefix was taken from, not of the picked rows.
     """
+    # In at least float32, as whole sequences are pooled: effects are differences between the two.
+    hidden = widened(hidden)
     weights = is_nucleotide.unsqueeze(-1).to(hidden.dtype)
     before = (prefix.hidden * weights[:, : prefix.start]).sum(1)
     after = (hidden * prefix.pick(weights)[:, prefix.start :]).sum(1)

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from helix_sae.errors import ModelError
-from helix_sae.models.contract import Edit, Model, StillTokens
+from helix_sae.models.contract import Edit, Model, StillTokens, widened
 from helix_sae.models.helix.heads import HEAD_DESCRIPTION, HEAD_WEIGHTS
 from helix_sae.models.suffix import PrefixStates
 from helix_sae.mrna.tokens import PAD_ID
@@ -224,7 +224,7 @@ class FineTunedModel(Model):
         ModelError
             If a sequence has fewer than three tokens.
         """
-        hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+        hidden = widened(hidden)
         place = torch.arange(hidden.shape[1], device=hidden.device)
         closing = torch.where(is_nucleotide, place[:-1], -1).amax(1) + 1
         if int(closing.min()) < 3:

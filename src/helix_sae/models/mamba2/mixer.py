@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from helix_sae.models.contract import widened
 from helix_sae.models.helix.fast.forward import MixerState, causal_convolution
 from helix_sae.models.helix.fast.scan import final_state, scan_outputs
 
@@ -31,7 +32,7 @@ def mixer_forward(
     gate, signal, step = _projections(self, hidden_states, attention_mask)
     convolved = self.act(causal_convolution(signal, self.conv1d.weight, self.conv1d.bias, tail=tail))
     x, dt, A, B, C = _scan_inputs(self, _masked(convolved, attention_mask), step)
-    y = scan_outputs(x, dt, A, B, C, _by_turns(_wide(self.D), self.n_groups, dim=0), initial_state=state)
+    y = scan_outputs(x, dt, A, B, C, _by_turns(widened(self.D), self.n_groups, dim=0), initial_state=state)
     y = _in_order(y, self.n_groups).flatten(2)
     return self.out_proj(self.norm(y, gate).to(self.out_proj.weight.dtype))
 
@@ -40,14 +41,14 @@ def gated_norm_forward(
     self: Any, hidden_states: Float[Tensor, "*batch width"], gate: Float[Tensor, "*batch width"]
 ) -> Float[Tensor, "*batch width"]:
     """``MambaRMSNormGated.forward``: the norm of ``hidden * silu(gate)``, group by group."""
-    x = _wide(hidden_states) * nn.functional.silu(_wide(gate))
+    x = widened(hidden_states) * nn.functional.silu(widened(gate))
     groups = x.unflatten(-1, (-1, self.group_size))
     return self.weight * _over_root_mean_square(groups, self.variance_epsilon).flatten(-2)
 
 
 def norm_forward(self: Any, hidden_states: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
     """``Mamba2RMSNorm.forward``, given out in the precision of its weight."""
-    x = _over_root_mean_square(_wide(hidden_states), self.variance_epsilon)
+    x = _over_root_mean_square(widened(hidden_states), self.variance_epsilon)
     return self.weight * x.to(self.weight.dtype)
 
 
@@ -67,7 +68,7 @@ def block_forward(
     """
     if not (cache_params is None or isinstance(cache_params, MixerState)):
         raise ValueError("Decoding with a cache is not supported; pass use_cache=False.")
-    residual = _wide(hidden_states) if self.residual_in_fp32 else hidden_states
+    residual = widened(hidden_states) if self.residual_in_fp32 else hidden_states
     mixed = self.mixer(
         self.norm(hidden_states.to(self.norm.weight.dtype)),
         cache_params=cache_params,
@@ -105,13 +106,13 @@ def _scan_inputs(
     Here it reads group ``i // (heads / groups)``: heads are put into the other order, and outputs back into theirs.
     """
     groups, size = mixer.n_groups, mixer.ssm_state_size
-    x, B, C = torch.split(_wide(convolved), [mixer.intermediate_size, groups * size, groups * size], dim=-1)
-    dt = nn.functional.softplus(_wide(step) + _wide(mixer.dt_bias)).clamp(*mixer.time_step_limit)
+    x, B, C = torch.split(widened(convolved), [mixer.intermediate_size, groups * size, groups * size], dim=-1)
+    dt = nn.functional.softplus(widened(step) + widened(mixer.dt_bias)).clamp(*mixer.time_step_limit)
     heads = (mixer.num_heads, mixer.head_dim)
     return (
         _by_turns(x.unflatten(-1, heads), groups, dim=2),
         _by_turns(dt, groups, dim=2),
-        -torch.exp(_by_turns(_wide(mixer.A_log), groups, dim=0)),
+        -torch.exp(_by_turns(widened(mixer.A_log), groups, dim=0)),
         B.unflatten(-1, (groups, size)),
         C.unflatten(-1, (groups, size)),
     )
@@ -136,8 +137,3 @@ def _over_root_mean_square(x: Float[Tensor, "*batch width"], epsilon: float) -> 
 def _masked(x: Float[Tensor, "batch time width"], mask: Int[Tensor, "batch time"] | None) -> Tensor:
     """Zeros at padding; it may stand on the left, as helical's tokenizer puts it."""
     return x if mask is None else x * mask.unsqueeze(-1).to(x.dtype)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """The same in at least float32."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from helix_sae.models.contract import widened
 from helix_sae.models.helix.fast.linear import (
     convolution_silu,
     gated_unit,
@@ -173,7 +174,7 @@ def mixer_forward(
     projected = _gated_projections(self, hidden_states)
     gate, signal, step = _projections(self, hidden_states) if projected is None else projected
     x, dt, A, B, C = _scan_inputs(self, _activated_convolution(self, signal, tail), step)
-    y = scan_outputs(x, dt, A, B, C, _wide(self.D), initial_state=state).flatten(2)
+    y = scan_outputs(x, dt, A, B, C, widened(self.D), initial_state=state).flatten(2)
     if projected is None:
         return self.out_proj(self.norm(y, gate))
     return self.out_proj(norm_forward(self.norm, gate.mul_(y)))
@@ -264,7 +265,7 @@ def norm_forward(self: Any, hidden_states: Float[Tensor, "*batch width"]) -> Flo
 
     Upstream's keeps that of its input, a float32 residual stream, which the bfloat16 matrices after it cannot take.
     """
-    x = _wide(hidden_states)
+    x = widened(hidden_states)
     if not torch.is_grad_enabled() or not (x.requires_grad or self.weight.requires_grad):
         return (x * _norm_scale(x, self.variance_epsilon)).to(self.weight.dtype).mul_(self.weight)
     if not self.weight.requires_grad and x.dtype == self.weight.dtype and not torch.compiler.is_compiling():
@@ -300,7 +301,7 @@ def gated_norm_forward(
     self: Any, hidden_states: Float[Tensor, "*batch width"], gate: Float[Tensor, "*batch width"]
 ) -> Float[Tensor, "*batch width"]:
     """``MambaRMSNormGated.forward``: the norm of ``hidden * silu(gate)``."""
-    return norm_forward(self, _wide(hidden_states) * nn.functional.silu(_wide(gate)))
+    return norm_forward(self, widened(hidden_states) * nn.functional.silu(widened(gate)))
 
 
 def feed_forward(
@@ -399,20 +400,17 @@ def _scan_inputs(
     """``x, dt, A, B, C`` of :func:`helix_sae.models.helix.fast.scan.scan_outputs`."""
     batch, time, _ = convolved.shape
     groups, state = mixer.n_groups, mixer.ssm_state_size
-    x, B, C = torch.split(_wide(convolved), [mixer.intermediate_size, groups * state, groups * state], dim=-1)
-    dt = nn.functional.softplus(_wide(step) + _wide(mixer.dt_bias)).clamp(min=mixer.time_step_min)
+    x, B, C = torch.split(
+        widened(convolved), [mixer.intermediate_size, groups * state, groups * state], dim=-1
+    )
+    dt = nn.functional.softplus(widened(step) + widened(mixer.dt_bias)).clamp(min=mixer.time_step_min)
     return (
         x.view(batch, time, mixer.num_heads, mixer.head_dim),
         dt,
-        -torch.exp(_wide(mixer.A_log)),
+        -torch.exp(widened(mixer.A_log)),
         B.view(batch, time, groups, state),
         C.view(batch, time, groups, state),
     )
-
-
-def _wide(x: Tensor) -> Tensor:
-    """The same in at least float32."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _attention_mask(
