@@ -6,7 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
+
+from helix_sae import load_helix
+from helix_sae.mrna.tokens import tokenize
+from helix_sae.sae import InputScaling, TopKConfig, random_autoencoder, save_sae
 
 
 @pytest.fixture
@@ -39,3 +46,47 @@ def test_associating_codes_finds_the_feature_that_was_planted(run) -> None:
     rows = printed.strip().splitlines()[1:]
     assert [row.split()[1] for row in rows] == ["7"]
     assert rows[0].endswith("True")
+
+
+def test_effects_on_pairs_are_what_running_the_model_on_gives(
+    run, project_path: Path, tmp_path: Path
+) -> None:
+    site, source, target = "layers.4.mixer", "GCAUGCCACCGGCUCUAGCA" * 2, "GCACGCCACCGGCUCUAGCA" * 2
+    scaling = InputScaling(torch.zeros(96), 1.0)
+    sae = random_autoencoder(TopKConfig(k=8, d_in=96, expansion_factor=2), scaling, seed=0)
+    save_sae(sae, tmp_path / "my_saes" / site)
+    (tmp_path / "data").symlink_to(project_path / "data")
+    none = {
+        "source_cds_start": [None],
+        "source_cds_end": [None],
+        "target_cds_start": [None],
+        "target_cds_end": [None],
+    }
+    pd.DataFrame({"source_sequence": [source], "target_sequence": [target], **none}).to_csv(
+        tmp_path / "my_pairs.csv"
+    )
+    header, row = run("effects_on_pairs.py").strip().splitlines()
+    effects = dict(zip(map(int, header.split()), map(float, row.split()[1:]), strict=True))
+    feature, printed = next((f, effect) for f, effect in effects.items() if f < sae.d_sae)
+
+    model = load_helix(project_path / "data/06_models/helix_mini")
+    tokens = {side: tokenize(s, None, None) for side, s in (("source", source), ("target", target))}
+    ids = {side: torch.as_tensor(t.ids)[None] for side, t in tokens.items()}
+    is_nucleotide = torch.as_tensor(tokens["source"].is_nucleotide)[None]
+    with torch.no_grad():
+        codes = {side: sae.encode(model.capture(i, [site])[site]) for side, i in ids.items()}
+        change = (
+            (codes["target"] - codes["source"])[..., [feature]]
+            * sae.W_dec[feature]
+            * is_nucleotide[..., None]
+        )
+
+        def prediction(hidden: torch.Tensor) -> float:
+            return float(
+                model.pool(hidden, is_nucleotide)[0].double() @ model.head.weight[0] + model.head.bias[0]
+            )
+
+        before = prediction(model.run(ids["source"], {}))
+        after = prediction(model.run(ids["source"], {site: lambda x: x + change}))
+    assert abs(printed) > 1e-3  # far above the rounding that is allowed below
+    np.testing.assert_allclose(printed, after - before, atol=2e-5)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float
@@ -66,6 +67,38 @@ class Probe:
     biases: tuple[Float[np.ndarray, " d_out"], ...]
     residual_variance: float
     chosen: int | None = None
+
+    @classmethod
+    def of_head(
+        cls,
+        name: str,
+        weight: npt.ArrayLike,
+        bias: npt.ArrayLike,
+        chosen: int | None = None,
+    ) -> Probe:
+        """A head that the model brought along, as it is; :func:`head_probe` also judges it.
+
+        Parameters
+        ----------
+        name : str
+            The property's name.
+        weight : float (hidden,) or (n_classes, hidden)
+            In units of the property; of every class when one is ``chosen``.
+        bias : float or float (n_classes,)
+        chosen : int, optional
+            The class whose log odds are read.
+        """
+        columns = np.atleast_2d(np.asarray(weight, dtype=np.float64)).T
+        return cls(
+            kind="head",
+            target=name,
+            mean=np.zeros(len(columns)),
+            scale=np.ones(len(columns)),
+            weights=(columns,),
+            biases=(np.atleast_1d(np.asarray(bias, dtype=np.float64)),),
+            residual_variance=float("nan"),
+            chosen=chosen,
+        )
 
     @property
     def is_classifier(self) -> bool:
@@ -249,16 +282,7 @@ def head_probe(
     _check_sides(name, groups, fit, held)
     if chosen is not None and not np.isin(y[known], (0.0, 1.0)).all():
         raise AnalysisError(f"The class that is read as {name!r} needs a target of 0 and 1.")
-    probe = Probe(
-        kind="head",
-        target=name,
-        mean=np.zeros(x.shape[1]),
-        scale=np.ones(x.shape[1]),
-        weights=(np.atleast_2d(np.asarray(weight, dtype=np.float64)).T,),
-        biases=(np.atleast_1d(np.asarray(bias, dtype=np.float64)),),
-        residual_variance=float("nan"),
-        chosen=chosen,
-    )
+    probe = Probe.of_head(name, weight, bias, chosen)
     prediction = probe.predict(x)
     if chosen is None:
         probe = replace(probe, residual_variance=float(np.mean((y[fit] - prediction[fit]) ** 2)))
