@@ -45,7 +45,8 @@ from torch import Tensor, nn
 from helix_sae.activations import plan_extraction, save_activations, stream_activations
 from helix_sae.models.extraction import extract_activations
 from helix_sae.models.helix.architecture import build_network, released_architecture, save_network
-from helix_sae.models.helix.fast.linear import has_onednn, linear
+from helix_sae.models.helix.fast.choice import linear
+from helix_sae.models.helix.fast.linear import has_onednn
 from helix_sae.models.helix.model import HelixModel
 from helix_sae.models.registry import handle_for, open_model
 from helix_sae.models.upstream import import_helical, undisturbed_logging

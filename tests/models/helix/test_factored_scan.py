@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from scan_inputs import HEADS, Inputs, initial_state, make_inputs
 from torch import Tensor
 
-from helix_sae.models.helix.fast import factored_scan, scan
+from helix_sae.models.helix.definition import recurrence
+from helix_sae.models.helix.fast import choice, factored_scan
+from helix_sae.models.helix.fast.choice import scan_outputs
 from helix_sae.models.helix.fast.factored_scan import FactoredScan, factored_chunk, factored_outputs
-from helix_sae.models.helix.fast.scan import recurrence, scan_outputs
 
 NAMES = ("y", "x", "dt", "B", "C")
 
@@ -111,7 +112,7 @@ def test_decays_split_or_not_give_the_same(
     time: int, largest: float, groups: int, monkeypatch: pytest.MonkeyPatch
 ):
     bounded = partial(factored_chunk, largest=largest)
-    monkeypatch.setattr(scan, "factored_chunk", bounded)
+    monkeypatch.setattr(choice, "factored_chunk", bounded)
     inputs = make_inputs(time, groups)._replace(A=-torch.tensor([0.05, 0.1, 0.2, 0.5], dtype=torch.float64))
     narrow = inputs.to(torch.float32)
     chunk = bounded(narrow.dt, narrow.A)
@@ -139,9 +140,9 @@ def test_chunks_are_as_long_as_their_decay_allows():
 def test_which_scan_is_taken(monkeypatch: pytest.MonkeyPatch):
     inputs, taken = make_inputs(time=100).to(torch.float32), []
     inputs = inputs._replace(A=inputs.A * 0.1)
-    for name in ("factored_outputs", "_plain_outputs"):
-        original = getattr(scan, name)
-        monkeypatch.setattr(scan, name, lambda *a, f=original, n=name: taken.append(n) or f(*a))
+    for name in ("factored_outputs", "chunked_outputs"):
+        original = getattr(choice, name)
+        monkeypatch.setattr(choice, name, lambda *a, f=original, n=name: taken.append(n) or f(*a))
 
     def scans(inputs: Inputs, state: Tensor | None = None) -> str:
         taken.clear()
@@ -149,15 +150,15 @@ def test_which_scan_is_taken(monkeypatch: pytest.MonkeyPatch):
         return "FactoredScan" if not taken and "FactoredScan" in type(node).__name__ else taken.pop()
 
     assert scans(inputs) == "factored_outputs"
-    assert scans(inputs._replace(A=inputs.A * 1e4)) == "_plain_outputs"
+    assert scans(inputs._replace(A=inputs.A * 1e4)) == "chunked_outputs"
     for name in Inputs._fields:  # by hand for what a frozen model computes, otherwise by autograd
         watched = inputs._replace(**{name: getattr(inputs, name).clone().requires_grad_()})
-        assert scans(watched) == ("_plain_outputs" if name in "AD" else "FactoredScan")
+        assert scans(watched) == ("chunked_outputs" if name in "AD" else "FactoredScan")
         with torch.no_grad():
             assert scans(watched) == "factored_outputs"
-    assert scans(inputs, initial_state().float().requires_grad_()) == "_plain_outputs"
+    assert scans(inputs, initial_state().float().requires_grad_()) == "chunked_outputs"
     strong = inputs._replace(x=inputs.x.clone().requires_grad_(), A=inputs.A * 1e4)
-    assert scans(strong) == "_plain_outputs"
+    assert scans(strong) == "chunked_outputs"
 
 
 def differentiated(function: Callable[..., Tensor], inputs: Inputs, scale: float = 1.0) -> tuple[Tensor, ...]:

@@ -11,9 +11,10 @@ import torch
 from test_scan import make_inputs
 from torch import Tensor
 
+from helix_sae.models.helix.definition import recurrence
 from helix_sae.models.helix.fast import kernels
+from helix_sae.models.helix.fast.choice import scan_outputs
 from helix_sae.models.helix.fast.kernels import installed_scan
-from helix_sae.models.helix.fast.scan import recurrence, scan_outputs
 
 
 def plain(*inputs: Tensor) -> Tensor:

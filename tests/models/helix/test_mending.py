@@ -14,12 +14,12 @@ from torch import Tensor
 from helix_sae.models.helix import mending
 from helix_sae.models.helix.diagnosis import Defects, diagnose
 from helix_sae.models.helix.fast import forward
+from helix_sae.models.helix.fast.choice import convolution, fits_fused, linear
 from helix_sae.models.helix.fast.linear import (
     GATED_ROWS,
     gated_unit,
     has_fused_onednn,
     has_onednn,
-    linear,
     linear_silu,
 )
 from helix_sae.models.helix.mending import mend
@@ -261,14 +261,14 @@ def test_a_gated_unit_in_one_piece_equals_its_parts():
     gate, up, down = (torch.randn(*s, generator=generator) for s in ((40, 24), (40, 24), (24, 40)))
     for shape in ((2 * GATED_ROWS + 3, 24), (2, 9, 24), (24,)):
         x = torch.randn(*shape, generator=generator)
-        found = gated_unit(x, gate, up, down)
-        assert (found is None) == (not has_fused_onednn())
-        if found is not None:
+        assert fits_fused(x, gate, up, down) == has_fused_onednn()
+        if has_fused_onednn():
+            found = gated_unit(x, gate, up, down)
             wide = (t.double() for t in (x, gate, up, down))
             expected = plain_gated_unit(*wide)
             torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
-    assert gated_unit(x.double(), gate.double(), up.double(), down.double()) is None
-    assert gated_unit(x.clone().requires_grad_(), gate, up, down) is None
+    assert not fits_fused(x.double(), gate.double(), up.double(), down.double())
+    assert not fits_fused(x.clone().requires_grad_(), gate, up, down)
 
 
 def plain_gated_unit(x, gate, up, down):
@@ -309,13 +309,13 @@ def test_a_hook_on_one_part_of_a_mixer_is_called_and_heard(part: str):
 def test_a_silu_inside_a_product_equals_one_after_it():
     generator = torch.Generator().manual_seed(0)
     x, weight = torch.randn(3, 7, 33, generator=generator), torch.randn(21, 33, generator=generator)
-    found = linear_silu(x, weight)
-    assert (found is None) == (not has_fused_onednn())
-    if found is not None:
+    assert fits_fused(x, weight) == has_fused_onednn()
+    if has_fused_onednn():
+        found = linear_silu(x, weight)
         expected = torch.nn.functional.silu(torch.nn.functional.linear(x, weight))
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    assert linear_silu(x.double(), weight.double()) is None
-    assert linear_silu(x, weight.requires_grad_()) is None
+    assert not fits_fused(x.double(), weight.double())
+    assert not fits_fused(x, weight.requires_grad_())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -350,14 +350,14 @@ def test_the_convolution_with_and_without_a_gradient(time: int, has_tail: bool):
     for t in range(time):
         expected[:, t] = (padded[:, t : t + 4] * weight[:, 0].T).sum(1) + bias
     for wanted in (False, True):
-        found = forward.causal_convolution(x, weight.requires_grad_(wanted), bias, tail=tail)
+        found = convolution(x, weight.requires_grad_(wanted), bias, tail)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
         assert found.requires_grad == wanted
     if time:
         gradients = []
         for wanted in (False, True):  # with fixed weights by a convolution of its own, otherwise by autograd
             leaf = x.clone().requires_grad_()
-            found = forward.causal_convolution(leaf, weight.requires_grad_(wanted), bias, tail=tail)
+            found = convolution(leaf, weight.requires_grad_(wanted), bias, tail)
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
             gradients.append(torch.autograd.grad((found * expected).sum(), leaf)[0])
         torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=1e-5)

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from scan_inputs import HEAD_DIM, HEADS, STATE, Inputs, initial_state, make_inputs
 from torch import Tensor
 
-from helix_sae.models.helix.fast.scan import chunked_scan, final_state, recurrence
+from helix_sae.models.helix.definition import recurrence
+from helix_sae.models.helix.fast.choice import chunked_scan
+from helix_sae.models.helix.fast.scan import final_state
 
 
 def test_the_recurrence_is_the_one_of_the_paper():

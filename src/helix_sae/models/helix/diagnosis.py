@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helix_sae.models.helix.fast.forward import causal_convolution
-from helix_sae.models.helix.fast.scan import recurrence
+from helix_sae.models.helix import definition
 from helix_sae.models.upstream import import_helical, undisturbed_logging
 
 _TOLERANCE = 1e-4
@@ -90,19 +89,7 @@ def _layers_not_chained(model: Any) -> bool:
 def _scan_wrong_past_chunk(mixer: Any) -> bool:
     """Whether the mixer differs from the plain recurrence on a sequence of several chunks."""
     x = torch.randn(2, 3 * mixer.chunk_size + 1, mixer.hidden_size)
-    upstream = mixer(x)
-    gate, convolved, step = torch.split(
-        mixer.in_proj(x), [mixer.intermediate_size, mixer.conv_dim, mixer.num_heads], -1
-    )
-    convolved = mixer.act(causal_convolution(convolved, mixer.conv1d.weight, mixer.conv1d.bias))
-    state = mixer.n_groups * mixer.ssm_state_size
-    parts = torch.split(convolved, [mixer.intermediate_size, state, state], dim=-1)
-    sizes = mixer.head_dim, mixer.ssm_state_size, mixer.ssm_state_size
-    heads, B, C = (p.reshape(*p.shape[:2], -1, size) for p, size in zip(parts, sizes, strict=True))
-    dt = nn.functional.softplus(step + mixer.dt_bias).clamp(min=mixer.time_step_min)
-    y = recurrence(heads, dt, -torch.exp(mixer.A_log.float()), B, C, mixer.D).y
-    plain = mixer.out_proj(mixer.norm(y.flatten(2), gate))
-    return not torch.allclose(upstream, plain, atol=_TOLERANCE)
+    return not torch.allclose(mixer(x), definition.mixer(mixer, x), atol=_TOLERANCE)
 
 
 def _left_padding_leaks(model: Any) -> bool:

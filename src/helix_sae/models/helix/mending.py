@@ -16,7 +16,8 @@ from torch import nn
 
 from helix_sae.models.helix.diagnosis import Defects, diagnose
 from helix_sae.models.helix.fast import forward
-from helix_sae.models.helix.fast.linear import keep_few_shapes, linear_forward
+from helix_sae.models.helix.fast.choice import linear_forward
+from helix_sae.models.helix.fast.linear import keep_few_shapes
 from helix_sae.models.upstream import import_helical
 
 __all__ = ["Defects", "compile_parts", "diagnose", "mend"]

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from helix_sae.models.helix.fast.scan import recurrence
+from helix_sae.models.helix.definition import recurrence
 from helix_sae.models.upstream import import_helical, undisturbed_logging
 
 _TOLERANCE = 1e-4

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from helix_sae.models.helix.fast.linear import keep_few_shapes, linear_forward
+from helix_sae.models.helix.fast.choice import linear_forward
+from helix_sae.models.helix.fast.linear import keep_few_shapes
 from helix_sae.models.mamba2 import mixer
 from helix_sae.models.mamba2.diagnosis import Defects, diagnose
 

@@ -13,8 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from helix_sae.models.contract import widened
-from helix_sae.models.helix.fast.forward import MixerState, causal_convolution
-from helix_sae.models.helix.fast.scan import final_state, scan_outputs
+from helix_sae.models.helix.fast.choice import convolution, scan_outputs
+from helix_sae.models.helix.fast.forward import MixerState
+from helix_sae.models.helix.fast.scan import final_state
 
 
 def mixer_forward(
@@ -30,7 +31,7 @@ def mixer_forward(
     """
     tail, state = (None, None) if cache_params is None else cache_params
     gate, signal, step = _projections(self, hidden_states, attention_mask)
-    convolved = self.act(causal_convolution(signal, self.conv1d.weight, self.conv1d.bias, tail=tail))
+    convolved = self.act(convolution(signal, self.conv1d.weight, self.conv1d.bias, tail))
     x, dt, A, B, C = _scan_inputs(self, _masked(convolved, attention_mask), step)
     y = scan_outputs(x, dt, A, B, C, _by_turns(widened(self.D), self.n_groups, dim=0), initial_state=state)
     y = _in_order(y, self.n_groups).flatten(2)
@@ -84,7 +85,7 @@ def mixer_state(block: Any, residual: Float[Tensor, "batch start hidden"]) -> Mi
     kept = mixer.conv_kernel_size - 1
     tail = signal[:, max(0, signal.shape[1] - kept) :]
     tail = nn.functional.pad(tail, (0, 0, kept - tail.shape[1], 0))
-    convolved = mixer.act(causal_convolution(signal, mixer.conv1d.weight, mixer.conv1d.bias))
+    convolved = mixer.act(convolution(signal, mixer.conv1d.weight, mixer.conv1d.bias))
     x, dt, A, B, _ = _scan_inputs(mixer, convolved, step)
     return MixerState(tail, final_state(x, dt, A, B))
 

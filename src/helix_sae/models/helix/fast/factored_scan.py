@@ -69,7 +69,7 @@ def factored_outputs(
     chunk: int,
     initial: Float[Tensor, "batch heads state head_dim"] | None,
 ) -> Float[Tensor, "batch time heads head_dim"]:
-    """:func:`helix_sae.models.helix.fast.scan.scan_outputs` with chunks of a length that :func:`factored_chunk` allows."""
+    """:func:`helix_sae.models.helix.fast.choice.scan_outputs` with chunks of a length that :func:`factored_chunk` allows."""
     chunks = _cut(x, dt, A, B, C, chunk)
     y = by_head(_read(chunks, initial).read, *x.shape[2:])
     y *= chunks.onto.unsqueeze(-1)

@@ -1,28 +1,32 @@
 """What Helix-mRNA's modules compute: the forwards that :func:`helix_sae.models.helix.mending.mend` puts in place of helical's.
 
 Each takes the place of the method of the same module in ``helical.models.helix_mrna.modeling_helix_mrna``, with its
-arguments. Everything runs in the weights' precision except norms and the scan, which take at least float32.
+arguments. Everything runs in the weights' precision except norms and the scan, which take at least float32. What is
+computed is :mod:`helix_sae.models.helix.definition`'s; in which form, :mod:`helix_sae.models.helix.fast.choice` says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from helix_sae.models.contract import widened
-from helix_sae.models.helix.fast.linear import (
-    convolution_silu,
-    gated_unit,
+from helix_sae.models.helix.fast.choice import (
+    activated_convolution,
+    convolution,
+    fuses,
+    is_silu,
     linear,
-    linear_forward,
-    linear_silu,
+    norm,
+    scan_outputs,
 )
-from helix_sae.models.helix.fast.scan import final_state, scan_outputs
+from helix_sae.models.helix.fast.hooks import is_watched
+from helix_sae.models.helix.fast.linear import gated_unit, linear_silu
+from helix_sae.models.helix.fast.scan import final_state
 from helix_sae.models.upstream import import_helical
 
 
@@ -171,93 +175,11 @@ def mixer_forward(
     padding to the right, where causality makes it harmless.
     """
     tail, state = (None, None) if cache_params is None else cache_params
-    projected = _gated_projections(self, hidden_states)
-    gate, signal, step = _projections(self, hidden_states) if projected is None else projected
-    x, dt, A, B, C = _scan_inputs(self, _activated_convolution(self, signal, tail), step)
+    is_gated = _fuses_gate(self, hidden_states)
+    gate, signal, step = (_gated_projections if is_gated else _projections)(self, hidden_states)
+    x, dt, A, B, C = _scan_inputs(self, activated_convolution(signal, self.conv1d, self.act, tail), step)
     y = scan_outputs(x, dt, A, B, C, widened(self.D), initial_state=state).flatten(2)
-    if projected is None:
-        return self.out_proj(self.norm(y, gate))
-    return self.out_proj(norm_forward(self.norm, gate.mul_(y)))
-
-
-def causal_convolution(
-    x: Float[Tensor, "batch time channels"],
-    weight: Float[Tensor, "channels 1 kernel"],
-    bias: Float[Tensor, " channels"] | None,
-    *,
-    tail: Float[Tensor, "batch kernel_minus_1 channels"] | None = None,
-) -> Float[Tensor, "batch time channels"]:
-    """Depthwise causal convolution, channels last: a sum of shifted products, without a transpose.
-
-    ``tail`` holds the inputs just before ``x``; zeros when absent.
-    """
-    kernel, time = weight.shape[-1], x.shape[1]
-    wants_gradient = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    if x.device.type == "cpu" and time > 0:
-        if not wants_gradient:
-            return _convolution_channels_last(x, weight, bias, tail)
-        is_fixed = not any(t is not None and t.requires_grad for t in (weight, bias, tail))
-        if is_fixed and not torch.compiler.is_compiling():
-            return cast("Tensor", _ConvolutionOfFrozenWeights.apply(x, weight, bias, tail))
-    if tail is None:
-        padded = nn.functional.pad(x, (0, 0, kernel - 1, 0))
-    else:
-        padded = torch.cat([tail.to(x.dtype), x], dim=1)
-    out = padded[:, kernel - 1 :] * weight[:, 0, kernel - 1]
-    if bias is not None:
-        out = out + bias
-    for k in range(kernel - 1):
-        out = torch.addcmul(out, padded[:, k : k + time], weight[:, 0, k])
-    return out
-
-
-def _activated_convolution(mixer: Any, signal: Tensor, tail: Tensor | None) -> Tensor:
-    """The activation of a mixer's convolution."""
-    convolution = mixer.conv1d
-    if _is_silu(mixer.act) and signal.shape[1] > 0:
-        image, padding = _as_image(signal, convolution.weight, tail)
-        out = convolution_silu(image, convolution.weight.unsqueeze(2), convolution.bias, padding)
-        if out is not None:
-            return _from_image(out, signal.shape[1])
-    return mixer.act(causal_convolution(signal, convolution.weight, convolution.bias, tail=tail))
-
-
-def _convolution_channels_last(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor | None) -> Tensor:
-    """:func:`causal_convolution` through torch's convolution of images, which has a kernel for channels that come last."""
-    image, padding = _as_image(x, weight, tail)
-    out = nn.functional.conv2d(image, weight.unsqueeze(2), bias, padding=(0, padding), groups=weight.shape[0])
-    return _from_image(out, x.shape[1])
-
-
-class _ConvolutionOfFrozenWeights(torch.autograd.Function):
-    """:func:`_convolution_channels_last` with a gradient for its input alone: a convolution that looks ahead.
-
-    Autograd's own, through a sum of slices, writes an array of zeros for each of them.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor | None) -> Tensor:
-        ctx.weight = weight
-        return _convolution_channels_last(x, weight, bias, tail)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        kernel = ctx.weight.shape[-1]
-        padded = nn.functional.pad(grads[0], (0, 0, 0, kernel - 1))
-        image = padded.unsqueeze(1).permute(0, 3, 1, 2)
-        out = nn.functional.conv2d(image, ctx.weight.flip(-1).unsqueeze(2), groups=ctx.weight.shape[0])
-        return _from_image(out, grads[0].shape[1]), None, None, None
-
-
-def _as_image(x: Tensor, weight: Tensor, tail: Tensor | None) -> tuple[Tensor, int]:
-    """A sequence as an image one pixel high, and the zeros that are put at both of its ends."""
-    rows = x if tail is None else torch.cat([tail.to(x.dtype), x], dim=1)
-    return rows.unsqueeze(1).permute(0, 3, 1, 2), weight.shape[-1] - 1 if tail is None else 0
-
-
-def _from_image(out: Tensor, time: int) -> Tensor:
-    return out[..., :time].permute(0, 2, 3, 1).squeeze(1)
+    return self.out_proj(norm(gate.mul_(y), self.norm) if is_gated else self.norm(y, gate))
 
 
 def norm_forward(self: Any, hidden_states: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
@@ -265,79 +187,24 @@ def norm_forward(self: Any, hidden_states: Float[Tensor, "*batch width"]) -> Flo
 
     Upstream's keeps that of its input, a float32 residual stream, which the bfloat16 matrices after it cannot take.
     """
-    x = widened(hidden_states)
-    if not torch.is_grad_enabled() or not (x.requires_grad or self.weight.requires_grad):
-        return (x * _norm_scale(x, self.variance_epsilon)).to(self.weight.dtype).mul_(self.weight)
-    if not self.weight.requires_grad and x.dtype == self.weight.dtype and not torch.compiler.is_compiling():
-        return cast("Tensor", _NormOfFrozenWeight.apply(x, self.weight, self.variance_epsilon))
-    scale = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
-    return self.weight * (x * scale).to(self.weight.dtype)
-
-
-def _norm_scale(x: Float[Tensor, "*batch width"], epsilon: float) -> Float[Tensor, "*batch 1"]:
-    square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
-    return square.div_(x.shape[-1]).add_(epsilon).rsqrt_()
-
-
-class _NormOfFrozenWeight(torch.autograd.Function):
-    """:func:`norm_forward` with a gradient for its input alone, in fewer passes over the data than autograd's own."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        scale = _norm_scale(x, epsilon)
-        ctx.save_for_backward(x, weight, scale)
-        return (x * scale).mul_(weight)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        x, weight, scale = ctx.saved_tensors
-        weighted = grads[0] * weight
-        along = (weighted * x).sum(-1, keepdim=True).mul_(scale.square()).div_(-x.shape[-1])
-        return weighted.addcmul_(x, along).mul_(scale), None, None
+    return norm(hidden_states, self)
 
 
 def gated_norm_forward(
     self: Any, hidden_states: Float[Tensor, "*batch width"], gate: Float[Tensor, "*batch width"]
 ) -> Float[Tensor, "*batch width"]:
     """``MambaRMSNormGated.forward``: the norm of ``hidden * silu(gate)``."""
-    return norm_forward(self, widened(hidden_states) * nn.functional.silu(widened(gate)))
+    return norm(widened(hidden_states) * nn.functional.silu(widened(gate)), self)
 
 
 def feed_forward(
     self: Any, hidden_state: Float[Tensor, "*batch width"], **kwargs: object
 ) -> tuple[Float[Tensor, "*batch width"]]:
     """``HelixmRNAMLP.forward``: a gated linear unit."""
-    weights = _unwatched_weights(self.gate_proj, self.up_proj, self.down_proj)
-    out = gated_unit(hidden_state, *weights) if weights and _is_silu(self.act_fn) else None
-    if out is None:
-        out = self.down_proj(self.act_fn(self.gate_proj(hidden_state)) * self.up_proj(hidden_state))
-    return (out,)
-
-
-def _is_silu(activation: nn.Module) -> bool:
-    """Whether an activation is the SiLU, and no hook waits for it."""
-    return type(activation).__name__ in ("SiLU", "SiLUActivation") and not _is_watched(activation)
-
-
-def _unwatched_weights(*parts: Any) -> tuple[Tensor, ...] | None:
-    """Weights of linear layers that may be computed together with what is around them: nobody hooks or replaced one."""
-    is_ours = all(getattr(part.forward, "__func__", None) is linear_forward for part in parts)
-    if not is_ours or any(part.bias is not None or _is_watched(part) for part in parts):
-        return None
-    return tuple(part.weight for part in parts)
-
-
-def _is_watched(part: nn.Module) -> bool:
-    """Whether a hook waits for a module to be called."""
-    everywhere: Any = nn.modules.module
-    here: Any = part
-    return bool(
-        here._forward_hooks
-        or here._forward_pre_hooks
-        or everywhere._global_forward_hooks
-        or everywhere._global_forward_pre_hooks
-    )
+    parts = (self.gate_proj, self.up_proj, self.down_proj)
+    if is_silu(self.act_fn) and fuses(hidden_state, *parts):
+        return (gated_unit(hidden_state, *(part.weight for part in parts)),)
+    return (self.down_proj(self.act_fn(self.gate_proj(hidden_state)) * self.up_proj(hidden_state)),)
 
 
 def mixer_state(block: Any, residual: Float[Tensor, "batch start hidden"]) -> MixerState:
@@ -347,7 +214,7 @@ def mixer_state(block: Any, residual: Float[Tensor, "batch start hidden"]) -> Mi
     kept = mixer.conv_kernel_size - 1
     tail = signal[:, max(0, signal.shape[1] - kept) :]
     tail = nn.functional.pad(tail, (0, 0, kept - tail.shape[1], 0))
-    convolved = mixer.act(causal_convolution(signal, mixer.conv1d.weight, mixer.conv1d.bias))
+    convolved = mixer.act(convolution(signal, mixer.conv1d.weight, mixer.conv1d.bias))
     x, dt, A, B, _ = _scan_inputs(mixer, convolved, step)
     return MixerState(tail, final_state(x, dt, A, B))
 
@@ -378,26 +245,26 @@ def _projections(mixer: Any, hidden: Float[Tensor, "batch time hidden"]) -> tupl
     return gate, signal, step
 
 
+def _fuses_gate(mixer: Any, hidden: Float[Tensor, "batch time hidden"]) -> bool:
+    """Whether the SiLU of the gate may be computed inside its product, and the norm applied to what is gated already."""
+    is_gated_norm = type(mixer.norm).__name__ == "MambaRMSNormGated" and not is_watched(mixer.norm)
+    return is_gated_norm and fuses(hidden, mixer.in_proj)
+
+
 def _gated_projections(
     mixer: Any, hidden: Float[Tensor, "batch time hidden"]
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """:func:`_projections` with the SiLU of the gate in its product; None where a hook or a gradient asks for the parts."""
-    weights = _unwatched_weights(mixer.in_proj)
-    if weights is None or _is_watched(mixer.norm) or type(mixer.norm).__name__ != "MambaRMSNormGated":
-        return None
-    inner, inputs = mixer.intermediate_size, mixer.conv_dim
-    gate = linear_silu(hidden, weights[0][:inner])
-    if gate is None:
-        return None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`_projections` with the SiLU of the gate in its product."""
+    weight, inner, inputs = mixer.in_proj.weight, mixer.intermediate_size, mixer.conv_dim
     # Two products, as the convolution would copy an input that is part of a wider one.
-    signal = linear(hidden, weights[0][inner : inner + inputs])
-    return gate, signal, linear(hidden, weights[0][inner + inputs :])
+    signal = linear(hidden, weight[inner : inner + inputs])
+    return linear_silu(hidden, weight[:inner]), signal, linear(hidden, weight[inner + inputs :])
 
 
 def _scan_inputs(
     mixer: Any, convolved: Float[Tensor, "batch time conv_dim"], step: Float[Tensor, "batch time heads"]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """``x, dt, A, B, C`` of :func:`helix_sae.models.helix.fast.scan.scan_outputs`."""
+    """``x, dt, A, B, C`` of :func:`helix_sae.models.helix.fast.choice.scan_outputs`."""
     batch, time, _ = convolved.shape
     groups, state = mixer.n_groups, mixer.ssm_state_size
     x, B, C = torch.split(

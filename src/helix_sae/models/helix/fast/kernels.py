@@ -24,7 +24,7 @@ _MODULE = "mamba_ssm.ops.triton.ssd_combined"
 _CHUNK = 128
 
 Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
-"""``y`` of ``x, dt, A, B, C, D``, shaped as for :func:`helix_sae.models.helix.fast.scan.scan_outputs`."""
+"""``y`` of ``x, dt, A, B, C, D``, shaped as for :func:`helix_sae.models.helix.fast.choice.scan_outputs`."""
 
 
 @functools.cache

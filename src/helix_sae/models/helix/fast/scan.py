@@ -6,123 +6,22 @@ The recurrence of Dao and Gu 2024 ("Transformers are SSMs", arXiv:2405.21060), f
     S_t = exp(dt_t A) S_{t-1} + dt_t B_t x_t^T        y_t = S_t^T C_t + D x_t
 
 is computed in chunks: inside a chunk as a masked attention-like product, between chunks through the states at the chunk
-borders. :func:`recurrence` is the plain form, which the tests use as the oracle.
-
-On a CPU, where the decay of a chunk is not too strong for it, the products are those of
-:mod:`helix_sae.models.helix.fast.factored_scan`; otherwise the decays between the tokens of a chunk are computed as they stand.
+borders. :func:`helix_sae.models.helix.definition.recurrence` is the plain form, which the tests hold this one to.
 """
 
 from __future__ import annotations
-
-from typing import Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from helix_sae.models.helix.fast.factored_scan import (
-    CHUNKS,
-    LARGEST_EXPONENT_OF_GRADIENT,
-    FactoredScan,
-    by_group,
-    by_head,
-    evenly,
-    factored_chunk,
-    factored_outputs,
-    head_columns,
-    padded,
-)
-from helix_sae.models.helix.fast.kernels import installed_scan
+from helix_sae.models.helix.fast.factored_scan import by_group, by_head, evenly, head_columns, padded
 
 PLAIN_CHUNK = 128
 """Tokens a chunk where decays are not split: longer ones cost more inside, shorter ones more between chunks."""
 
 
-class ScanResult(NamedTuple):
-    """Output of a scan and the state after its last token."""
-
-    y: Float[Tensor, "batch time heads head_dim"]
-    state: Float[Tensor, "batch heads state head_dim"]
-
-
-def chunked_scan(
-    x: Float[Tensor, "batch time heads head_dim"],
-    dt: Float[Tensor, "batch time heads"],
-    A: Float[Tensor, " heads"],
-    B: Float[Tensor, "batch time groups state"],
-    C: Float[Tensor, "batch time groups state"],
-    D: Float[Tensor, " heads"],
-    *,
-    chunk: int | None = None,
-    initial_state: Float[Tensor, "batch heads state head_dim"] | None = None,
-) -> ScanResult:
-    """Scan a batch of sequences.
-
-    Parameters
-    ----------
-    x : (batch, time, heads, head_dim)
-    dt : (batch, time, heads)
-        Step sizes, positive (after softplus and clamp).
-    A : (heads,)
-        Negative decay rates.
-    B, C : (batch, time, groups, state)
-        Head ``i`` reads group ``i mod groups``, as in helical's CPU path.
-    D : (heads,)
-        Skip weights.
-    chunk : int, optional
-        Most tokens a chunk; all chunks of a sequence are of one length. What is fastest when absent.
-    initial_state : (batch, heads, state, head_dim), optional
-        State before the first token; zeros when absent.
-
-    Returns
-    -------
-    ScanResult
-        In the dtype of ``x``.
-    """
-    y = scan_outputs(x, dt, A, B, C, D, chunk=chunk, initial_state=initial_state)
-    return ScanResult(y, final_state(x, dt, A, B, initial_state=initial_state))
-
-
-def scan_outputs(
-    x: Float[Tensor, "batch time heads head_dim"],
-    dt: Float[Tensor, "batch time heads"],
-    A: Float[Tensor, " heads"],
-    B: Float[Tensor, "batch time groups state"],
-    C: Float[Tensor, "batch time groups state"],
-    D: Float[Tensor, " heads"],
-    *,
-    chunk: int | None = None,
-    initial_state: Float[Tensor, "batch heads state head_dim"] | None = None,
-) -> Float[Tensor, "batch time heads head_dim"]:
-    """The outputs of :func:`chunked_scan` without the state after the last token, which a whole pass has no use for."""
-    wanting = _wanting_gradient(x, dt, A, B, C, D, initial_state)
-    if x.is_cuda and initial_state is None and B.shape[2] == 1 and not wanting:
-        # Groups of heads are numbered otherwise there, and a state to begin with is not asked for where it pays.
-        kernel = installed_scan(_plain_outputs)
-        if kernel is not None:
-            return kernel(x, dt, A, B, C, D)
-    longest = CHUNKS[0] if chunk is None else chunk
-    if not wanting and (split := factored_chunk(dt, A, longest)):
-        return factored_outputs(x, dt, A, B, C, D, split, initial_state)
-    if wanting == "inputs" and (
-        split := factored_chunk(dt, A, longest, largest=LARGEST_EXPONENT_OF_GRADIENT)
-    ):
-        return cast("Tensor", FactoredScan.apply(x, dt, A, B, C, D, split, initial_state))
-    return _plain_outputs(x, dt, A, B, C, D, PLAIN_CHUNK if chunk is None else chunk, initial_state)
-
-
-def _wanting_gradient(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, initial_state: Tensor | None
-) -> Literal["", "inputs", "weights"]:
-    """Whether a gradient is wanted: in no more than what a frozen model computes of its tokens, or in others as well."""
-    if not torch.is_grad_enabled():
-        return ""
-    if any(t is not None and t.requires_grad for t in (A, D, initial_state)):
-        return "weights"
-    return "inputs" if any(t.requires_grad for t in (x, dt, B, C)) else ""
-
-
-def _plain_outputs(
+def chunked_outputs(
     x: Float[Tensor, "batch time heads head_dim"],
     dt: Float[Tensor, "batch time heads"],
     A: Float[Tensor, " heads"],
@@ -132,7 +31,10 @@ def _plain_outputs(
     chunk: int = PLAIN_CHUNK,
     initial_state: Float[Tensor, "batch heads state head_dim"] | None = None,
 ) -> Float[Tensor, "batch time heads head_dim"]:
-    """:func:`scan_outputs` for decays of any strength, on any device, with gradients."""
+    """The outputs of :func:`helix_sae.models.helix.definition.recurrence`, for decays of any strength, on any device.
+
+    ``chunk`` is the most tokens a chunk; all chunks of a sequence are of one length. Differentiable in everything.
+    """
     batch, time, heads, head_dim = x.shape
     n, chunk = evenly(time, chunk)
     # A padded step has dt = 0: it neither decays the state nor adds to it.
@@ -160,7 +62,7 @@ def final_state(
 ) -> Float[Tensor, "batch heads state head_dim"]:
     """The state after the last token, as one matrix product; no token at all leaves the state as it was.
 
-    Arguments as :func:`chunked_scan`.
+    Arguments as :func:`helix_sae.models.helix.definition.recurrence`.
     """
     batch, _, heads, head_dim = x.shape
     groups, size = B.shape[2:]
@@ -240,26 +142,3 @@ def _from_states(
 def _times(x: Tensor, factor: Tensor) -> Tensor:
     """``x * factor``, in place where no gradient needs what stood there."""
     return x * factor if x.requires_grad or factor.requires_grad else x.mul_(factor)
-
-
-def recurrence(
-    x: Float[Tensor, "batch time heads head_dim"],
-    dt: Float[Tensor, "batch time heads"],
-    A: Float[Tensor, " heads"],
-    B: Float[Tensor, "batch time groups state"],
-    C: Float[Tensor, "batch time groups state"],
-    D: Float[Tensor, " heads"],
-    *,
-    initial_state: Float[Tensor, "batch heads state head_dim"] | None = None,
-) -> ScanResult:
-    """The same scan, token by token: the oracle. Arguments and result as :func:`chunked_scan`."""
-    batch, time, heads, head_dim = x.shape
-    groups, state_size = B.shape[2:]
-    state = x.new_zeros(batch, heads, state_size, head_dim) if initial_state is None else initial_state
-    B, C = (t.repeat(1, 1, heads // groups, 1) for t in (B, C))
-    outputs: list[Tensor] = []
-    for t in range(time):
-        decay = torch.exp(dt[:, t] * A)[..., None, None]
-        state = decay * state + (dt[:, t, :, None] * B[:, t]).unsqueeze(-1) * x[:, t].unsqueeze(-2)
-        outputs.append((state * C[:, t].unsqueeze(-1)).sum(-2) + D[:, None] * x[:, t])
-    return ScanResult(torch.stack(outputs, dim=1), state)
