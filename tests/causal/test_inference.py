@@ -101,6 +101,19 @@ def test_table_of_effects_by_hand():
     assert effects_table(back, table).set_index("feature").loc["0", "oriented"] == pytest.approx(-0.4)
 
 
+def test_edits_of_unknown_effect_are_turned_by_their_predictions_and_their_shams_take_no_part():
+    table = pair_table(3, np.random.default_rng(0)).assign(
+        difference=np.nan, difference_kind="unknown", is_sham=[False, False, True]
+    )
+    found = fabricated(np.ones((3, 2)), np.array([1.0, -1.0, 1.0]))
+    assert orientation(found, table).tolist() == [1.0, -1.0, 0.0]
+    back = fabricated(np.ones((3, 2)), np.array([1.0, -1.0, 1.0]), "target_to_source")
+    assert orientation(back, table).tolist() == [1.0, -1.0, 0.0], (
+        "predictions are in the direction that was run already"
+    )
+    assert np.isnan(orientation(found, table.assign(difference_kind="measured"))).all()
+
+
 def test_without_a_known_difference_there_is_nothing_to_orient_by():
     table = pair_table(3, np.random.default_rng(0)).assign(difference=0.0)
     found = fabricated(np.ones((3, 2)), np.ones(3))

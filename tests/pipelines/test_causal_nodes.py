@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from safetensors.numpy import save_file
 
 from helix_sae.causal.baselines import BASELINES
+from helix_sae.causal.comparison import prediction_agreement
 from helix_sae.causal.read_out import Probe
 from helix_sae.errors import AnalysisError, ConfigurationError, DataError, ModelError, WeakProbeError
 from helix_sae.models.helix.architecture import save_network
@@ -22,7 +23,7 @@ from helix_sae.models.helix.heads import HEAD_DESCRIPTION, HEAD_WEIGHTS
 from helix_sae.models.registry import ModelHandle, handle_for
 from helix_sae.mrna.records import RawRecord, RawRecords, Reporter
 from helix_sae.pipelines.causal_acdc import circuits, nodes, read_out
-from helix_sae.pipelines.causal_acdc.experiment import set_up
+from helix_sae.pipelines.causal_acdc.experiment import set_up, some_pairs
 from helix_sae.pipelines.causal_acdc.parameters import Baseline, CausalParameters, CurveParameters
 from helix_sae.pipelines.ingestion.parameters import IngestionParameters
 from helix_sae.sae import InputScaling, TopKConfig, random_autoencoder
@@ -186,6 +187,27 @@ def test_edits_of_a_user_s_own_sequences_with_motifs(table):
         read_out.pair(
             coding, pd.DataFrame(columns=["source"]), parameters(pairs={**wanted, "kinds": ["frameshift"]})
         )
+
+
+def test_edits_for_a_property_that_the_mechanism_does_not_know(table):
+    """They are kept, their differences are missing, and nothing is called expected or known."""
+    coding = table.assign(
+        sequence="ACGAUGUUUAUUUAGG" + table["sequence"] + "AUGGCGAAA", cds_start=pd.array([40] * N, "Int64")
+    ).rename(columns={"functional_mrl": "functional_te_hek293"})
+    wanted = parameters(
+        target="te_hek293", pairs={"source": "edited", "motifs": {"are": "AUUUA"}, "edits_per_kind": 5}
+    )
+    pairs, exclusions = read_out.pair(coding, pd.DataFrame(columns=["source"]), wanted)
+    assert (pairs["difference_kind"] == "unknown").all()
+    assert pairs["difference"].isna().all()
+    assert {"uaug_break", "motif_are"} <= set(pairs["kind"])
+    assert not exclusions["reason"].str.contains("not defined").any()
+    rows = some_pairs(pairs, "discovery", 100, 0)
+    assert len(rows) > 0
+    assert not pairs["is_sham"].iloc[rows].any()
+    agreement = prediction_agreement(np.zeros(len(pairs)), pairs)
+    assert agreement.empty
+    assert "spearman" in agreement.columns
 
 
 def test_a_block_without_an_autoencoder_is_an_error(table, handle):

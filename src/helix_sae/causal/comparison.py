@@ -485,6 +485,18 @@ def prediction_agreement(
     """
     difference = table["difference"].to_numpy(dtype=np.float64)
     usable = np.isfinite(difference) & ~table["is_sham"].to_numpy(dtype=bool)
+    columns = [
+        "split",
+        "has_indel",
+        "n_pairs",
+        "n_clusters",
+        "spearman",
+        "low",
+        "high",
+        "pearson",
+        "n_signed",
+        "sign_agreement",
+    ]
     rows: list[dict[str, Any]] = []
     for (split, indel), part in table[usable].groupby(["split", "has_indel"]):
         index = part.index.to_numpy()
@@ -513,7 +525,7 @@ def prediction_agreement(
                 "sign_agreement": replication_rate(agrees)[0],
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=pd.Index(columns))
 
 
 def by_edit_position(

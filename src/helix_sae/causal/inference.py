@@ -17,6 +17,7 @@ from scipy import stats
 
 from helix_sae.causal.effects import Effects, stamp
 from helix_sae.causal.interfaces import ERROR
+from helix_sae.causal.pairs import UNKNOWN
 from helix_sae.errors import AnalysisError
 from helix_sae.statistics.bootstrap import cluster_weights, replication_rate
 from helix_sae.statistics.multiple_testing import adjust
@@ -51,11 +52,19 @@ class Selection(NamedTuple):
 def orientation(
     found: Effects, pairs: pd.DataFrame, by: Orientation = "difference"
 ) -> Float[np.ndarray, " n_pairs"]:
-    """+1 or -1 for each pair in the direction that was run; 0 where the difference is zero (a sham), NaN where unknown."""
+    """+1 or -1 for each pair in the direction that was run; 0 where the difference is zero (a sham), NaN where missing.
+
+    Pairs whose ``difference_kind`` is ``unknown`` are turned by their predictions, and their shams take no part.
+    """
+    predicted = np.sign(found.y_target - found.y_source)
     if by == "prediction":
-        return np.sign(found.y_target - found.y_source)
+        return predicted
     turned = 1.0 if found.metadata["direction"] == "source_to_target" else -1.0
-    return turned * np.sign(pairs["difference"].to_numpy(dtype=np.float64))
+    signs = turned * np.sign(pairs["difference"].to_numpy(dtype=np.float64))
+    if "difference_kind" not in pairs:
+        return signs
+    is_unknown = (pairs["difference_kind"] == UNKNOWN).to_numpy()
+    return np.where(is_unknown, np.where(pairs["is_sham"].to_numpy(dtype=bool), 0.0, predicted), signs)
 
 
 def attribution(

@@ -3,7 +3,8 @@
 A table of pairs has one row a pair: ``pair_id``; ``source_id, target_id``; for either side ``*_sequence, *_cds_start,
 *_cds_end``; ``cluster`` (unit of resampling) and ``split``; ``kind`` and ``is_sham``; ``edit_positions`` (in the source,
 0-based), ``edit_distance``, ``has_indel``; ``difference``, the property of the target minus that of the source, and
-``difference_kind``, ``measured`` or ``true`` (a simulator's).
+``difference_kind``: ``measured``, ``true`` (of simulated sequences), ``expected`` (what the simulator's mechanism expects of others)
+or ``unknown`` (an edit whose effect on the property nobody knows; its difference is missing).
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ PAIR_COLUMNS = (
     "difference_kind",
     "split",
 )
+
+UNKNOWN = "unknown"
+"""The ``difference_kind`` of edits that say nothing of the property: they are turned by what is predicted."""
 
 _BLOCK = 512
 
@@ -196,7 +200,8 @@ def designed_pairs(
     num_sequence_pairs : int, optional
         Largest number of pairs. Drawn at random, each kind and role in equal numbers as far as they go.
     difference_kind : {"true", "expected"}
-        Whether the differences are those of simulated sequences, or what the mechanism expects of others.
+        Whether the differences are those of simulated sequences, or what the mechanism expects of others. Of a property that the
+        mechanism does not know nothing is expected: such pairs are kept, and their differences are ``unknown``.
     seed : int
 
     Raises
@@ -206,11 +211,18 @@ def designed_pairs(
     AnalysisError
         If no pair is left.
     """
-    table = _designed_schema(counterfactuals, target, splits).assign(difference_kind=difference_kind)
+    is_known = {"true_difference", _difference_column(target)} & set(counterfactuals.columns)
+    if difference_kind == "expected" and not is_known:
+        counterfactuals = counterfactuals.assign(true_difference=np.nan)
+    kind = difference_kind if difference_kind == "true" or is_known else UNKNOWN
+    table = _designed_schema(counterfactuals, target, splits).assign(difference_kind=kind)
     left_out: list[pd.DataFrame] = []
     for reason, keep in (
         ("identical sequences", lambda t: t["edit_distance"] > 0),
-        (f"{target} not defined for the pair", lambda t: t["difference"].notna()),
+        (
+            f"{target} not defined for the pair",
+            lambda t: t["difference"].notna() | (t["difference_kind"] == UNKNOWN),
+        ),
         ("kind not asked for", lambda t: t["kind"].isin(kinds) if kinds is not None else t["kind"].notna()),
     ):
         mask = keep(table).to_numpy(dtype=bool)
@@ -378,10 +390,15 @@ def _balanced_draw(kinds: np.ndarray, wanted: int | None, rng: np.random.Generat
     return np.sort(order[np.argsort(turn, kind="stable")[:wanted]])
 
 
+def _difference_column(target: str) -> str:
+    """Column of a property's differences in a table of counterfactuals."""
+    return "true_difference_" + target.removeprefix("functional_")
+
+
 def _designed_schema(counterfactuals: pd.DataFrame, target: str, splits: pd.Series) -> pd.DataFrame:
     """Fill the schema's columns from what a table of counterfactuals has."""
     table = counterfactuals.reset_index(drop=True).copy()
-    short = "true_difference_" + target.removeprefix("functional_")
+    short = _difference_column(target)
     for name, others in {
         "source_sequence": ("source",),
         "target_sequence": ("target",),

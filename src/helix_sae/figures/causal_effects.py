@@ -68,7 +68,7 @@ def feature_effects(selection: pd.DataFrame, *, target: str, n: int = 20) -> Fig
         range(len(top)), [feature_name(str(r.site), r.feature) for r in top.itertuples(index=False)]
     )
     axes.set_ylim(len(top) - 0.4, -0.6)
-    axes.set_xlabel(f"effect on predicted {short_label(target)}, towards the known difference")
+    axes.set_xlabel(f"effect on predicted {short_label(target)}, towards the pair's difference")
     _effect_key(axes)
     heading(figure, f"Features that move predicted {short_label(target)}")
     return figure
@@ -154,6 +154,8 @@ def predicted_difference(
     Figure
     """
     name = short_label(target)
+    kinds = comparison["difference_kind"].dropna().unique() if "difference_kind" in comparison else ()
+    kind = str(kinds[0]) if len(kinds) == 1 else "known"
     figure = new_figure(4.6, 4.4)
     axes = tidy(figure.add_subplot(), grid="both")
     looks = {"discovery": ("#B8B8B8", 14), "validation": (BLUE, 22)}
@@ -187,7 +189,7 @@ def predicted_difference(
     axes.set_xlim(-reach, reach)
     axes.set_ylim(-reach, reach)
     axes.set_aspect("equal")
-    axes.set_xlabel(f"known difference in {name}")
+    axes.set_xlabel(f"{kind} difference in {name}")
     axes.set_ylabel(f"predicted difference in {name}")
     quiet_legend(axes, loc="upper left")
     if agreement is not None and len(agreement):
@@ -201,7 +203,7 @@ def predicted_difference(
             fontsize=SMALL,
             color=INK,
         )
-    heading(figure, "Predicted and known differences")
+    heading(figure, f"Predicted and {kind} differences")
     return figure
 
 

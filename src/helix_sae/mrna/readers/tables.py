@@ -51,8 +51,8 @@ def read_parquet(stream: IO[bytes], name: str) -> RawRecords:
         file = pq.ParquetFile(pa.BufferReader(stream.read()))
         _refuse_repeated([str(column) for column in file.schema_arrow.names], name)
         rows = cast("list[dict[str, object]]", file.read().to_pylist())
-    except (pa.ArrowException, ValueError, OverflowError) as error:
-        # OverflowError: a date beyond those of Python.
+    except (pa.ArrowException, ValueError, OverflowError, OSError) as error:
+        # OverflowError: a date beyond those of Python. OSError: what Arrow makes of a broken footer.
         raise DataError(f"{name}: not a Parquet file that can be read ({error}).") from error
     return RawRecords([RawRecord(name, f"record {i}", row) for i, row in enumerate(rows)], [])
 

@@ -95,8 +95,9 @@ def set_up(
 
 
 def some_pairs(pairs: pd.DataFrame, split: str, limit: int, seed: int) -> np.ndarray:
-    """Row numbers of pairs of one part whose difference is known and not zero, drawn at random up to the limit."""
-    usable = (pairs["split"] == split) & ~pairs["is_sham"] & (pairs["difference"].fillna(0) != 0)
+    """Row numbers of pairs of one part whose difference is not zero, known or of edits, drawn at random up to the limit."""
+    differs = (pairs["difference"].fillna(0) != 0) | (pairs["difference_kind"] == "unknown")
+    usable = (pairs["split"] == split) & ~pairs["is_sham"] & differs
     rows = np.flatnonzero(usable.to_numpy())
     return np.sort(np.random.default_rng(seed).permutation(rows)[:limit])
 

@@ -172,7 +172,7 @@ def _strongest(top: pd.DataFrame, are_confirmed: bool, target: str) -> list[Stat
     kind = "The largest effects" if are_confirmed else "The largest effects, none of them confirmed,"
     return [
         Statement(
-            f"{kind} on predicted {property_label(target)}, towards the known difference: {listing(named)}.",
+            f"{kind} on predicted {property_label(target)}, towards the difference of the pair: {listing(named)}.",
             "finding" if are_confirmed else "weak",
             headline=True,
         )
@@ -349,7 +349,7 @@ def _blocks(given: EffectInputs, tested: pd.DataFrame, target: str) -> list[Bloc
         Prose(
             "Giving one feature the value it has in the other sequence of the pair, leaving everything else and the "
             "reconstruction error in place, and running the model on: the effect is the change of the prediction, positive "
-            "towards the difference that the pair is known to have. Features were chosen on the discovery families; estimate, "
+            "towards the difference of the pair (the predicted one where no other is known). Features were chosen on the discovery families; estimate, "
             "interval and test are those of the held-out ones. Intervals resample families, the test flips their signs."
         ),
         _top_table(_largest(tested, N_TOP)),

@@ -81,18 +81,22 @@ def prediction_section(
     else:
         statements += [_pairs(pairs), *_excluded(exclusions)]
     if held is None:
-        statements.append(Statement("Predicted and known differences were not compared.", "absent"))
+        text = "Predicted and known differences were not compared."
+        if _difference_kind(pairs) == "unknown":
+            text = "What the edits do to the property is not known, so that predicted differences are compared with nothing."
+        statements.append(Statement(text, "absent"))
     else:
         statement, warning = _agreement(held, str(probe["target"]), _difference_kind(pairs))
         statements.append(statement)
         warnings += warning
     if agreement is not None and not is_empty(agreement):
         blocks.append(_agreement_table(agreement))
-    if comparison is not None and not is_empty(comparison):
+    is_unknown = _difference_kind(pairs) == "unknown"
+    if comparison is not None and not is_empty(comparison) and not is_unknown:
         blocks.append(
             picture(
                 "figure-differences",
-                "Predicted and known differences",
+                f"Predicted and {_difference_kind(pairs)} differences",
                 "Each point is a pair of sequences. On the dashed line the two agree.",
                 predicted_difference(comparison, target=str(probe["target"]), agreement=agreement),
             )
@@ -114,7 +118,7 @@ def prediction_section(
             *(
                 [
                     Tile(
-                        "Predicted against known",
+                        f"Predicted against {_difference_kind(pairs)}",
                         f"ρ {fixed(float(held['spearman']))}",
                         f"{interval(held['low'], held['high'])}, {int(held['n_pairs'])} held-out pairs",
                         weak=not float(held["low"]) > 0,
