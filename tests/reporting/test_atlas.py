@@ -288,3 +288,34 @@ def test_tables_of_another_run_are_refused():
         feature_pages({SITES[0]: report_data.corpus(SITES[0])}, atlas_tables(chosen((1,), site=SITES[1])))
     with pytest.raises(ConfigurationError, match=r"asks for feature 99 of 'layers\.0\.mixer', which has 24"):
         feature_pages({SITES[0]: report_data.corpus(SITES[0])}, atlas_tables(chosen((1, 99))))
+
+
+def stability(n_others: int, certified: str) -> pd.DataFrame:
+    n = report_data.decoder(SITES[0]).shape[0]
+    columns = {
+        "stability": 0.75,
+        "stability_low": 0.19,
+        "stability_high": 0.99,
+        "best_cosine": 0.91,
+        "correlation": 0.87,
+    }
+    return pd.DataFrame({"feature": range(n), "n_others": n_others, **columns, "certified": certified})
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (stability(4, "yes"), "in 3 of 4 other seeds [0.19, 0.99]"),
+        (stability(4, "no"), "no: another training may not find it"),
+        (stability(2, "unknown"), "unknown: fewer than four other seeds"),
+        (None, "Stability unknown: no other seed was trained"),
+    ],
+)
+def test_a_page_says_whether_its_feature_comes_back(table, said):
+    given = None if table is None else {SITES[0]: table}
+    made = feature_pages(
+        {SITES[0]: report_data.corpus(SITES[0])}, atlas_tables(chosen((UAUG,)), stability=given)
+    )
+    page = self_contained(render_atlas(made, title="t", subtitle="s"))
+    assert said in page.text
+    assert ("cosine 0.91, correlation on held-out tokens 0.87" in page.text) == (table is not None)

@@ -46,6 +46,9 @@ class AtlasTables:
         Effects on discovery and held-out pairs.
     circuit : DataFrame or None
         ``site, feature`` of the circuit's members.
+    stability : mapping of site to DataFrame, or None
+        A row a feature in order: ``n_others, stability, stability_low, stability_high, certified, ...``
+        (:func:`helix_sae.sae.stability.feature_stability`); unknown where there is none.
     """
 
     chosen: pd.DataFrame
@@ -55,6 +58,7 @@ class AtlasTables:
     baselines: pd.DataFrame | None = None
     effects: pd.DataFrame | None = None
     circuit: pd.DataFrame | None = None
+    stability: Mapping[str, pd.DataFrame] | None = None
 
 
 class ShownWindow(NamedTuple):
@@ -91,6 +95,7 @@ class FeaturePage(NamedTuple):
     associations: list[dict[str, Any]]
     concepts: list[dict[str, Any]]
     nearest: list[dict[str, Any]]
+    stability: dict[str, Any]
 
 
 def feature_pages(
@@ -155,6 +160,7 @@ def feature_pages(
                 associations=_associations(tables.significant, site, feature),
                 concepts=_concepts(tables.concepts, tables.baselines, site, feature),
                 nearest=_nearest(tables.decoders[site], site, feature, pages_of),
+                stability=_stability((tables.stability or {}).get(site), feature),
             )
         )
     return made
@@ -345,6 +351,19 @@ def _concepts(
         {**row, "rival": rival.get(str(row["concept"]), (None, float("nan")))}
         for row in rows.loc[order].to_dict("records")
     ]
+
+
+def _stability(table: pd.DataFrame | None, feature: int) -> dict[str, Any]:
+    """What other seeds say of a feature; never blank."""
+    if table is None or "certified" not in table:
+        return {"certified": "unknown", "n_others": 0}
+    row = table.iloc[feature]
+    n_others = int(row["n_others"])
+    known = {
+        name: float(row[name]) for name in ("stability_low", "stability_high", "best_cosine", "correlation")
+    }
+    back = round(n_others * float(row["stability"])) if n_others else 0
+    return {"certified": str(row["certified"]), "n_others": n_others, "n_back": back, **known}
 
 
 def _nearest(

@@ -279,6 +279,7 @@ def draw_atlas(
         baselines=baselines,
         effects=effects,
         circuit=None if circuit is None else surviving_members(circuit),
+        stability={site: codes.var for site, codes in sequence_codes.items()},
     )
     rows = activations.all_rows()
     corpora = {
