@@ -18,7 +18,7 @@ import yaml
 from kedro.framework.project import pipelines as registry
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
-from kedro.io import DataCatalog
+from kedro.io import CatalogConfigResolver, DataCatalog
 from kedro.pipeline import Pipeline
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -55,7 +55,12 @@ def open_project(
     registry.set_requested(None)
     with KedroSession.create(project, env=environment, runtime_params=parameters) as session:
         context = session.load_context()
-        return context.catalog, dict(context.config_loader["catalog"]), dict(context.config_loader["globals"])
+        configuration = dict(context.config_loader["catalog"])
+        resolver = CatalogConfigResolver(configuration)
+        for name in set().union(*(data_names(pipeline.datasets()) for pipeline in registry.values())):
+            if name not in configuration and resolver.match_dataset_pattern(name):
+                configuration[name] = resolver.resolve_pattern(name)
+        return context.catalog, configuration, dict(context.config_loader["globals"])
 
 
 def data_names(names: set[str]) -> set[str]:
@@ -95,6 +100,16 @@ def test_whatever_is_written_lies_below_the_roots(project: Path, environment: st
         for path in paths_of(configuration.get(name, {})):
             assert path.startswith(roots), f"{name}: {path}"
     assert environment != "cluster" or str(settings["data_root"]).startswith("s3://")
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_entry_has_its_layer(project: Path, environment: str) -> None:
+    """Kedro-Viz draws the layers from them."""
+    for name, entry in open_project(project, environment)[1].items():
+        layer = entry.get("metadata", {}).get("kedro-viz", {}).get("layer")
+        places = re.findall(r"/0\d_([a-z_]+)", str(entry.get("filepath", "")))
+        assert layer, name
+        assert places in ([], [layer]) or "sections" in str(entry["filepath"]), name
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

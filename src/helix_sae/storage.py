@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any, Literal, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from safetensors import SafetensorError
 
 from helix_sae.errors import StoreError
 from helix_sae.temporary import (
@@ -189,7 +191,7 @@ def storage_errors(path: str, done: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise StoreError(f"{path}: the file is missing, so it cannot be {done}.") from error
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         remedies = {
             errno.ENOSPC: "The disk is full: free space and run again; what was completed is kept.",
             errno.EDQUOT: "The disk quota is used up: free space and run again; what was completed is kept.",
@@ -197,5 +199,11 @@ def storage_errors(path: str, done: str) -> Iterator[None]:
             errno.EACCES: "Permission is denied: change the folder's rights, or choose another one in globals.yml.",
             errno.EPERM: "Permission is denied: change the folder's rights, or choose another one in globals.yml.",
         }
-        remedy = remedies.get(error.errno or 0, "Check the path, the connection and the credentials.")
+        remedy = remedies.get(_number(error), "Check the path, the connection and the credentials.")
         raise StoreError(f"{path}: cannot be {done} ({error}). {remedy}") from error
+
+
+def _number(error: Exception) -> int:
+    """The system's number of an error, also where HDF5 or safetensors have only put it into words."""
+    told = re.search(r"(?:errno = |os error )(\d+)", str(error))
+    return getattr(error, "errno", None) or (int(told[1]) if told else 0)

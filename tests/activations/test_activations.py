@@ -387,6 +387,10 @@ def test_manifests_that_are_damaged_or_of_another_model(tmp_path: Path) -> None:
     path = root / "v1" / "a" / "manifest.json"
     manifest = json.loads(path.read_text())
     dataset = dataset_at((str(root), {}))
+    path.write_text(json.dumps({**manifest, "n_tokens_computed": 1}))
+    with pytest.raises(DatasetError, match="its content is not that of its SHA-256"):
+        dataset.load()
+    del manifest["sha256"]  # as of earlier releases
     for change, message in (
         ({"fingerprint": "another"}, "the shard is of the model fingerprint of m, the manifest of another"),
         ({"format": "helix-sae-activations/9"}, "format 'helix-sae-activations/9'"),

@@ -24,6 +24,8 @@ OWN = {
     "model": "JSONPreview",
     "helix_mini": "JSONPreview",
     "sequence_pairs": "TablePreview",
+    "run_report": "TablePreview",
+    "feature_atlas": "TablePreview",
     "activations": "JSONPreview",
     "sae_checkpoints": "JSONPreview",
     "sparse_codes": "JSONPreview",
@@ -73,7 +75,7 @@ def test_everything_that_can_be_shown_is(nodes: dict[str, dict[str, Any]]) -> No
     kinds = {name: str(node["type"]).rsplit(".")[-1] for name, node in nodes.items()}
     unshown = {name for name, node in nodes.items() if node.get("preview") is None}
     assert unshown == {name for name, kind in kinds.items() if kind in UNSHOWN}
-    assert {"run_report", "data_section"} <= unshown
+    assert {"run_summary_text"} <= unshown
     assert {name: nodes[name]["preview_type"] for name in OWN} == OWN
 
 

@@ -18,7 +18,15 @@ from helix_sae.activations.activations import Activations, Ranges, TokenRows
 from helix_sae.activations.plan import DESCRIBED
 from helix_sae.activations.shards import FORMAT, Shard
 from helix_sae.errors import StoreError
-from helix_sae.storage import Verify, is_local, open_filesystem, read_file, sha256, storage_errors
+from helix_sae.storage import (
+    Verify,
+    canonical_json,
+    is_local,
+    open_filesystem,
+    read_file,
+    sha256,
+    storage_errors,
+)
 from helix_sae.temporary import elsewhere
 
 _OPEN_SHARDS = 200
@@ -179,6 +187,9 @@ def read_manifest(fs: Any, folder: str) -> dict[str, Any]:
     try:
         manifest = cast("dict[str, Any]", json.loads(read_file(fs, path)))
         found = manifest["format"]
+        stated = manifest.get("sha256")
+        if stated is not None and stated != manifest_sha256(manifest):
+            raise ValueError("its content is not that of its SHA-256")
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path}: the manifest is damaged ({error}); load another version.") from error
     if found != FORMAT:
@@ -186,6 +197,11 @@ def read_manifest(fs: Any, folder: str) -> dict[str, Any]:
             f"{path}: a manifest of format {found!r}, not {FORMAT!r}; extract the activations again."
         )
     return manifest
+
+
+def manifest_sha256(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 that a manifest states of all else that it holds."""
+    return sha256(canonical_json({key: value for key, value in manifest.items() if key != "sha256"}))
 
 
 def read_index(fs: Any, folder: str, manifest: dict[str, Any]) -> pd.DataFrame:

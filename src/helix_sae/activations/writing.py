@@ -34,7 +34,7 @@ from helix_sae.activations.shards import (
     shard_path,
     write_shard,
 )
-from helix_sae.activations.store import open_activations
+from helix_sae.activations.store import manifest_sha256, open_activations
 from helix_sae.activations.stream import StreamedShards
 from helix_sae.engine import map_work
 from helix_sae.errors import StoreError
@@ -113,7 +113,8 @@ def save_activations(
     entries = [finished[spec.key] for spec in plan.shards]
     index_data = _index_bytes(plan.shards, entries)
     write_file(fs, f"{folder}/{INDEX}", index_data)
-    write_file(fs, f"{folder}/{MANIFEST}", canonical_json(_manifest(plan, entries, index_data)))
+    manifest = _manifest(plan, entries, index_data)
+    write_file(fs, f"{folder}/{MANIFEST}", canonical_json({**manifest, "sha256": manifest_sha256(manifest)}))
     _log.info(
         "Activations: %s sequences, %s tokens stored of %s; %d shards computed, %d reused; %s bytes; %.1f s.",
         f"{sum(e.n_sequences for e in entries):,}",

@@ -6,16 +6,17 @@ import json
 from pathlib import PurePosixPath
 from typing import Any
 
-from kedro.io.core import AbstractVersionedDataset, Version, get_filepath_str, get_protocol_and_path
+from kedro.io.core import Version, get_filepath_str, get_protocol_and_path
 from kedro_datasets._typing import JSONPreview
 
 from helix_sae.activations import Activations, open_activations, save_activations
 from helix_sae.activations.store import read_manifest
 from helix_sae.activations.writing import MANIFEST
+from helix_sae.datasets.versioned import WholeVersionsDataset
 from helix_sae.storage import Verify, open_filesystem
 
 
-class ActivationsDataset(AbstractVersionedDataset[Activations, Activations]):
+class ActivationsDataset(WholeVersionsDataset[Activations, Activations]):
     """Activations of a model: stored as they are computed; those not to be kept are handed on within the run.
 
     Parameters

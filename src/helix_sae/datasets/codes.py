@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from kedro_datasets._typing import JSONPreview
+from scipy import sparse
 
 from helix_sae.datasets.directory import DirectoryDataset
+from helix_sae.datasets.structures import check_sparse
 from helix_sae.errors import StoreError
 from helix_sae.storage import canonical_json
 
@@ -49,7 +51,12 @@ class SequenceCodesDataset(DirectoryDataset["Mapping[str, AnnData]", "dict[str, 
         from anndata import read_h5ad  # noqa: PLC0415 - slow to import, and catalogs are read by every command
 
         sites = cast("list[str]", json.loads((folder / _SITES).read_bytes()))
-        return {site: cast("Any", read_h5ad)(folder / f"{site}.h5ad") for site in sites}
+        codes = {site: cast("Any", read_h5ad)(folder / f"{site}.h5ad") for site in sites}
+        for site, data in codes.items():
+            for name, matrix in {"X": data.X, **data.layers, **data.obsm, **data.varm}.items():
+                if sparse.issparse(matrix):
+                    check_sparse(matrix, f"{folder}/{site}.h5ad: {name}")
+        return codes
 
     def preview(self) -> JSONPreview:
         """Return the shape and the names of the parts of each site's AnnData."""

@@ -9,11 +9,12 @@ import tempfile
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from fsspec.implementations.local import LocalFileSystem
-from kedro.io.core import AbstractVersionedDataset, Version, get_filepath_str, get_protocol_and_path
+from kedro.io.core import Version, get_filepath_str, get_protocol_and_path
 
+from helix_sae.datasets.versioned import WholeVersionsDataset
 from helix_sae.errors import StoreError
 from helix_sae.storage import (
     Verify,
@@ -34,7 +35,7 @@ Loaded = TypeVar("Loaded")
 MANIFEST = "manifest.json"
 
 
-class DirectoryDataset(AbstractVersionedDataset[Saved, Loaded]):
+class DirectoryDataset(WholeVersionsDataset[Saved, Loaded], Generic[Saved, Loaded]):
     """A folder of files with a manifest of their SHA-256.
 
     A subclass says how to write the data into a local folder and how to read it from one. The folder appears under its

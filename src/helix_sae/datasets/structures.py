@@ -265,7 +265,27 @@ class _Reader:
             ("csr", False): sparse.csr_matrix,
             ("csc", False): sparse.csc_matrix,
         }[node["format"], node["array"]]
-        return made(parts, shape=tuple(node["shape"]))
+        matrix = made(parts, shape=tuple(node["shape"]))
+        check_sparse(matrix, str(node["parts"]["data"]["name"]).removesuffix(".data"))
+        return matrix
+
+
+def check_sparse(matrix: Any, name: str) -> None:
+    """Look at all of a CSR or CSC matrix before compiled code, which trusts its indices, sees it.
+
+    Raises
+    ------
+    StoreError
+        If rows do not follow one another, an index is out of bounds, or a value is not finite.
+    """
+    try:
+        matrix.check_format(full_check=True)
+        if matrix.data.dtype.kind == "f" and not np.isfinite(matrix.data).all():
+            raise ValueError("a value is not finite")
+    except ValueError as error:
+        raise StoreError(
+            f"{name}: not a sparse matrix ({error}); it was damaged or tampered with. Load another version."
+        ) from error
 
 
 def _fields_of(value: object) -> tuple[str, ...] | None:

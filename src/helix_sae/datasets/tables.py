@@ -1,20 +1,33 @@
-"""Tables in Parquet that Kedro-Viz can show."""
+"""Tables in Parquet and CSV that are there whole or not at all, and that Kedro-Viz can show."""
 
 from __future__ import annotations
 
+import io
+import re
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from kedro_datasets._typing import TablePreview
-from kedro_datasets.pandas import ParquetDataset
+from pandas.errors import EmptyDataError
+
+from helix_sae.datasets.files import FileDataset
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_ESCAPED = re.compile(r"''*[=+\-@\t\r]")
 
 
-class ParquetTableDataset(ParquetDataset):  # pyright: ignore[reportUntypedBaseClass]
-    """``pandas.ParquetDataset`` with a preview for every kind of cell.
+class _TableDataset(FileDataset[pd.DataFrame, pd.DataFrame]):
+    """A table, and its first rows for Kedro-Viz."""
 
-    The original's preview hands lists and missing integers on as they are, and ``kedro viz build --include-previews``
-    then stops at them. Parameters are those of the original.
+    def preview(self, nrows: int = 5) -> TablePreview:
+        """Return the first rows: numbers and texts as they are, lists as text, what is missing as nothing."""
+        return table_preview(self.load(), nrows)
+
+
+class ParquetTableDataset(_TableDataset):
+    """A table in Parquet; arguments are those of pandas' ``to_parquet`` and ``read_parquet``.
 
     Examples
     --------
@@ -26,9 +39,60 @@ class ParquetTableDataset(ParquetDataset):  # pyright: ignore[reportUntypedBaseC
           versioned: true
     """
 
-    def preview(self, nrows: int = 5) -> TablePreview:
-        """Return the first rows: numbers and texts as they are, lists as text, what is missing as nothing."""
-        return table_preview(cast("pd.DataFrame", self.load()), nrows)
+    def _encode(self, data: pd.DataFrame) -> bytes:
+        stream = io.BytesIO()
+        data.to_parquet(stream, **self._save_args)
+        return stream.getvalue()
+
+    def _decode(self, content: bytes) -> pd.DataFrame:
+        return pd.read_parquet(io.BytesIO(content), **self._load_args)
+
+
+class CsvTableDataset(_TableDataset):
+    """A table in CSV without its index; arguments are those of pandas' ``to_csv`` and ``read_csv``.
+
+    A text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return would be run as a formula by the
+    programs that people open CSV with. It is written with an apostrophe before it, as these programs expect, which is
+    taken away again when the table is read here. Numbers are not touched.
+
+    Examples
+    --------
+    ::
+
+        sae_metrics:
+          type: helix_sae.datasets.tables.CsvTableDataset
+          filepath: data/08_reporting/sae_metrics.csv
+          versioned: true
+    """
+
+    def _encode(self, data: pd.DataFrame) -> bytes:
+        escaped = _with_texts(data, lambda text: f"'{text}" if _FORMULA.match(text) else text)
+        return cast("str", escaped.to_csv(**{"index": False, **self._save_args})).encode()
+
+    def _decode(self, content: bytes) -> pd.DataFrame:
+        try:
+            table = pd.read_csv(io.BytesIO(content), **self._load_args)
+        except EmptyDataError:
+            return pd.DataFrame()  # a table without columns
+        return _with_texts(table, lambda text: text[1:] if _ESCAPED.match(text) else text)
+
+
+def _with_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """The same table with its texts changed, column names among them."""
+
+    def changed(value: Any) -> Any:
+        return change(value) if isinstance(value, str) else value
+
+    columns = {
+        place: table.iloc[:, place].map(changed)
+        for place, dtype in enumerate(table.dtypes)
+        if not (pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_datetime64_any_dtype(dtype))
+    }
+    made = table.copy(deep=False)
+    for place, column in columns.items():
+        made.isetitem(place, column)
+    made.columns = [changed(name) for name in table.columns]
+    return made
 
 
 def table_preview(table: pd.DataFrame, nrows: int) -> TablePreview:
