@@ -35,14 +35,15 @@ def _section(function: Callable[..., Section]) -> Callable[..., Section]:
 
     @wraps(function)
     def describe(*arguments: Any, **named: Any) -> Section:
-        from helix_sae.reporting.document import not_run
+        from helix_sae.reporting.document import Statement, not_run
 
         absent = [found for found in map(left_out_of, (*arguments, *named.values())) if found is not None]
         section = function(*map(_given, arguments), **{name: _given(value) for name, value in named.items()})
-        if absent and section.numbers.get("run") is False:
-            reason = next(iter(dict.fromkeys(found.reason for found in absent)))
-            return not_run(section.key, section.title, reason)
-        return section
+        reasons = list(dict.fromkeys(found.reason for found in absent))
+        if reasons and section.numbers.get("run") is False:
+            return not_run(section.key, section.title, reasons[0])
+        told = [Statement(f"Left out here: {reason}", "absent") for reason in reasons]
+        return section._replace(statements=[*section.statements, *told])
 
     return describe
 
