@@ -466,7 +466,7 @@ def _need_columns(
     missing = [name for name in wanted if name not in table]
     if missing:
         known = [c for c in table if str(c).startswith(("functional_", "structural_", "regulatory_"))]
-        raise DataError(
+        raise AnalysisError(
             f"The table of sequences has no column {', '.join(map(repr, missing))}; its properties are "
             f"{', '.join(map(str, known)) or 'none'}. Name one of them, or map the file's column at ingestion."
         )
