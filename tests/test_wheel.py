@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-SHIPPED = ("conf/", "data/")
+SHIPPED = ("conf/", "data/", "notebooks/")
 
 
 @pytest.fixture(scope="module")

@@ -70,6 +70,16 @@ def run(file: str, out: str | None, env: str | None, only: str | None, **wishes:
 
 
 @app.command()
+@click.argument("folder", metavar="DIR")
+def init(folder: str) -> None:
+    """Make a project of your own in DIR: configuration, the demo, the small model, notebooks."""
+    from helix_sae.commands.init import make_project  # noqa: PLC0415
+
+    made = make_project(folder)
+    click.echo(f"{made}\nGo there (cd {folder}) and run: helix-sae run YOUR_FILE, or kedro run for the demo.")
+
+
+@app.command()
 @click.option("--model", metavar="FOLDER", help="Weights to try; the shipped helix_mini by default.")
 def doctor(model: str | None) -> None:
     """Look at versions, device, disk and extras, and whether the model computes what it should."""

@@ -23,13 +23,25 @@ def find_project(start: Path | None = None) -> Path:
         If there is none.
     """
     here = (start or Path.cwd()).resolve()
+    own = next((folder for folder in (here, *here.parents) if _is_project(folder)), None)
+    return find_shipped_project() if own is None else own
+
+
+def find_shipped_project() -> Path:
+    """The project that the package brings along.
+
+    Raises
+    ------
+    ConfigurationError
+        If the package was installed without it.
+    """
     package = Path(__file__).resolve().parents[1]
     checkout, wheel = package.parents[1], package / "project"  # an editable installation, or setup.py's copy
-    for folder in (here, *here.parents, checkout, wheel):
+    for folder in (checkout, wheel):
         if _is_project(folder):
             return folder
     raise ConfigurationError(
-        f"There is no Helix SAE project at {here} or above it. Go to one, or make one with `helix-sae init DIR`."
+        "The package was installed without its configuration; install it again from the wheel."
     )
 
 
