@@ -11,7 +11,14 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-SHIPPED = ("conf", "data/01_raw/demo", "data/01_raw/demo_truth", "data/06_models/helix_mini", "notebooks", ".telemetry")
+SHIPPED = (
+    "conf",
+    "data/01_raw/demo",
+    "data/01_raw/demo_truth",
+    "data/06_models/helix_mini",
+    "notebooks",
+    ".telemetry",
+)
 
 
 class BuildWithProject(build_py):
