@@ -119,9 +119,9 @@ def test_the_draw_is_seeded_and_counted():
 
 
 def test_what_is_missing_is_named():
-    with pytest.raises(DataError, match="functional_te"):
+    with pytest.raises(AnalysisError, match="functional_te"):
         natural_pairs(FAMILY, "functional_te", PairBounds(), splits=SPLITS)
-    with pytest.raises(DataError, match="wildtype"):
+    with pytest.raises(AnalysisError, match="wildtype"):
         named_pairs(FAMILY, "functional_mrl", PairBounds(), splits=SPLITS, parent="wildtype")
     with pytest.raises(DataError, match="min_reads"):
         natural_pairs(FAMILY, "functional_mrl", PairBounds(min_reads=3), splits=SPLITS)
