@@ -210,6 +210,28 @@ def test_edits_for_a_property_that_the_mechanism_does_not_know(table):
     assert "spearman" in agreement.columns
 
 
+def test_pairs_of_a_category_differ_in_the_class_that_is_explained():
+    sites = ["nucleus", "cytosol", "membrane", None]
+    table = pd.DataFrame(
+        {
+            "sequence_id": [f"s{i}" for i in range(4)],
+            "sequence": ["ACGUACGUACGUAAA", "ACGUACGUACGUAAC", "ACGUACGUACGUAAG", "ACGUACGUACGUAAU"],
+            "cds_start": pd.array([pd.NA] * 4, "Int64"),
+            "cds_end": pd.array([pd.NA] * 4, "Int64"),
+            "cluster": ["a"] * 4,
+            "split": ["discovery"] * 4,
+            "functional_site": pd.Categorical(sites),
+        }
+    )
+    wanted = parameters(
+        target="site", probe={"kind": "logistic", "positive_class": "nucleus"}, pairs={"source": "natural"}
+    )
+    pairs, exclusions = read_out.pair(table, pd.DataFrame(columns=["source"]), wanted)
+    differences = pairs.set_index(["source_id", "target_id"])["difference"]
+    assert differences.to_dict() == {("s0", "s1"): -1.0, ("s0", "s2"): -1.0, ("s1", "s2"): 0.0}
+    assert (exclusions["reason"] == "functional_site missing").sum() == 3
+
+
 def test_a_block_without_an_autoencoder_is_an_error(table, handle):
     sae = random_autoencoder(
         TopKConfig(k=2, expansion_factor=2).resolve(16), InputScaling(torch.zeros(16), 1.0), 0

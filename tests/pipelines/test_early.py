@@ -19,6 +19,7 @@ from kedro.runner import SequentialRunner
 from helix_sae.errors import ConfigurationError
 from helix_sae.mrna.records import RawRecord, RawRecords
 from helix_sae.pipelines import causal_acdc, correlation, extraction, ingestion, sae_training
+from helix_sae.pipelines.causal_acdc.parameters import NO_TARGET
 from helix_sae.pipelines.early import EarlyChecks, check_run, sites_of
 from helix_sae.pipelines.ingestion.nodes import tabulate
 from helix_sae.pipelines.ingestion.parameters import IngestionParameters
@@ -151,6 +152,7 @@ def test_categories_need_the_class_that_is_explained(project_path: Path) -> None
     ("columns", "causal", "words"),
     [
         ({}, {}, "the prediction of mrl and its causes: no sequence has it (no property was measured)"),
+        ({"functional_te": te}, {"target": NO_TARGET}, "set causal_acdc.target to one of te"),
         ({"functional_te": te}, {}, "no sequence has it (set causal_acdc.target to one of te)"),
         (
             {"te": lambda i: 3.0},

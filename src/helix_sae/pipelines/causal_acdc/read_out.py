@@ -237,6 +237,9 @@ def _pairs(table: pd.DataFrame, designs: pd.DataFrame, parameters: CausalParamet
     wanted = parameters.pairs
     if wanted.source in ("designed", "edited"):
         return _designed(table, designs, parameters)
+    if parameters.probe.positive_class is not None and parameters.target in table.columns:
+        # Pairs differ where one of the two is of the class that is explained.
+        table = table.assign(**{parameters.target: _numbers(table[parameters.target], parameters)})
     bounds = PairBounds(
         wanted.num_sequence_pairs,
         wanted.min_target_diff,
