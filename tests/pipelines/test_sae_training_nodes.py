@@ -148,6 +148,39 @@ def test_sequences_are_drawn_by_their_names_alone() -> None:
     assert kept == [name for name in first if name in names[:40]]
 
 
+def test_small_data_are_gone_through_as_often_as_the_steps_take() -> None:
+    short = parameters(batch_size=100, min_steps=50, epochs=2)
+    assert (short.n_steps(1000), short.n_epochs(1000)) == (50, 5)
+    assert (short.n_steps(950), short.n_epochs(950)) == (50, 5)
+    assert (short.n_steps(10_000), short.n_epochs(10_000)) == (200, 2)
+    capped = parameters(batch_size=100, min_steps=50, max_steps=30)
+    assert (capped.n_steps(1000), capped.n_epochs(1000)) == (30, 3)
+
+
+def test_too_few_tokens_are_said_with_their_number() -> None:
+    given = parameters(saes={"a": {"architecture": "relu", "expansion_factor": 0.5, "start_factor": 2}})
+    nodes.check_enough(500, {SITE: 100}, given)
+    with pytest.raises(DataError, match=r"has 499 tokens; a dictionary of 100 features at layers.0.mixer"):
+        nodes.check_enough(499, {SITE: 100}, given)
+
+
+@pytest.mark.parametrize("explained", [0.49, float("nan")])
+def test_too_little_explained_ends_the_run(explained: float) -> None:
+    columns = {"config": "a", "seed": 0}
+    good = pd.DataFrame([{**columns, "site": SITE, "explained_variance": 0.5}])
+    nodes.check_explained(good, parameters())
+    bad = pd.DataFrame([{**columns, "site": SITE, "explained_variance": explained}])
+    with pytest.raises(AnalysisError, match=r"layers.0.mixer (0.49|nan).*sae_training.min_steps"):
+        nodes.check_explained(bad, parameters())
+    nodes.check_explained(bad.assign(seed=1), parameters())
+    nodes.check_explained(
+        bad,
+        parameters(min_explained_variance=-1)
+        if explained > 0
+        else parameters(saes={"b": {"architecture": "relu"}}, chosen="b"),
+    )
+
+
 @pytest.mark.parametrize(
     "more",
     [

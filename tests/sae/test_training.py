@@ -30,8 +30,10 @@ from helix_sae.sae import (
     parse_sae_config,
     train_saes,
 )
+from helix_sae.sae.architectures.relu import ReluObjective
 from helix_sae.sae.learner import Learner
 from helix_sae.sae.scaling import estimate_scaling
+from helix_sae.sae.stack import clip_, stacks_of
 
 NAMES = sorted(CONFIGS)
 
@@ -216,6 +218,8 @@ def test_scaling_is_folded_in(name: str) -> None:
     x = superposition(600)
     scaling = estimate_scaling(x, "toy")
     config = CONFIGS[name].resolve(D_IN)
+    if name == "relu":
+        config = config.model_copy(update={"stretch": False})
     learner = Learner(SaeKey("toy", name), config, scaling, n_steps=20, seed=0)
     z = scaling.apply(x)
     for _ in range(20):
@@ -307,13 +311,13 @@ def dead_share_after(x: torch.Tensor, config: Any, bias: float) -> float:
 
 
 def test_gradient_is_clipped() -> None:
-    gradients = [torch.full((3,), 2.0), torch.full((1,), 2.0)]
-    from helix_sae.sae.learner import clip_
-
-    clip_(gradients, 1.0)
-    assert float(torch.cat(gradients).norm()) == pytest.approx(1.0)
-    clip_(gradients, 5.0)
-    assert float(torch.cat(gradients).norm()) == pytest.approx(1.0)
+    gradients = [torch.full((2, 3, 1), 2.0), torch.full((2, 1), 2.0)]
+    gradients[0][1] /= 100
+    gradients[1][1] /= 100
+    for largest in (1.0, 5.0):
+        clip_(gradients, largest)
+        norms = torch.cat([g.flatten(1) for g in gradients], dim=1).norm(dim=1)
+        torch.testing.assert_close(norms, torch.tensor([1.0, 0.04]))
 
 
 def test_short_last_batch_and_a_batch_longer_than_the_data() -> None:
@@ -340,6 +344,87 @@ def test_early_stopping() -> None:
     assert result.history["step"].max() == 30
     with pytest.raises(ConfigurationError, match="held-out"):
         train_saes(batches(), {"a": TopKConfig(k=4)}, early_stopping=rule)
+
+
+# Many small dictionaries at once ---------------------------------------------------------------------------------
+
+
+def test_a_step_of_a_stack_is_the_step_of_each() -> None:
+    """Seeds, sites and prices of one shape: gradients to the bit, and as autograd has them."""
+    x = {"layers.0": superposition(600), "layers.1": 10 * superposition(600, seed=1)}
+    scalings = {site: estimate_scaling(values, site) for site, values in x.items()}
+
+    def learners() -> list[Learner]:
+        return [
+            Learner(
+                SaeKey(site, "a", seed), ReluConfig(l1_coefficient=price).resolve(D_IN), scalings[site], 20, 0
+            )
+            for site in x
+            for seed in range(2)
+            for price in (1e-3, 5e-3)
+        ]
+
+    together, alone = learners(), learners()
+    (stack,) = stacks_of(together, 1)
+    for step in range(6):
+        rows = slice(step * 100, step * 100 + 100)
+        z = stack.scaled([x[one.key.site][rows] for one in together])
+        found = stack.step(z, see=lambda _, result, __: result)
+        for i, one in enumerate(alone):
+            expected = one.objective.autograd_gradients(one.params, z[i], one.context())
+            for name, gradient in one.step(z[i]).gradients.items():
+                assert torch.equal(found[i].gradients[name], gradient)
+            torch.testing.assert_close(found[i].loss, expected.loss)
+            assert torch.equal(found[i].fired, expected.fired)
+            # Adam takes what does not fill a vector of the processor apart, in another rounding.
+            for name, value in one.params.items():
+                torch.testing.assert_close(value, together[i].params[name], rtol=1e-6, atol=1e-6)
+            with torch.no_grad():
+                for name, value in one.params.items():
+                    value.copy_(together[i].params[name])
+                    for own, other in zip(one.moments[name], together[i].moments[name], strict=True):
+                        own.copy_(other)
+
+
+def test_features_that_are_too_many_are_let_go() -> None:
+    config = ReluConfig(expansion_factor=4 / 3, start_factor=4.0, prune_fraction=0.5, learning_rate=1e-2)
+    together = train_saes(batches(), {"a": config}, n_seeds=2)
+    assert {sae.d_sae for sae in together.saes.values()} == {16}
+    alone = train_saes(batches(), {"a": config}, sites=["layers.1"]).by_site()["layers.1"]
+    for name, value in together.by_site()["layers.1"].named_parameters():
+        torch.testing.assert_close(alone.get_parameter(name), value, rtol=1e-4, atol=1e-4)
+    x = superposition(400)
+    plain = config.model_copy(update={"stretch": False}).resolve(D_IN)
+    learner = Learner(SaeKey("a", "a"), plain, estimate_scaling(x, "a"), 20, 0)
+    before = learner.params["decoder"].clone()
+    z = learner.scaling.apply(x)
+    codes = learner.objective.forward(learner.params, z, learner.context()).codes
+    learner.prune(z)
+    carried = codes.square().sum(0)
+    kept = carried.topk(16).indices.sort().values
+    assert torch.equal(learner.params["decoder"], before[kept])
+
+
+def test_the_shrinkage_of_codes_is_undone() -> None:
+    """Least squares: no other factors reconstruct the sample better, active features and directions stay."""
+    x = superposition(2000)
+    config = ReluConfig(l1_coefficient=0.01, learning_rate=1e-2).resolve(D_IN)
+    learner = Learner(SaeKey("a", "a"), config, estimate_scaling(x, "a"), 200, 0)
+    z = learner.scaling.apply(x)
+    for step in range(200):
+        learner.step(z[torch.arange(step * 128, (step + 1) * 128) % 2000])
+    stretched = learner.export(z)
+    learner.objective = ReluObjective(config.model_copy(update={"stretch": False}))
+    plain = learner.export(z)
+    with torch.no_grad():
+        torch.testing.assert_close(plain.W_dec, stretched.W_dec)
+        assert ((plain.encode(x) > 0) == (stretched.encode(x) > 0)).float().mean() > 0.999
+        before, after = (float((sae(x) - x).square().sum()) for sae in (plain, stretched))
+        assert after < 0.95 * before
+        for factor in (0.97, 1.03):
+            codes = stretched.encode(x)
+            codes[:, int(codes.square().sum(0).argmax())] *= factor
+            assert float((stretched.decode(codes) - x).square().sum()) > after
 
 
 # Errors, before time is spent ------------------------------------------------------------------------------------

@@ -40,6 +40,11 @@ class SaeConfig(BaseModel):
     data_start : float
         How far the starting directions lean towards activations drawn from the data, 0 (random) to 1. Where activations
         keep to a few directions, random features hardly ever fire, and die; those that start on the data live.
+    start_factor : float
+        How many times as many features there are at the start; those that carry least are let go when ``prune_fraction``
+        of the steps are done. From more starts the same features are found more often.
+    prune_fraction : float
+        See ``start_factor``.
     seed : int
         Added to the seed of the run, for the start and the order of the data.
     """
@@ -56,7 +61,14 @@ class SaeConfig(BaseModel):
     dead_after_tokens: int = Field(default=50_000, ge=1)
     resample: bool = True
     data_start: float = Field(default=0.0, ge=0.0, le=1.0)
+    start_factor: float = Field(default=1.0, ge=1.0, le=16.0)
+    prune_fraction: float = Field(default=0.3, ge=0.0, lt=1.0)
     seed: int = Field(default=0, ge=0)
+
+    @property
+    def at_the_start(self: Config) -> Config:
+        """The configuration with as many features as training begins with."""
+        return self.model_copy(update={"expansion_factor": self.start_factor * self.expansion_factor})
 
     @property
     def d_sae(self) -> int:
@@ -116,9 +128,16 @@ class L1Config(SaeConfig):
 
 
 class ReluConfig(L1Config):
-    """ReLU with an L1 penalty, encoder and decoder apart."""
+    """ReLU with an L1 penalty, encoder and decoder apart.
+
+    Attributes
+    ----------
+    stretch : bool
+        Whether the shrinkage of the codes by the penalty is undone when training is over.
+    """
 
     architecture: Literal["relu"] = "relu"
+    stretch: bool = True
 
 
 class ReluTiedConfig(L1Config):

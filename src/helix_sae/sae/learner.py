@@ -1,30 +1,32 @@
-"""One SAE under training: its parameters, optimiser, schedule, random stream and dead-feature clock."""
+"""One SAE under training: its parameters, moments, schedule, random stream and dead-feature clock.
+
+Its steps are those of the stack that it lies in (:mod:`helix_sae.sae.stack`).
+"""
 
 from __future__ import annotations
 
 import hashlib
-import math
+from collections.abc import Hashable
 from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from helix_sae.errors import ConfigurationError, DataError
+from helix_sae.errors import ConfigurationError
 from helix_sae.sae.autoencoder import SparseAutoencoder
 from helix_sae.sae.compiled import compiled_gradients
 from helix_sae.sae.config import AuxiliaryConfig, SaeConfig
 from helix_sae.sae.objective import Objective, Params, StepContext, StepResult
 from helix_sae.sae.registry import architecture_of
 from helix_sae.sae.scaling import InputScaling
+from helix_sae.sae.sparse import feature_sum
+from helix_sae.sae.stack import Stack
 from helix_sae.sae.workers import SERIAL, Workers
 
 Precision = Literal["float32", "bfloat16"]
 
-_ADAM_BETAS = (0.9, 0.999)
 _RESAMPLED_ENCODER_NORM = 0.2
-_UNCHECKED_STEPS = 32
-"""Most steps on a GPU whose losses were not looked at."""
 
 
 class SaeKey(NamedTuple):
@@ -76,9 +78,9 @@ class Learner:
         compiled: bool = False,
     ) -> None:
         device = scaling.mean.device
-        self.precision = precision
+        self.precision: Precision = precision
         self.key = key
-        self.config = config
+        self.final = config
         self.scaling = scaling
         self.n_steps = n_steps
         self.steps_done = 0
@@ -86,53 +88,53 @@ class Learner:
         self.plateau: dict[str, float] = {"best": float("-inf"), "waited": 0}
         self.order = seed + config.seed + key.seed
         self.generator = torch.Generator().manual_seed(stream_seed(self.order, key.site, config))
-        self.objective: Objective[Any] = architecture_of(config).objective(config)
+        self.compiled = compiled
+        self._take(config.at_the_start)
         start = self.objective.initialise(self.generator)
         if config.data_start > 0:
             lean_on_data(start, config.data_start, sample, self.generator)
-        self.params: Params = {name: value.to(device).requires_grad_() for name, value in start.items()}
-        fused = device.type in ("cpu", "cuda")
-        self.optimiser = torch.optim.Adam(
-            self.params.values(), lr=config.peak_rate, betas=_ADAM_BETAS, fused=fused
-        )
-        self.tokens_since_fired = torch.zeros(config.d_sae, dtype=torch.int64, device=device)
-        self._gradients = compiled_gradients(self.objective) if compiled else self.objective.gradients
+        self.params: Params = {name: value.to(device) for name, value in start.items()}
+        self.moments = {n: (torch.zeros_like(v), torch.zeros_like(v)) for n, v in self.params.items()}
+        self.tokens_since_fired = torch.zeros(self.objective.d_sae, dtype=torch.int64, device=device)
+        self.stack: Stack = Stack([self])
+
+    def _take(self, config: SaeConfig) -> None:
+        """Train by a configuration from now on."""
+        self.config = config
+        self.objective: Objective[Any] = architecture_of(config).objective(config)
+        self.gradients = compiled_gradients(self.objective) if self.compiled else self.objective.gradients
         self._all_live_until = 0
-        self._unchecked: list[tuple[int, Tensor]] = []
+
+    @property
+    def stacked(self) -> bool:
+        """Whether a step of several SAEs like this one is computed as one."""
+        return not self.compiled and self.objective.stackable
+
+    @property
+    def kind(self) -> Hashable:
+        """SAEs with the same one can share their steps; None where there is nothing to share."""
+        if not self.stacked:
+            return None
+        config, shape = self.config, (self.objective.d_sae, self.config.d_in)
+        schedule = (
+            config.peak_rate,
+            config.warmup_fraction,
+            config.decay_fraction,
+            self.n_steps,
+            self.steps_done,
+        )
+        return (config.architecture, *shape, *schedule, config.gradient_clip, self.precision)
 
     def step(self, z: Float[Tensor, "n d_in"], workers: Workers = SERIAL) -> StepResult:
-        """Learn from one batch of scaled activations.
+        """Learn from one batch of scaled activations, alone."""
+        if len(self.stack.learners) > 1:
+            Stack([self])
+        return self.stack.step(z.unsqueeze(0), workers, lambda _, result, __: result)[0]
 
-        Raises
-        ------
-        DataError
-            If the loss is not finite, that is, an activation was not. On a GPU up to some steps later, as it would
-            stand still to be asked after each.
-        """
-        context = StepContext(self.sparsity_weight(), self._dead_now(), workers)
-        weights = {name: value.detach() for name, value in self.params.items()}
-        with torch.autocast(z.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            result = self._gradients(weights, z, context)
-        self._unchecked.append((self.steps_done, result.loss))
-        if z.device.type == "cpu" or len(self._unchecked) >= _UNCHECKED_STEPS:
-            self.check_losses()
-        self._descend(weights, result.gradients)
-        self._count(result, z.shape[0])
-        self._maybe_resample(weights, result, z)
-        self.steps_done += 1
-        return result
-
-    def check_losses(self) -> None:
-        """Raise a DataError if the loss of a step since the last check was not finite."""
-        checked, self._unchecked = self._unchecked, []
-        losses = torch.stack([loss for _, loss in checked]).tolist() if checked else []
-        for (step, _), loss in zip(checked, losses, strict=True):
-            if not math.isfinite(loss):
-                raise DataError(
-                    f"The loss of the SAE {self.key.config!r} at site {self.key.site} became {loss} at step {step}: "
-                    f"the activations of that batch are not finite, or the learning rate ({self.rate():.2g}) is far "
-                    "too high."
-                )
+    def context(self, workers: Workers = SERIAL) -> StepContext:
+        """What the coming step depends on."""
+        revives = isinstance(self.config, AuxiliaryConfig) and self.config.aux_coefficient > 0
+        return StepContext(self.sparsity_weight(), self._dead_now() if revives else None, workers)
 
     def dead(self) -> Tensor:
         """Features that were not active for ``dead_after_tokens`` tokens, bool (d_sae,)."""
@@ -149,9 +151,9 @@ class Learner:
         self._all_live_until = self.tokens_seen + self.config.dead_after_tokens - longest
         return None
 
-    def rate(self) -> float:
-        """Learning rate of the coming step: linear rise, plateau, linear fall to (almost) 0."""
-        done = self.steps_done
+    def rate(self, done: int | None = None) -> float:
+        """Learning rate after ``done`` steps, by default of the coming one: linear rise, plateau, fall to (almost) 0."""
+        done = self.steps_done if done is None else done
         warmup = self.config.warmup_fraction * self.n_steps
         decay = self.config.decay_fraction * self.n_steps
         rise = (done + 1) / (warmup + 1)
@@ -163,24 +165,43 @@ class Learner:
         warmup = getattr(self.config, "sparsity_warmup_fraction", 0.0) * self.n_steps
         return min(1.0, (self.steps_done + 1) / (warmup + 1))
 
+    @property
+    def prunes_now(self) -> bool:
+        """Whether the features that it has too many are to go before the coming step."""
+        surplus = self.objective.d_sae > self.final.d_sae
+        return surplus and self.steps_done >= self.final.prune_fraction * self.n_steps
+
+    def prune(self, sample: Float[Tensor, "n d_in"]) -> None:
+        """Keep the features that carry most of scaled activations, by their codes' squares; to be stacked anew."""
+        active = self.export(sample).encode_active(
+            sample.cpu() / self.scaling.scale + self.scaling.mean.cpu()
+        )
+        carried = feature_sum(active, active.codes.square(), self.objective.d_sae)
+        kept = carried.topk(self.final.d_sae).indices.sort().values.to(self.scaling.mean.device)
+        self._take(self.final)
+
+        def of_kept(name: str, value: Tensor) -> Tensor:
+            return value.clone() if name == "b_dec" else value[kept]
+
+        self.params = {name: of_kept(name, value) for name, value in self.params.items()}
+        self.moments = {n: (of_kept(n, m), of_kept(n, v)) for n, (m, v) in self.moments.items()}
+        self.tokens_since_fired = self.tokens_since_fired[kept]
+        Stack([self])
+
     def export(self, sample: Float[Tensor, "n d_in"]) -> SparseAutoencoder:
         """Give the SAE as it stands, for raw activations, on the CPU; ``sample`` are scaled activations."""
-        self.check_losses()
-        params = {name: value.detach().cpu() for name, value in self.params.items()}
+        self.stack.check_losses()
+        params = {name: value.cpu() for name, value in self.params.items()}
         return self.objective.export(params, self.scaling.to("cpu"), sample.cpu())
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything the coming steps depend on: tensors, and counters as plain values."""
-        self.check_losses()
-        tensors = {
-            "tokens_since_fired": self.tokens_since_fired.cpu(),
-            "generator": self.generator.get_state(),
-        }
+        self.stack.check_losses()
+        tensors = {"tokens_since_fired": self.tokens_since_fired, "generator": self.generator.get_state()}
         for name, value in self.params.items():
-            tensors[f"params/{name}"] = value.detach().cpu().clone()
-            for key, moment in self.optimiser.state[value].items():
-                tensors[f"optimiser/{name}/{key}"] = moment.detach().cpu().clone()
-        return tensors, {
+            tensors[f"params/{name}"] = value
+            tensors[f"mean/{name}"], tensors[f"square/{name}"] = self.moments[name]
+        return {name: value.cpu().clone() for name, value in tensors.items()}, {
             "steps_done": self.steps_done,
             "tokens_seen": self.tokens_seen,
             "plateau": self.plateau,
@@ -188,17 +209,17 @@ class Learner:
 
     def restore(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
         """Go back to a :meth:`state`."""
+        device = self.scaling.mean.device
         self.steps_done = int(counters["steps_done"])
         self.tokens_seen = int(counters["tokens_seen"])
         self.plateau = dict(counters["plateau"])
-        self._all_live_until, self._unchecked = 0, []
         self.generator.set_state(tensors["generator"])
-        self.tokens_since_fired.copy_(tensors["tokens_since_fired"])
-        for name, value in self.params.items():
-            value.data.copy_(tensors[f"params/{name}"])
-            prefix = f"optimiser/{name}/"
-            kept = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-            self.optimiser.state[value] = {key: t.to(value.device, copy=True) for key, t in kept.items()}
+        self._take(self.final if len(tensors["tokens_since_fired"]) == self.final.d_sae else self.config)
+        self.tokens_since_fired = tensors["tokens_since_fired"].to(device, copy=True)
+        placed = {name: value.to(device, copy=True) for name, value in tensors.items()}
+        self.params = {name: placed[f"params/{name}"] for name in self.params}
+        self.moments = {name: (placed[f"mean/{name}"], placed[f"square/{name}"]) for name in self.params}
+        Stack([self])
 
     def watch(self, explained_variance: float, min_gain: float) -> None:
         """Note a held-out measure; ``plateau["waited"]`` counts those since the last gain of ``min_gain``."""
@@ -207,25 +228,7 @@ class Learner:
         else:
             self.plateau = {**self.plateau, "waited": self.plateau["waited"] + 1}
 
-    def _descend(self, weights: Params, gradients: Params) -> None:
-        for name in self.objective.unit_rows:
-            rows, gradient = weights[name], gradients[name]
-            # What only changes a row's length would be undone by the projection, yet count in Adam's moments.
-            gradient.sub_((gradient * rows).sum(1, keepdim=True) * rows)
-        clip_(list(gradients.values()), self.config.gradient_clip)
-        for name, value in self.params.items():
-            value.grad = gradients[name]
-        self.optimiser.param_groups[0]["lr"] = self.rate()
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        for name in self.objective.unit_rows:
-            weights[name].div_(weights[name].norm(dim=1, keepdim=True))
-
-    def _count(self, result: StepResult, n: int) -> None:
-        self.tokens_seen += n
-        self.tokens_since_fired.add_(n).masked_fill_(result.fired > 0, 0)
-
-    def _maybe_resample(self, weights: Params, result: StepResult, z: Float[Tensor, "n d_in"]) -> None:
+    def maybe_resample(self, residual: Float[Tensor, "n d_in"], z: Float[Tensor, "n d_in"]) -> None:
         """Restart dead features at batch ends that cross a multiple of ``dead_after_tokens``.
 
         Where AuxK is on, only those whose pre-activation is nowhere positive: AuxK does not move them, and it is
@@ -239,10 +242,11 @@ class Learner:
             return
         dead = self.dead().nonzero().squeeze(1)
         if isinstance(self.config, AuxiliaryConfig) and self.config.aux_coefficient > 0 and dead.numel():
+            weights = self.params
             pre = torch.addmm(weights["b_enc"][dead], z - weights["b_dec"], weights["encoder"][dead].T)
             dead = dead[pre.amax(0) <= 0]
         if dead.numel():
-            self._restart(weights, dead, -result.residual)
+            self._restart(self.params, dead, -residual)
 
     def _restart(self, weights: Params, dead: Tensor, error: Float[Tensor, "n d_in"]) -> None:
         """Point dead features at badly reconstructed tokens (Bricken et al. 2023).
@@ -265,9 +269,8 @@ class Learner:
                 continue
             if value.ndim == 1:
                 weights[name][dead] = self.objective.restart_value(name)
-            state = self.optimiser.state[value]
-            state["exp_avg"][dead] = 0.0
-            state["exp_avg_sq"][dead] = 0.0
+            for moment in self.moments[name]:
+                moment[dead] = 0.0
         self.tokens_since_fired[dead] = 0
 
 
@@ -287,16 +290,6 @@ def lean_on_data(
     for name in ("encoder", "decoder"):
         if name in start:
             start[name] = leaning.clone()
-
-
-def clip_(gradients: list[Tensor], largest: float) -> None:
-    """Scale gradients in place so that their joint L2 norm is at most ``largest``."""
-    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
-    if norm.device.type == "cpu" and float(norm) <= largest:
-        return
-    factor = (largest / norm).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.mul_(factor)
 
 
 def stream_seed(seed: int, site: str, config: SaeConfig) -> int:

@@ -10,8 +10,9 @@ SAE that knows nothing.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -122,6 +123,21 @@ class Objective(ABC, Generic[ConfigT]):
     def gradients(self, params: Params, z: Float[Tensor, "n d_in"], context: StepContext) -> StepResult:
         """Loss of a batch and its gradient, by hand."""
 
+    @property
+    def stackable(self) -> bool:
+        """Whether :meth:`stacked_gradients` is the way to compute gradients, for one SAE as for many."""
+        return False
+
+    @staticmethod
+    def stacked_gradients(
+        objectives: Sequence[Objective[Any]],
+        params: Params,
+        z: Float[Tensor, "m n d_in"],
+        contexts: Sequence[StepContext],
+    ) -> StepResult:
+        """Loss and gradient of ``m`` SAEs of one shape; everything has a leading dimension ``m``."""
+        raise NotImplementedError
+
     @abstractmethod
     def export(
         self, params: Params, scaling: InputScaling, sample: Float[Tensor, "n d_in"]
@@ -157,7 +173,15 @@ def fold(params: Params, scaling: InputScaling) -> dict[str, Tensor]:
 
     With ``z = (x - mean) s`` and codes divided by ``s``, the weight matrices stay as they are (decoder rows keep unit
     norm, tied weights stay tied), biases of the encoder are divided by ``s`` and ``b_dec`` becomes ``mean + b_dec / s``.
+    Where the reconstruction has a ``shift`` that the encoder's input has not, ``b_dec`` takes it and ``b_enc`` makes up for it.
     """
+    shift = params.get("shift")
+    if shift is not None:
+        params = {
+            **params,
+            "b_enc": params["b_enc"] + params["encoder"] @ shift,
+            "b_dec": params["b_dec"] + shift,
+        }
     return {
         "W_enc": params["encoder"].T.contiguous(),
         "b_enc": params["b_enc"] / scaling.scale,

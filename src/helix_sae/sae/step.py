@@ -27,6 +27,8 @@ from helix_sae.sae.workers import SERIAL, Workers
 
 _ROWS = 512
 _SHARDS = 4
+_CACHED = 2**17
+"""Numbers of a matrix that stay in the second cache together with the four others of a step."""
 
 
 class Reconstruction(NamedTuple):
@@ -162,6 +164,47 @@ def _dense_part(
         l1 += codes.sum()
         fired += codes.sign_().sum(0)
     return sums, l1, fired
+
+
+def stacked_dense_gradients(
+    params: Params, z: Float[Tensor, "m n d_in"], penalty: Float[Tensor, " m"]
+) -> StepResult:
+    """Compute :func:`dense_gradients` of ``m`` SAEs of one shape, some at a time so that the codes stay in the cache."""
+    m, n, d_in = z.shape
+    wide = n * max(d_in, params["encoder"].shape[1])
+    size = max(1, _CACHED // wide) if z.device.type == "cpu" else m
+    slices = [slice(start, min(m, start + size)) for start in range(0, m, size)]
+    parts = [_stacked_part({k: v[s] for k, v in params.items()}, z[s], penalty[s]) for s in slices]
+    if len(parts) == 1:
+        return parts[0]
+    gradients = {name: torch.cat([part.gradients[name] for part in parts]) for name in params}
+    rest = ("residual", "squared_error", "l1", "loss", "fired")
+    return StepResult(gradients, *(torch.cat([getattr(part, name) for part in parts]) for name in rest))
+
+
+def _stacked_part(params: Params, z: Float[Tensor, "m n d_in"], penalty: Float[Tensor, " m"]) -> StepResult:
+    m, n, d_in = z.shape
+    encoder, decoder = params["encoder"], params["decoder"]
+    centred = z - params["b_dec"].unsqueeze(1)
+    codes = torch.baddbmm(params["b_enc"].unsqueeze(1), centred, encoder.mT).float().relu_()
+    residual = torch.bmm(codes, decoder).float().sub_(centred)
+    gradient = residual * (2.0 / (n * d_in))
+    products = torch.bmm(gradient, decoder.mT).float().add_((penalty / n).view(m, 1, 1))
+    products = torch.ops.aten.threshold_backward(products, codes, 0.0)  # pyright: ignore[reportCallIssue]
+    # Sums over tokens as products too: torch would go through the rows one by one.
+    ones = z.new_ones(m, 1, n)
+    summed = torch.bmm(ones, products).float()
+    gradients = {
+        "encoder": torch.bmm(products.mT, centred).float(),
+        "b_enc": summed[:, 0],
+        "decoder": torch.bmm(codes.mT, gradient).float(),
+        "b_dec": (torch.bmm(ones, gradient).float() - torch.bmm(summed, encoder).float())[:, 0],
+    }
+    l1 = torch.bmm(ones, codes).float().sum((1, 2)) / n
+    squared_error = residual.flatten(1).square().sum(1)
+    loss = squared_error / (n * d_in) + penalty * l1
+    fired = torch.bmm(ones, codes.sign_()).round()[:, 0].to(torch.int64)
+    return StepResult(gradients, residual, squared_error, l1, loss, fired)
 
 
 def _row_parts(n: int, workers: Workers) -> list[slice]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from helix_sae.errors import ConfigurationError, DataError
@@ -24,6 +25,7 @@ from helix_sae.sae.objective import StepResult
 from helix_sae.sae.orders import SHARED, Batches, Orders, SiteBatch
 from helix_sae.sae.resume import Scratch, drop_state, load_state, save_state, state_path
 from helix_sae.sae.scaling import InputScaling, estimate_scaling
+from helix_sae.sae.stack import Stack, stacks_of
 from helix_sae.sae.workers import SERIAL, Workers, borrowed_threads
 
 logger = logging.getLogger(__name__)
@@ -150,8 +152,8 @@ def train_saes(
 ) -> TrainingResult:
     """Train an SAE for every site, configuration and seed in one pass over the activations.
 
-    Each SAE has its own optimiser, schedule and random stream: it comes out the same, to the bit on a CPU, as when it is
-    trained alone, and on any number of threads.
+    Each SAE has its own optimiser, schedule and random stream: it comes out the same as when it is trained alone (to
+    the bit on a CPU, where widths are multiples of 16), and on any number of threads.
 
     Parameters
     ----------
@@ -302,13 +304,15 @@ class _Run:
             self.done = skip
             self._drop_stopped()
             logger.info("Going on after %d of %d steps, from %s.", skip, self.n_steps, state)
-        # Several SAEs go side by side, each in one thread; a few share out the work of each step.
-        abreast = len(self.learners) >= n_threads
-        outer, inner = (Workers(n_threads), SERIAL) if abreast else (SERIAL, Workers(n_threads))
+        # Several stacks go side by side, each in one thread; a single one shares out the work of its steps.
+        self.n_threads = n_threads
+        outer, inner = Workers(n_threads), Workers(n_threads)
+        self._stack()
         try:
             for position, batch in zip(range(self.n_steps), self._placed(), strict=False):
                 if position >= skip:
-                    self._step(batch, outer, inner)
+                    alone = len(self.stacks) < n_threads
+                    self._step(batch, *((SERIAL, inner) if alone else (outer, SERIAL)))
                     if state is not None and self.done % save_every == 0 and self.done < self.n_steps:
                         save_state(state, self.learners, self.rows, self.done)
                 if not self.running:
@@ -326,11 +330,15 @@ class _Run:
 
     def export(self) -> dict[SaeKey, SparseAutoencoder]:
         """Give the SAEs for raw activations."""
-        samples = {
-            site: scaling.to("cpu").apply(self.orders.samples[site][:_SAMPLE_TOKENS])
-            for site, scaling in self.scalings.items()
-        }
-        return {learner.key: learner.export(samples[learner.key.site]) for learner in self.learners}
+        return {learner.key: learner.export(self._sample(learner.key.site)) for learner in self.learners}
+
+    def _sample(self, site: str) -> Float[Tensor, "n d_in"]:
+        """Scaled activations to set thresholds by."""
+        return self.scalings[site].to("cpu").apply(self.orders.samples[site][:_SAMPLE_TOKENS])
+
+    def _stack(self) -> None:
+        """Put those that still run into stacks, one a thread."""
+        self.stacks = stacks_of(self.running, self.n_threads)
 
     def _placed(self) -> Iterator[dict[int, dict[str, Tensor]]]:
         """The batches of each order, checked, where the SAEs are; for a GPU the next ones are brought there while it works."""
@@ -353,21 +361,19 @@ class _Run:
                     future.cancel()
 
     def _step(self, batch: dict[int, dict[str, Tensor]], outer: Workers, inner: Workers) -> None:
-        z = {
-            (order, site): self.scalings[site].apply(values)
-            for order, of_site in batch.items()
-            for site, values in of_site.items()
-        }
+        pruned = [learner for learner in self.running if learner.prunes_now]
+        for learner in pruned:
+            learner.prune(self._sample(learner.key.site))
+        if pruned:
+            self._stack()
         last = self.done + 1 == self.n_steps
         record = self.done % self.log_every == 0 or last
 
-        def learn(learner: Learner) -> dict[str, Any] | None:
-            rate = learner.rate()
-            own = z[learner.order if learner.order in batch else SHARED, learner.key.site]
-            result = learner.step(own, inner)
-            return _history_row(learner, result, own, rate) if record else None
+        def learn(stack: Stack) -> list[dict[str, Any]]:
+            own = [batch[SHARED if SHARED in batch else one.order][one.key.site] for one in stack.learners]
+            return stack.step(stack.scaled(own), inner, _history_row if record else None)
 
-        rows = [row for row in outer.map(learn, self.running) if row is not None]
+        rows = [row for part in outer.map(learn, self.stacks) for row in part]
         self.rows.extend(rows)
         self.done += 1
         if rows and self.progress is not None:
@@ -384,6 +390,7 @@ class _Run:
             evaluation = _evaluate({learner.key: saes[learner.key]}, self.holdout or [])[learner.key]
             learner.watch(evaluation.summary["explained_variance"], rule.min_gain)
         self._drop_stopped()
+        self._stack()
 
     def _drop_stopped(self) -> None:
         if self.early_stopping is not None:
@@ -426,7 +433,8 @@ def _number_of_steps(batches: Iterable[SiteBatch], n_steps: int | None) -> int:
     return wanted
 
 
-def _history_row(learner: Learner, result: StepResult, z: Tensor, rate: float) -> dict[str, Any]:
+def _history_row(learner: Learner, result: StepResult, z: Tensor) -> dict[str, Any]:
+    """What a step that was just done measured."""
     squared_error = float(result.squared_error)
     variance = float((z - z.mean(0)).square().sum())
     return {
@@ -439,7 +447,7 @@ def _history_row(learner: Learner, result: StepResult, z: Tensor, rate: float) -
         "explained_variance": 1.0 - squared_error / variance if variance > 0 else float("nan"),
         "l0": float(result.fired.sum()) / z.shape[0],
         "dead_share": float(learner.dead().float().mean()),
-        "lr": rate,
+        "lr": learner.rate(learner.steps_done - 1),
     }
 
 

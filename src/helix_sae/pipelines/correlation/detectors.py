@@ -81,18 +81,19 @@ def untrained_baseline(
 ) -> Codes:
     """Features of an SAE of the same configuration on the same architecture with random weights.
 
-    It is trained on the chosen discovery nucleotides, for the same number of epochs.
+    It is trained on the chosen discovery nucleotides, by the same rule of length.
     """
     from helix_sae.models.registry import open_model, resolve_device
     from helix_sae.sae import ArrayBatches, encode_stream, train_saes
 
     values = _untrained_activations(open_model(handle).untrained(seed), handle, sites, table, chosen)
     learnt = {site: x[discovery] for site, x in values.items()}
-    batches = ArrayBatches(learnt, training.batch_size, seed, training.epochs)
+    n_tokens = int(discovery.sum())
+    batches = ArrayBatches(learnt, training.batch_size, seed, training.n_epochs(n_tokens))
     saes = train_saes(
         batches,
         {training.chosen: training.saes[training.chosen]},
-        n_steps=min(len(batches), training.max_steps or len(batches)),
+        n_steps=training.n_steps(n_tokens),
         seed=seed,
         calibration_tokens=training.calibration_tokens,
         device=resolve_device(training.device),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from helix_sae.errors import AnalysisError, DataError
 from helix_sae.pipelines.sae_training.certify import certify_seeds
 from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
 
@@ -24,6 +26,12 @@ else:
     AnnData = Activations = SparseAutoencoder = TokenCodes = Any
 
 LOGGER = logging.getLogger(__name__)
+
+TOKENS_PER_FEATURE = 5
+"""Discovery tokens for each feature of a dictionary below which it is not trained."""
+
+_IN_MEMORY = 2**31
+"""Bytes of activations up to which they are read once and kept, in place of once a seed and epoch."""
 
 
 def train(
@@ -50,19 +58,14 @@ def train(
     sites = list(activations.sites)
     discovery = _members(table, activations, "discovery")
 
-    def batches(seed: int) -> Any:
-        """Each seed's own order of the tokens."""
-        return activations.batches(
-            sites, parameters.batch_size, seed, epochs=parameters.epochs, sequence_ids=discovery
-        )
-
-    n_batches = len(batches(parameters.seed))
-    n_steps = min(n_batches, parameters.max_steps or n_batches)
+    n_tokens = activations.n_tokens_of(discovery)
+    check_enough(n_tokens, activations.widths, parameters)
+    n_steps = parameters.n_steps(n_tokens)
     rule = parameters.early_stopping
     holdout = _holdout(activations, table, parameters)
     with progress_bar("training autoencoders", n_steps, "steps") as advance:
         result = train_saes(
-            batches,
+            _orders(activations, discovery, parameters),
             parameters.saes,
             n_seeds=parameters.n_seeds,
             sites=sites,
@@ -79,8 +82,39 @@ def train(
             early_stopping=None if rule is None else EarlyStopping(**rule.model_dump()),
         )
     LOGGER.info("held-out metrics:\n%s", _summary(result.metrics))
+    check_explained(result.metrics, parameters)
     stability = certify_seeds(result.seeds(parameters.chosen), holdout)
     return result.by_site(parameters.chosen), result.history, result.metrics, *stability
+
+
+def check_enough(n_tokens: int, widths: Mapping[str, int], parameters: SaeTrainingParameters) -> None:
+    """Raise a DataError where there are too few tokens to train a dictionary of the wanted size."""
+    for name, config in parameters.saes.items():
+        for site, width in widths.items():
+            d_sae = config.resolve(width, f"site {site}").at_the_start.d_sae
+            if n_tokens < TOKENS_PER_FEATURE * d_sae:
+                raise DataError(
+                    f"The discovery part has {n_tokens:,} tokens; a dictionary of {d_sae:,} features at {site} "
+                    f"(sae_training.saes.{name}) needs at least {TOKENS_PER_FEATURE * d_sae:,}. Give more sequences, or "
+                    f"lower sae_training.saes.{name}.expansion_factor."
+                )
+
+
+def check_explained(metrics: pd.DataFrame, parameters: SaeTrainingParameters) -> None:
+    """Raise an AnalysisError where the chosen autoencoders do not describe their sites."""
+    if "explained_variance" not in metrics:
+        return
+    used = metrics[(metrics["config"] == parameters.chosen) & (metrics["seed"] == 0)]
+    # Not `<`: of constant activations no share is explained.
+    low = used[~(used["explained_variance"] >= parameters.min_explained_variance)]
+    if len(low):
+        found = ", ".join(f"{row.site} {row.explained_variance:.2f}" for row in low.itertuples(index=False))
+        raise AnalysisError(
+            f"The autoencoders explain too little of the held-out variance ({found}; at least "
+            f"{parameters.min_explained_variance:g} is asked for by sae_training.min_explained_variance). Train longer "
+            f"(sae_training.min_steps, now {parameters.min_steps:,}), with a lower price or more active features "
+            f"(l1_coefficient, k of sae_training.saes.{parameters.chosen}), or on more sequences."
+        )
 
 
 def encode(
@@ -117,6 +151,25 @@ def draw_training(
     return training_history(history, metrics), feature_density(densities), pareto(metrics)
 
 
+def _orders(
+    activations: Activations, discovery: Sequence[str], parameters: SaeTrainingParameters
+) -> Callable[[int], Any]:
+    """From a seed to its own order of the discovery tokens."""
+    from helix_sae.sae import ArrayBatches
+
+    sites, size = list(activations.sites), parameters.batch_size
+    n_tokens = activations.n_tokens_of(discovery)
+    epochs = parameters.n_epochs(n_tokens)
+    n_bytes = 4 * n_tokens * sum(activations.widths[site] for site in sites)
+    if not activations.source.is_stored or n_bytes > _IN_MEMORY:
+        return lambda seed: activations.batches(sites, size, seed, epochs=epochs, sequence_ids=discovery)
+    whole = activations.batches(
+        sites, n_tokens, parameters.seed, sequence_ids=discovery, buffer_rows=n_tokens
+    )
+    rows = next(iter(whole))
+    return lambda seed: ArrayBatches(rows, size, seed, epochs)
+
+
 def _scratch(activations: Activations, table: pd.DataFrame, parameters: SaeTrainingParameters) -> Any:
     """Where the state of the training is kept, named by everything that the activations and their order depend on."""
     from helix_sae.sae import Scratch
@@ -129,7 +182,7 @@ def _scratch(activations: Activations, table: pd.DataFrame, parameters: SaeTrain
         "sites": list(activations.sites),
         "stored": [activations.described[key] for key in ("dtype", "codon_markers", "tokens_per_sequence")],
         "sequences": table[columns].to_json(orient="values"),
-        "batches": [parameters.batch_size, parameters.epochs, parameters.seed],
+        "batches": [parameters.batch_size, parameters.epochs, parameters.min_steps, parameters.seed],
     }
     key = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
     return Scratch(parameters.scratch.directory, key, parameters.scratch.every_steps)

@@ -114,8 +114,13 @@ class SaeTrainingParameters(BaseModel):
         Tokens a step.
     epochs : int
         Passes over the discovery part.
+    min_steps : int
+        Steps at least: small data are gone through as many times as that takes.
     max_steps : int, optional
-        Stop earlier.
+        Steps at most.
+    min_explained_variance : float
+        Held-out explained variance of the chosen autoencoders below which the run ends with an error: features that do
+        not describe what the model computes are not worth analysing.
     holdout_tokens : int
         At most that many tokens of the validation part are used for the held-out metrics.
     calibration_tokens : int
@@ -144,8 +149,10 @@ class SaeTrainingParameters(BaseModel):
     chosen: str
     n_seeds: int = Field(1, ge=1, le=100)
     batch_size: int = Field(4096, ge=2)
-    epochs: int = Field(3, ge=1)
+    epochs: int = Field(1, ge=1)
+    min_steps: int = Field(4000, ge=1)
     max_steps: int | None = Field(None, ge=1)
+    min_explained_variance: float = Field(0.5, le=1.0)
     holdout_tokens: int = Field(200_000, ge=1)
     calibration_tokens: int = Field(65_536, ge=2)
     log_every: int = Field(20, ge=1)
@@ -157,6 +164,15 @@ class SaeTrainingParameters(BaseModel):
     early_stopping: EarlyStoppingParameters | None = None
     downstream: DownstreamParameters = DownstreamParameters()  # pyright: ignore[reportCallIssue]
     probing: ProbingParameters = ProbingParameters()  # pyright: ignore[reportCallIssue]
+
+    def n_steps(self, n_tokens: int) -> int:
+        """Steps of a training on so many tokens."""
+        wanted = max(self.min_steps, self.epochs * -(-n_tokens // self.batch_size))
+        return min(wanted, self.max_steps or wanted)
+
+    def n_epochs(self, n_tokens: int) -> int:
+        """Passes over so many tokens that :meth:`n_steps` takes, the last one perhaps not whole."""
+        return -(-self.n_steps(n_tokens) // -(-n_tokens // self.batch_size))
 
     @model_validator(mode="after")
     def _chosen_is_trained(self) -> SaeTrainingParameters:
