@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from helix_sae.causal.alignment import TokenPair
-from helix_sae.causal.interfaces import Dictionary, Positions, ReadOut
+from helix_sae.causal.terms import Dictionary, Positions, ReadOut
 from helix_sae.models.contract import Model
 
 

@@ -22,9 +22,14 @@ from helix_sae.models.helix.architecture import save_network
 from helix_sae.models.helix.heads import HEAD_DESCRIPTION, HEAD_WEIGHTS
 from helix_sae.models.registry import ModelHandle, handle_for
 from helix_sae.mrna.records import RawRecord, RawRecords, Reporter
-from helix_sae.pipelines.causal_acdc import circuits, nodes, read_out
+from helix_sae.pipelines.causal_acdc import causes, circuits, nodes, read_out
 from helix_sae.pipelines.causal_acdc.experiment import set_up, some_pairs
-from helix_sae.pipelines.causal_acdc.parameters import Baseline, CausalParameters, CurveParameters
+from helix_sae.pipelines.causal_acdc.parameters import (
+    Baseline,
+    CausalParameters,
+    CauseParameters,
+    CurveParameters,
+)
 from helix_sae.pipelines.ingestion.parameters import IngestionParameters
 from helix_sae.sae import InputScaling, TopKConfig, random_autoencoder
 
@@ -256,6 +261,32 @@ def test_a_block_without_an_autoencoder_is_an_error(table, handle):
 def random_probe() -> Probe:
     weight = np.random.default_rng(0).normal(size=(16, 1))
     return Probe("ridge", "functional_mrl", np.zeros(16), np.ones(16), (weight,), (np.zeros(1),), 0.5)
+
+
+def test_causes_of_edits_that_are_made_and_of_variants_that_are_there(table, handle):
+    config = TopKConfig(k=4, expansion_factor=2).resolve(16)
+    saes = {"layers.0.mixer": random_autoencoder(config, InputScaling(torch.zeros(16), 1.0), 0)}
+    coding = table.assign(
+        sequence="ACGAUGUUUAUUUAGG" + table["sequence"] + "AUGGCGAAA", cds_start=pd.array([40] * N, "Int64")
+    )
+    few = {"exact_top": 6}
+    for source, kinds in (("edited", {"uaug_break"}), ("natural", set())):
+        given = parameters(
+            pairs={"source": source, "edits_per_kind": 12, "max_edit_distance": 3}, effects=few
+        ).model_copy(
+            update={"causes": CauseParameters(edits_per_kind=8, kinds=["uaug_break", "cpg_transposition"])}
+        )
+        pairs, _ = read_out.pair(coding, pd.DataFrame(columns=["source"]), given)
+        experiment = set_up(handle, saes, random_probe(), pairs, given)
+        exact = nodes.measure(experiment, nodes.estimate(experiment), given)
+        matrix, summary = causes.find_causes(experiment, handle, coding, pairs, exact, given)
+        assert kinds <= set(summary["kind"])
+        assert set(matrix["kind"]) == set(summary["kind"])
+        assert (matrix["n_clusters"] >= 5).all()
+        assert matrix["q_value"].between(0, 1).all()
+    bare = table.assign(cds_start=pd.array([pd.NA] * N, "Int64"))
+    with pytest.raises(AnalysisError, match="start codon"):
+        causes.find_causes(experiment, handle, bare, pairs, exact, parameters(pairs={"source": "edited"}))
 
 
 def raw(*rows: tuple[str, float | str]) -> RawRecords:

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from helix_sae.causal.batches import encode, pair_batches
 from helix_sae.causal.experiment import Experiment
-from helix_sae.causal.interfaces import ERROR
 from helix_sae.causal.interventions import BatchRun, NodeSet, all_nodes, check_nodes
+from helix_sae.causal.terms import ERROR
 from helix_sae.errors import ConfigurationError
 
 Screening = Literal["none", "halving"]

@@ -11,7 +11,7 @@ import pandas as pd
 from Bio.Align import PairwiseAligner
 from jaxtyping import Bool, Int
 
-from helix_sae.causal.interfaces import Positions
+from helix_sae.causal.terms import Positions
 from helix_sae.mrna.tokens import CodonMarkers, TokenizedSequence, tokenize
 
 

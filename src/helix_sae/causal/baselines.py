@@ -17,7 +17,7 @@ from sklearn.decomposition import FastICA
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from helix_sae.causal.interfaces import Dictionary
+from helix_sae.causal.terms import Dictionary
 from helix_sae.errors import ConfigurationError
 from helix_sae.sae import SparseAutoencoder, estimate_scaling, random_autoencoder
 

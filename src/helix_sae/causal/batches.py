@@ -13,7 +13,7 @@ from torch import Tensor
 
 from helix_sae.causal.alignment import TokenPair, patched_rows
 from helix_sae.causal.experiment import Experiment
-from helix_sae.causal.interfaces import (
+from helix_sae.causal.terms import (
     Dictionary,
     Positions,
 )

@@ -36,7 +36,7 @@ from helix_sae.causal.inference import (
     resampled_ratios,
     signs_agree,
 )
-from helix_sae.causal.interfaces import Dictionary
+from helix_sae.causal.terms import Dictionary
 from helix_sae.errors import AnalysisError, ConfigurationError
 from helix_sae.statistics.bootstrap import cluster_bootstrap, replication_rate
 

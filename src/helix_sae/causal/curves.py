@@ -21,8 +21,8 @@ from jaxtyping import Float, Int
 
 from helix_sae.causal.experiment import Experiment
 from helix_sae.causal.inference import DEFAULT_RESAMPLES, resampled_ratios
-from helix_sae.causal.interfaces import ERROR
 from helix_sae.causal.interventions import GroupOutcome, NodeSet, all_nodes, patched_outputs
+from helix_sae.causal.terms import ERROR
 from helix_sae.errors import ConfigurationError
 
 CurveKind = Literal["sufficiency", "necessity"]

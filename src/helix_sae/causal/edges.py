@@ -35,8 +35,8 @@ from helix_sae.causal.batches import (
     unpatched,
 )
 from helix_sae.causal.experiment import Experiment
-from helix_sae.causal.interfaces import ERROR
 from helix_sae.causal.interventions import NodeSet, check_nodes
+from helix_sae.causal.terms import ERROR
 from helix_sae.models.contract import Edit
 
 

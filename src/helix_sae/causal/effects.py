@@ -33,7 +33,7 @@ from helix_sae.causal.batches import (
     unpatched,
 )
 from helix_sae.causal.experiment import Experiment
-from helix_sae.causal.interfaces import Method, Start
+from helix_sae.causal.terms import Method, Start
 from helix_sae.errors import ConfigurationError
 from helix_sae.models.contract import Edit, StillTokens, record
 

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helix_sae.causal.interfaces import (
+from helix_sae.causal.terms import (
     DEFAULT_TOKEN_BUDGET,
     Dictionary,
     Direction,

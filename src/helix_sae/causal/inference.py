@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 from helix_sae.causal.effects import Effects, stamp
-from helix_sae.causal.interfaces import ERROR
 from helix_sae.causal.pairs import UNKNOWN
+from helix_sae.causal.terms import ERROR
 from helix_sae.errors import AnalysisError
 from helix_sae.statistics.bootstrap import cluster_weights, replication_rate
 from helix_sae.statistics.multiple_testing import adjust

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from helix_sae.causal.batches import PairBatch, encode, observe, pair_batches
 from helix_sae.causal.experiment import Experiment
-from helix_sae.causal.interfaces import Dictionary
+from helix_sae.causal.terms import Dictionary
 from helix_sae.errors import ConfigurationError
 from helix_sae.models.contract import Edit
 

@@ -11,8 +11,8 @@ import torch
 
 from helix_sae.causal.alignment import TokenPair
 from helix_sae.causal.experiment import Experiment
-from helix_sae.causal.interfaces import DEFAULT_TOKEN_BUDGET, Direction, Positions
 from helix_sae.causal.read_out import Probe
+from helix_sae.causal.terms import DEFAULT_TOKEN_BUDGET, Direction, Positions
 from helix_sae.models.contract import Model
 from helix_sae.sae import SparseAutoencoder, parse_sae_config
 from helix_sae.sae.registry import architecture_of

@@ -244,7 +244,7 @@ def _class_problems(column: pd.Series, parameters: CausalParameters) -> Iterator
 
 def pair_findings(table: pd.DataFrame, parameters: CausalParameters) -> Findings:
     """What is wrong with the settings of pairs, and what the sequences do not allow."""
-    from helix_sae.causal.designs import OWN_KINDS, STANDARD_KINDS
+    from helix_sae.causal.edits import OWN_KINDS, STANDARD_KINDS
     from helix_sae.mrna.counterfactuals import DECOY_KINDS
 
     wanted = parameters.pairs

@@ -191,6 +191,42 @@ class CurveParameters(BaseModel):
     das_steps: int = Field(40, ge=1)
 
 
+class CauseParameters(BaseModel):
+    """Which feature carries which cause.
+
+    Attributes
+    ----------
+    edits_per_kind : int
+        Edits of each kind that are made of sequences of validation families, each with its sham. Natural and named pairs are
+        taken as they are, by what they change.
+    kinds : list of str
+        Kinds of edit (:func:`helix_sae.causal.edits.design_pairs`), decoys among them.
+    screened : int
+        Features of largest exact effect on discovery pairs that each kind brings along into the test.
+    q : float
+        False discovery rate over all features and causes together.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    edits_per_kind: int = Field(24, ge=2)
+    kinds: list[str] = Field(
+        [
+            "uaug_make",
+            "uaug_break",
+            "uaug_shift_frame",
+            "uorf_give_stop",
+            "uaug_kozak_minus3",
+            "main_kozak_minus3",
+            "cpg_transposition",
+            "pentamer_break",
+        ],
+        min_length=1,
+    )
+    screened: int = Field(3, ge=1)
+    q: float = Field(0.05, gt=0, lt=1)
+
+
 class CausalParameters(BaseModel):
     """The causal question and how it is put.
 
@@ -203,7 +239,7 @@ class CausalParameters(BaseModel):
         Blocks of the model to intervene on; all that have an autoencoder when not given.
     certified_only : bool
         Whether only certified features are nodes; what the others reconstruct belongs to the error node of their site.
-    probe, pairs, effects, acdc, curves
+    probe, pairs, effects, acdc, curves, causes
         See the classes.
     token_budget : int
         Tokens in one pass; changes the speed, not the result. A GPU wants some ten times as many.
@@ -221,6 +257,7 @@ class CausalParameters(BaseModel):
     effects: EffectParameters
     acdc: AcdcParameters
     curves: CurveParameters
+    causes: CauseParameters = CauseParameters.model_validate({})
     token_budget: int = Field(2048, ge=64)
     seed: int = Field(0, ge=0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline
 
-from helix_sae.pipelines.causal_acdc import circuits, experiment, nodes, read_out
+from helix_sae.pipelines.causal_acdc import causes, circuits, experiment, nodes, read_out
 from helix_sae.pipelines.parts import part_node
 
 _PARAMETERS = "params:causal_acdc"
@@ -96,6 +96,13 @@ def create_pipeline(**_: object) -> Pipeline:
                 "learnt_masks",
                 name="learn_masks",
                 part="learnt masks",
+            ),
+            part_node(
+                causes.find_causes,
+                ["experiment", "model", "mrna_table", "sequence_pairs", "effects_exact", _PARAMETERS],
+                ["cause_matrix", "cause_summary"],
+                name="find_causes",
+                part="causes of the features",
             ),
             part_node(
                 circuits.find_circuit,

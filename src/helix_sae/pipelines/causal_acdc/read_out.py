@@ -32,7 +32,7 @@ def tabulate_further(
 
     They are read like the sequences themselves, with those of ``ingestion.columns`` that a probe needs.
     """
-    from helix_sae.causal.further import further_records
+    from helix_sae.causal.probe_records import further_records
     from helix_sae.mrna.columns import property_name
     from helix_sae.mrna.records import build_table
 
@@ -264,7 +264,7 @@ def _pairs(table: pd.DataFrame, designs: pd.DataFrame, parameters: CausalParamet
 
 def _designed(table: pd.DataFrame, designs: pd.DataFrame, parameters: CausalParameters) -> Pairs:
     """The shipped counterfactuals of this table's families, or edits of the table's own sequences."""
-    from helix_sae.causal.designs import design_pairs
+    from helix_sae.causal.edits import design_pairs
     from helix_sae.causal.pairs import designed_pairs
 
     wanted = parameters.pairs
@@ -277,6 +277,8 @@ def _designed(table: pd.DataFrame, designs: pd.DataFrame, parameters: CausalPara
             motifs=wanted.motifs,
             seed=parameters.seed,
         )
+        if designs.empty:
+            raise AnalysisError(_why_no_edits(table))
     cluster = "cluster" if "cluster" in designs.columns else "family"
     split_of = table.drop_duplicates("cluster").set_index("cluster")["split"]
     kept = designs[designs[cluster].isin(split_of.index)].reset_index(drop=True)
@@ -296,9 +298,24 @@ def _designed(table: pd.DataFrame, designs: pd.DataFrame, parameters: CausalPara
     )
 
 
+def _why_no_edits(table: pd.DataFrame) -> str:
+    """What the sequences lack for designed edits."""
+    known = int(table["cds_start"].notna().sum())
+    if not known:
+        return (
+            f"No edit can be designed: the start codon is known in none of the {len(table):,} sequences. Map the file's "
+            "column to cds_start in ingestion.columns, or name the reporter in ingestion.reporter, or set "
+            "causal_acdc.pairs.source to natural or named."
+        )
+    return (
+        f"No edit can be designed: of the {len(table):,} sequences {known:,} have a known start codon, and none of them has a "
+        "place for the kinds asked for. Set other kinds in causal_acdc.pairs.kinds, or pairs.source to natural or named."
+    )
+
+
 def _kinds_to_make(wanted: PairParameters) -> list[str]:
     """The kinds of edit asked for; those of motifs are made for every motif that is named."""
-    from helix_sae.causal.designs import OWN_KINDS, STANDARD_KINDS
+    from helix_sae.causal.edits import OWN_KINDS, STANDARD_KINDS
 
     if wanted.kinds is None:
         return [*STANDARD_KINDS, *OWN_KINDS]

@@ -169,6 +169,14 @@ def describe_comparisons(
 
 
 @_section
+def describe_causes(matrix: pd.DataFrame, summary: pd.DataFrame, q: float) -> Section:
+    """Which feature carries which cause."""
+    from helix_sae.reporting.sections import cause_section
+
+    return cause_section(matrix, summary, q=q)
+
+
+@_section
 def describe_circuit(
     circuit: pd.DataFrame, steps: pd.DataFrame, quality: pd.DataFrame, contributions: pd.DataFrame
 ) -> Section:

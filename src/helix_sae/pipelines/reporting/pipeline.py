@@ -16,6 +16,7 @@ _SECTIONS = [
     "concept_section",
     "prediction_section",
     "effect_section",
+    "cause_section",
     "comparison_section",
     "circuit_section",
 ]
@@ -106,6 +107,12 @@ def _sections() -> list[Node]:
             ["intervention_curves", "baseline_comparison", "block_ceilings", "block_comparison"],
             "comparison_section",
             name="describe_comparisons",
+        ),
+        node(
+            nodes.describe_causes,
+            ["cause_matrix", "cause_summary", "params:causal_acdc.causes.q"],
+            "cause_section",
+            name="describe_causes",
         ),
         node(
             nodes.describe_circuit,

@@ -2,6 +2,7 @@
 
 from helix_sae.reporting.sections.associations import association_section
 from helix_sae.reporting.sections.autoencoders import autoencoder_section
+from helix_sae.reporting.sections.causes import cause_section
 from helix_sae.reporting.sections.circuits import circuit_section
 from helix_sae.reporting.sections.comparisons import comparison_section
 from helix_sae.reporting.sections.concepts import concept_section
@@ -13,6 +14,7 @@ __all__ = [
     "ModelFacts",
     "association_section",
     "autoencoder_section",
+    "cause_section",
     "circuit_section",
     "comparison_section",
     "concept_section",

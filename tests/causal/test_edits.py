@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helix_sae.causal.designs import OWN_KINDS, STANDARD_KINDS, design_pairs
+from helix_sae.causal.edits import OWN_KINDS, STANDARD_KINDS, design_pairs
 from helix_sae.causal.pairs import designed_pairs
 from helix_sae.errors import DataError
 from helix_sae.mrna.simulator import simulate_transcripts

@@ -1,0 +1,170 @@
+"""Which feature carries which cause."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from helix_sae.figures.causal_causes import cause_heatmap
+from helix_sae.names import feature_name
+from helix_sae.reporting.document import (
+    Column,
+    Prose,
+    ReportTable,
+    Section,
+    Statement,
+    Tile,
+    is_empty,
+    not_run,
+    picture,
+    truth,
+)
+from helix_sae.reporting.wording import MISSING, count, listing, number, percent, setting
+
+KEY, TITLE = "causes", "Which feature carries which cause"
+
+
+def cause_section(matrix: pd.DataFrame | None, summary: pd.DataFrame | None, *, q: float = 0.05) -> Section:
+    """The cause matrix in words, as a figure and by cause.
+
+    Parameters
+    ----------
+    matrix : DataFrame or None
+        Of :func:`helix_sae.causal.causes.cause_matrix`.
+    summary : DataFrame or None
+        Of :func:`helix_sae.causal.causes.cause_summary`.
+    q : float
+        False discovery rate over all features and causes together.
+    """
+    if matrix is None or summary is None or is_empty(matrix) or is_empty(summary):
+        return not_run(KEY, TITLE, "Features were not tested for single causes.")
+    confirmed = matrix[truth(matrix["confirmed"])]
+    is_decoy = (summary["role"] == "decoy").to_numpy()
+    causes, decoys = summary[~is_decoy], summary[is_decoy]
+    carried = causes[causes["n_confirmed"] > 0]
+    features = matrix[["site", "feature"]].drop_duplicates()
+    carrying = confirmed.groupby(["site", "feature"])["kind"].nunique()
+    statements = [
+        Statement(
+            f"Of {count(len(features), 'feature')} chosen on discovery families and tested for "
+            f"{count(len(summary), 'kind')} of edit on validation families, {len(carrying)} move the prediction for some kind "
+            f"and {int((carrying == 1).sum())} for one kind alone (q ≤ {setting(q)} over all {len(matrix)} tests).",
+            "finding" if len(carrying) else "weak",
+            headline=True,
+        ),
+        *_carried(causes, carried),
+        *_decoys(decoys, confirmed),
+        _power(summary),
+    ]
+    return Section(
+        KEY,
+        TITLE,
+        statements,
+        [
+            Prose(
+                "One feature at a time is given the value it has in the edited sequence, and the model is run on; from its effect "
+                "that of the sham, the same kind of substitution nearby that changes nothing, is taken. Features were chosen by "
+                "their exact effects on discovery pairs. A feature that matters only together with others has no effect alone "
+                "and is not found here; circuits and curves find it."
+            ),
+            picture(
+                "figure-causes",
+                "Which feature carries which cause",
+                "Mean effect on validation families, edit less sham, by feature and kind of edit. Rings: confirmed.",
+                cause_heatmap(matrix),
+            ),
+            _table(summary, confirmed),
+        ],
+        {"q": q, "n_features": len(features), "causes": summary, "confirmed": confirmed},
+        [
+            Tile(
+                "Causes with a feature",
+                f"{len(carried)} of {len(causes)}",
+                f"kinds of edit, q ≤ {setting(q)}",
+                weak=len(carried) < len(causes),
+            )
+        ],
+    )
+
+
+def _carried(causes: pd.DataFrame, carried: pd.DataFrame) -> list[Statement]:
+    """Which causes have a feature, how much these bring about, and which have none."""
+    statements: list[Statement] = []
+    if len(carried):
+        named = [
+            f"{_words(row['kind'])} ({int(row['n_confirmed'])}, together {percent(row['recovered'])} of its effect)"
+            for row in carried.sort_values("recovered", ascending=False).to_dict("records")
+        ]
+        statements.append(Statement(f"Features are confirmed for {listing(named)}.", headline=True))
+    left = [_words(kind) for kind in causes.loc[causes["n_confirmed"] == 0, "kind"]]
+    if left:
+        statements.append(Statement(f"No single feature is confirmed for {listing(left)}.", "weak"))
+    return statements
+
+
+def _decoys(decoys: pd.DataFrame, confirmed: pd.DataFrame) -> list[Statement]:
+    if decoys.empty:
+        return [Statement("No decoy was among the edits.", "absent")]
+    passed = decoys[decoys["n_confirmed"] > 0]
+    if passed.empty:
+        return [
+            Statement(
+                f"No feature is confirmed for a decoy ({listing([_words(kind) for kind in decoys['kind']])})."
+            )
+        ]
+    largest = confirmed[confirmed["kind"].isin(passed["kind"])]["effect"].abs().max()
+    named = [f"{_words(r['kind'])} ({int(r['n_confirmed'])})" for r in passed.to_dict("records")]
+    return [
+        Statement(
+            f"Features are also confirmed for decoys, which cause nothing: {listing(named)}, by at most {number(largest)}. There "
+            "the model itself answers to what only goes along with the phenotype.",
+            "weak",
+        )
+    ]
+
+
+def _power(summary: pd.DataFrame) -> Statement:
+    known = summary[summary["role"] != "decoy"]
+    worst, best = known["detectable_share"].max(), known["detectable_share"].min()
+    return Statement(
+        f"With {int(summary['n_clusters'].min())} to {int(summary['n_clusters'].max())} families a kind, an effect of "
+        f"{percent(best)} to {percent(worst)} of the predicted difference, by kind, is seen with a chance of 80 %."
+    )
+
+
+def _table(summary: pd.DataFrame, confirmed: pd.DataFrame) -> ReportTable:
+    rows: list[list[str]] = []
+    for row in summary.to_dict("records"):
+        own = confirmed[confirmed["kind"] == row["kind"]].sort_values("effect", key=abs, ascending=False)
+        names = [feature_name(str(r["site"]), r["feature"]) for r in own.head(3).to_dict("records")]
+        more = f" and {len(own) - 3} more" if len(own) > 3 else ""
+        rows.append(
+            [
+                _words(row["kind"]) + (" (decoy)" if row["role"] == "decoy" else ""),
+                f"{int(row['n_pairs'])} / {int(row['n_clusters'])}",
+                number(row["known"]),
+                number(row["predicted"]),
+                percent(row["sign_agreement"]),
+                (", ".join(names) + more) or MISSING,
+                percent(row["recovered"]),
+                number(row["detectable"]),
+            ]
+        )
+    return ReportTable(
+        "By cause. The expected difference is what the simulator's mechanism gives for the edit, or the measured one of "
+        "variants; recovered is the share of the predicted difference that the confirmed features bring about together.",
+        [
+            Column("Edit"),
+            Column("Pairs / families", "number"),
+            Column("Expected or measured", "number"),
+            Column("Predicted", "number"),
+            Column("Same sign", "number"),
+            Column("Features", "code"),
+            Column("Recovered", "number"),
+            Column("Smallest effect seen", "number"),
+        ],
+        rows,
+    )
+
+
+def _words(kind: object) -> str:
+    return str(kind).replace("_", " ")
