@@ -417,7 +417,12 @@ def test_every_node_from_effects_to_figures(table, handle):
     assert set(agreement["estimator"]) == {"atp", "ig", "exact, other direction"}
     assert len(ig.y_source) == 4
     exact = nodes.measure(experiment, atp, given)
-    selection, designed, comparison, predicted, positions = nodes.summarise(experiment, exact, pairs, given)
+    known = {"site": list(saes), "feature": 0, "stability": 0.0, "certified": "no"}
+    stability = pd.DataFrame(known)
+    selection, designed, comparison, predicted, positions = nodes.summarise(
+        experiment, exact, pairs, stability, given
+    )
+    assert set(selection["certified"]) <= {"no", "unknown", "not a feature"}
     circuit, steps = circuits.find_circuit(experiment, pairs, exact, given)
     assert (steps["starts_from"] == "a screened set").all()
     edges, graph = circuits.connect(experiment, pairs, circuit, exact, given)

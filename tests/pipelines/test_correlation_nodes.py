@@ -213,11 +213,13 @@ def test_certified_features_alone_can_be_asked_for() -> None:
     codes, table = study(signal=True)
     certified = np.array(["yes"] * 3 + ["no"] * (F - 3), dtype=object)
     codes[SITE].var["certified"] = certified
+    codes[SITE].var["feature"], codes[SITE].var["stability"] = np.arange(F), 0.5
     whole = nodes.associate_features(codes, table, parameters())[0]
     assert set(whole["feature"]) == set(range(F))
     some = nodes.associate_features(codes, table, parameters(certified_only=True))
     assert set(some[0]["feature"]) == {0, 1, 2}
     assert len(some[1]) > 0
+    assert (some[1]["certified"] == "yes").all()
     same = ["feature", "property", "effect", "p_value"]
     wanted = whole[whole["feature"] < 3][same].reset_index(drop=True)
     pd.testing.assert_frame_equal(some[0][same].reset_index(drop=True), wanted)

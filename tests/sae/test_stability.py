@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 import torch
@@ -20,6 +21,7 @@ from helix_sae.sae.stability import (
     exact_interval,
     feature_stability,
     held_out_features,
+    join_certified,
     stability_summary,
     unknown_stability,
 )
@@ -145,3 +147,22 @@ def test_codes_of_a_trained_dictionary_are_its_codes() -> None:
     assert features.directions.shape == (sae.d_sae, D_IN)
     with pytest.raises(AnalysisError, match=r"no held-out activations of layers\.0"):
         held_out_features(sae, torch.zeros(0, D_IN), "layers.0")
+
+
+def test_a_table_of_findings_gets_what_is_known_of_its_features() -> None:
+    known = pd.DataFrame(
+        {
+            "site": ["a", "a", "b"],
+            "feature": [0, 1, 1],
+            "stability": [1.0, 0.25, np.nan],
+            "certified": ["yes", "no", "unknown"],
+        }
+    )
+    found = pd.DataFrame(
+        {"site": ["b", "a", "a", "a", "c"], "feature": ["1", "error", "1", "0", "0"], "effect": range(5)}
+    )
+    joined = join_certified(found, known)
+    assert joined["certified"].tolist() == ["unknown", "not a feature", "no", "yes", "unknown"]
+    np.testing.assert_array_equal(joined["stability"], [np.nan, np.nan, 0.25, 1.0, np.nan])
+    assert joined["effect"].tolist() == list(range(5))
+    assert list(join_certified(found.head(0), known).columns) == [*found.columns, "stability", "certified"]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from helix_sae.errors import AnalysisError
 from helix_sae.sae.autoencoder import SparseAutoencoder
-from helix_sae.sae.config import JumpReluConfig, SaeConfig
+from helix_sae.sae.config import JumpReluConfig
 from helix_sae.sae.learner import Learner, SaeKey
 from helix_sae.sae.objective import Params
 from helix_sae.sae.registry import architecture_of
@@ -135,19 +135,17 @@ def train_on(
 ) -> SparseAutoencoder:
     """Train a dictionary from where it stands, for ``n_steps`` of the batches, its learning rate falling to 0.
 
-    The optimiser starts anew. The full price of activity counts from the first step, as the features are there already.
+    The optimiser starts anew; the full price of activity counts from the first step.
 
     Raises
     ------
     DataError
         If an activation is not finite.
     """
-    config: SaeConfig = sae.config
-    if hasattr(config, "sparsity_warmup_fraction"):
-        config = config.model_copy(update={"sparsity_warmup_fraction": 0.0})
-    learner = Learner(
-        SaeKey(site, "pooled"), config.model_copy(update={"data_start": 0.0}), scaling, n_steps, seed
-    )
+    # The features are there already: none is drawn, added or let go, and their price counts in full.
+    settled = {"sparsity_warmup_fraction": 0.0, "data_start": 0.0, "start_factor": 1.0}
+    changes = {name: value for name, value in settled.items() if name in type(sae.config).model_fields}
+    learner = Learner(SaeKey(site, "pooled"), sae.config.model_copy(update=changes), scaling, n_steps, seed)
     start = unfold(sae, scaling)
     for name, value in learner.params.items():
         value.data.copy_(start[name])

@@ -216,6 +216,28 @@ def unknown_stability(alive: Bool[np.ndarray, " d_sae"]) -> pd.DataFrame:
     return pd.DataFrame({**columns, "certified": np.full(n, "unknown", dtype=object)})
 
 
+def join_certified(table: pd.DataFrame, stability: pd.DataFrame) -> pd.DataFrame:
+    """Put ``stability`` and ``certified`` beside the features of another table; "unknown" where nothing is known of one.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``site, feature`` and whatever was found; rows that are no feature (error nodes) get "not a feature".
+    stability : DataFrame
+        ``site, feature, stability, certified``.
+    """
+    key = [stability["site"].astype(str), stability["feature"].astype(str)]
+    known = stability.set_index(pd.MultiIndex.from_arrays(key))[["stability", "certified"]]
+    wanted = pd.MultiIndex.from_arrays([table["site"].astype(str), table["feature"].astype(str)])
+    found = known.reindex(wanted)
+    is_feature = table["feature"].astype(str).str.fullmatch(r"\d+").to_numpy(dtype=bool)
+    certified = found["certified"].fillna("unknown").to_numpy(dtype=object)
+    return table.assign(
+        stability=found["stability"].to_numpy(dtype=float),
+        certified=np.where(is_feature, certified, "not a feature"),
+    )
+
+
 def exact_interval(
     successes: Int[np.ndarray, " n"], trials: int, level: float = 0.95
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:

@@ -82,14 +82,18 @@ def check_estimators(
 
 
 def summarise(
-    experiment: Specification, exact: Effects, pairs: pd.DataFrame, parameters: CausalParameters
+    experiment: Specification,
+    exact: Effects,
+    pairs: pd.DataFrame,
+    stability: pd.DataFrame,
+    parameters: CausalParameters,
 ) -> tuple[pd.DataFrame, ...]:
     """Tables of the effects.
 
     Returns
     -------
     feature_effects : DataFrame
-        Nodes selected on discovery families and tested on held-out ones.
+        Nodes selected on discovery families and tested on held-out ones, with the stability of each feature.
     designed_effects : DataFrame
         One row a pair: total effect, for edits beside their shams.
     prediction_comparison, prediction_agreement : DataFrame
@@ -100,6 +104,7 @@ def summarise(
     from helix_sae.causal.comparison import by_edit_position, prediction_agreement
     from helix_sae.causal.effects import stamp
     from helix_sae.causal.inference import designed_against_sham, select_and_test
+    from helix_sae.sae.stability import join_certified
 
     n, seed = parameters.curves.n_resamples, parameters.seed
     selection = select_and_test(
@@ -111,7 +116,7 @@ def summarise(
     ].assign(predicted_difference=predicted)
     strata = by_edit_position(exact, experiment.pairs, pairs, n_resamples=n, seed=seed)
     return (
-        selection.table,
+        join_certified(selection.table, stability),
         stamp(designed_against_sham(exact, pairs), exact.metadata),
         comparison,
         prediction_agreement(predicted, pairs, n_resamples=n, seed=seed),

@@ -79,7 +79,7 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             part_node(
                 nodes.summarise,
-                ["experiment", "effects_exact", "sequence_pairs", _PARAMETERS],
+                ["experiment", "effects_exact", "sequence_pairs", "sae_stability", _PARAMETERS],
                 [
                     "feature_effects",
                     "designed_effects",

@@ -11,7 +11,7 @@ import pandas as pd
 
 from helix_sae.errors import AnalysisError
 from helix_sae.pipelines.correlation import detectors
-from helix_sae.pipelines.correlation.nodes import asked_for
+from helix_sae.pipelines.correlation.nodes import asked_for, with_certified
 from helix_sae.pipelines.correlation.nucleotides import (
     Nucleotides,
     choose_nucleotides,
@@ -91,7 +91,7 @@ def match_features(
     baselines = judge_detectors(compare_with_baselines(matched), readers, alpha=parameters.alpha)
     best = baselines.pivot_table(index="concept", columns="kind", values="f1", sort=False)
     LOGGER.info("best F1 on validation clusters:\n%s", best.to_string(float_format=lambda x: f"{x:.2f}"))
-    return matched[SAE].matches, baselines, matched[SAE].warnings
+    return with_certified(matched[SAE].matches, sequence_codes), baselines, matched[SAE].warnings
 
 
 def _match(

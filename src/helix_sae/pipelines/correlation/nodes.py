@@ -56,7 +56,7 @@ def associate_features(
     )  # fmt: skip
     return (
         tables.associations,
-        tables.significant,
+        with_certified(tables.significant, sequence_codes),
         tables.masked,
         tables.best_matches,
         tables.validation,
@@ -277,6 +277,18 @@ def asked_for(
     for rows in kept.values():
         rows.eliminate_zeros()
     return kept
+
+
+def with_certified(found: pd.DataFrame, sequence_codes: dict[str, AnnData]) -> pd.DataFrame:
+    """What was found of some features, with their stability beside it; as it is where the codes do not tell."""
+    from helix_sae.sae.stability import join_certified
+
+    told = [codes.var.assign(site=site) for site, codes in sequence_codes.items() if "certified" in codes.var]
+    if not told:
+        return found
+    return join_certified(
+        found, pd.concat(told, ignore_index=True)[["site", "feature", "stability", "certified"]]
+    )
 
 
 def tested_properties(table: pd.DataFrame, parameters: CorrelationParameters) -> list[str]:
