@@ -183,6 +183,42 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(on_dask: EngineParameter
     )
 
 
+def wait_long(item: int) -> None:
+    time.sleep(60)
+
+
+@pytest.mark.slow
+def test_no_worker_left_is_an_error_after_a_while(tmp_path: Path) -> None:
+    """The last worker is killed, and nobody starts another one."""
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed (extra cluster)")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    address = f"tcp://127.0.0.1:{free_port()}"
+    quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    dask = [sys.executable, "-m", "dask"]
+    place = ["--host", "127.0.0.1", "--port", address.rsplit(":", 1)[1]]
+    scheduler = subprocess.Popen([*dask, "scheduler", *place, "--no-dashboard"], **quiet)
+    worker = subprocess.Popen([*dask, "worker", address, "--no-nanny", "--no-dashboard"], **quiet)
+    parameters = EngineParameters(kind="dask", address=address, timeout_s=40)
+    client, _ = engine._dask_client(parameters.model_dump_json())
+    killer = threading.Timer(1.0, worker.kill)
+    try:
+        parameters = parameters.model_copy(update={"timeout_s": 4.0})
+        engine._dask_client.cache_clear()
+        with use_engine(parameters):
+            killer.start()
+            began = time.monotonic()
+            with pytest.raises(EngineError, match=r"has had no worker for \d+ s"):
+                list(map_work(wait_long, [0, 1]))
+        assert time.monotonic() - began < 30
+    finally:
+        client.close()
+        for process in (worker, scheduler):
+            process.kill()
+            process.wait()
+        engine._dask_client.cache_clear()
+    assert distributed
+
+
 @pytest.mark.slow
 def test_a_scheduler_that_is_killed_is_an_error_and_what_was_completed_stays(tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="Dask is not installed (extra cluster)")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
@@ -21,6 +22,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from helix_sae.errors import ConfigurationError, HelixSaeError
 from helix_sae.progress import progress_bar
+
+_POLL_S = 0.02
+_LOOK_EVERY_S = 10.0
+"""So often a cluster that gives no result is asked whether it has workers."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -49,7 +54,7 @@ class EngineParameters(BaseModel):
     slurm : mapping, optional
         Arguments of ``dask_jobqueue.SLURMCluster`` to start a cluster instead (``queue``, ``cores``, ``memory``...).
     timeout_s : float
-        How long to wait for the workers.
+        How long to wait for workers: in the beginning, and where none is left.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -217,7 +222,7 @@ def _map_dask(
     futures = client.map(partial(_in_one, function, finish), list(items), pure=False, retries=1)
     index_of = {future.key: index for index, future in enumerate(futures)}
     try:
-        for future in distributed.as_completed(futures, loop=client.loop):
+        for future in _completed(client, distributed, futures, parameters):
             index = index_of[future.key]
             try:
                 result = future.result()
@@ -238,6 +243,45 @@ def _map_dask(
             future.release()
     finally:
         client.cancel(futures)
+
+
+def _completed(
+    client: Any, distributed: Any, futures: Sequence[Any], parameters: EngineParameters
+) -> Iterator[Any]:
+    """Give futures as they are done; ``as_completed`` alone waits without end where no worker is left to do them.
+
+    Raises
+    ------
+    EngineError
+        If there was no worker, or no answer of the scheduler, for ``timeout_s``.
+    """
+    completed = distributed.as_completed(futures, loop=client.loop)
+    seen = time.monotonic()
+    while completed.count():
+        if completed.has_ready():
+            yield next(completed)
+            seen = time.monotonic()
+            continue
+        time.sleep(_POLL_S)
+        if time.monotonic() - seen < min(_LOOK_EVERY_S, parameters.timeout_s / 4):
+            continue
+        waited = time.monotonic() - seen
+        if _n_workers(client):
+            seen = time.monotonic()
+        elif waited > parameters.timeout_s:
+            raise EngineError(
+                f"The Dask cluster at {parameters.address or 'SLURM'} has had no worker for {waited:.0f} s (timeout_s). What "
+                "was completed stays: start workers and run again; their logs say why they ended, most often for lack of "
+                "memory."
+            )
+
+
+def _n_workers(client: Any) -> int:
+    """Workers that the scheduler knows now; none if it does not answer."""
+    try:
+        return len(client.sync(client.scheduler.ncores, callback_timeout=_LOOK_EVERY_S))
+    except (OSError, TimeoutError, ValueError, CancelledError):
+        return 0
 
 
 @lru_cache(maxsize=1)

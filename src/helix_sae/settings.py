@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,9 @@ from helix_sae.pipelines.early import EarlyChecks
 
 
 def _temporary_folder(name: str) -> str:
-    """Path of `name` below the system's folder for temporary files."""
-    return (Path(tempfile.gettempdir()) / name).as_posix()
+    """Path of `name` below the system's folder for temporary files: each user has one of their own."""
+    user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
+    return (Path(tempfile.gettempdir()) / f"{name}-{user}").as_posix()
 
 
 HOOKS: tuple[Any, ...] = (ProjectHooks(), LatestHooks(), ConsoleHooks(), EarlyChecks())

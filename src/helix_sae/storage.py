@@ -8,12 +8,14 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 
 import fsspec
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from safetensors import SafetensorError
 
@@ -35,6 +37,18 @@ MANIFEST = "manifest.json"
 
 _BLOCK = 1 << 22
 
+_PATIENCE_S = 10.0
+"""So long an object store may take to answer once."""
+
+_LONG, _SLOWEST = 6.0, 0.5e6
+"""An object may take so many times that to be sent, and a second more for each so many bytes."""
+
+_ATTEMPTS = 2
+"""So often botocore asks again, and s3fs within each of its two loops."""
+
+_OBJECT_STORES = ("botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "azure", "adlfs")
+"""Libraries whose errors are no OSErrors."""
+
 Verify = Literal["full", "size"]
 """What is checked when a file is read: its SHA-256, or its size alone."""
 
@@ -42,11 +56,46 @@ Verify = Literal["full", "size"]
 def open_filesystem(
     filepath: str, credentials: Mapping[str, Any] | None = None, fs_args: Mapping[str, Any] | None = None
 ) -> tuple[Any, str]:
-    """File system and path (without protocol) of a local path or a URL."""
-    return cast(
-        "tuple[Any, str]",
-        fsspec.core.url_to_fs(str(filepath), **dict(credentials or {}), **dict(fs_args or {})),
-    )
+    """File system and path (without protocol) of a local path or a URL.
+
+    An object store that stalls or fails is asked again a few times, with growing pauses, and given up after some two minutes:
+    what botocore and s3fs do by themselves multiplies to half an hour. ``config_kwargs`` among the options says otherwise.
+    """
+    options = {**(credentials or {}), **(fs_args or {})}
+    fs, path = cast("tuple[Any, str]", fsspec.core.url_to_fs(str(filepath), **options))
+    if hasattr(fs, "retries") and hasattr(fs, "config_kwargs"):
+        # On the instance, which fsspec hands to everybody who gives the same options: there is one cache of listings.
+        attempts = {"max_attempts": _ATTEMPTS, "mode": "standard"}
+        patience = {"connect_timeout": _PATIENCE_S, "read_timeout": _PATIENCE_S, "retries": attempts}
+        fs.config_kwargs = {**patience, **fs.config_kwargs}
+        fs.retries = _ATTEMPTS
+    return fs, path
+
+
+def inside(root: str, name: object, said_by: str) -> str:
+    """Path of a file that another file names, which has to lie below a folder.
+
+    Parameters
+    ----------
+    root : str
+        The folder.
+    name : object
+        Relative to it; anything but a text is refused as well.
+    said_by : str
+        Named in the message: the file that names it.
+
+    Raises
+    ------
+    StoreError
+        If the name leads out of the folder.
+    """
+    parts = PurePosixPath(name).parts if isinstance(name, str) else ()
+    if not parts or parts[0].startswith(("/", "~")) or ".." in parts or "\\" in str(name) or ":" in parts[0]:
+        raise StoreError(
+            f"{said_by}: names the file {str(name)[:200]!r}, which is not inside its folder; it was tampered with. Load "
+            "another version, or make it again."
+        )
+    return f"{root}/{name}"
 
 
 def is_local(fs: Any) -> bool:
@@ -122,10 +171,26 @@ def write_file(fs: Any, path: str, data: bytes) -> None:
     """
     with storage_errors(path, "written"):
         if not is_local(fs):
-            fs.pipe_file(path, data)
+            _send(fs, fs.pipe_file, path, data, len(data))
             return
         with whole_file(path) as file:
             file.write_bytes(data)
+
+
+def _send(fs: Any, function: Callable[..., Any], first: Any, second: Any, n_bytes: int) -> None:
+    """Send an object, and again if it takes far too long: a request whose "continue" never comes has no limit of its own."""
+    if not isinstance(fs, AsyncFileSystem):
+        function(first, second)
+        return
+    for attempt in range(_ATTEMPTS + 1):
+        try:
+            function(first, second, timeout=_LONG * _PATIENCE_S + n_bytes / _SLOWEST)
+        except TimeoutError:
+            if attempt == _ATTEMPTS:
+                raise
+            time.sleep(2.0**attempt)
+        else:
+            return
 
 
 @contextmanager
@@ -144,7 +209,7 @@ def publish(fs: Any, draft: str, path: str) -> None:
     if is_local(fs):
         publish_draft(draft, path)
     else:
-        fs.put_file(draft, path)
+        _send(fs, fs.put_file, draft, path, os.path.getsize(draft))
 
 
 @contextmanager
@@ -201,6 +266,14 @@ def storage_errors(path: str, done: str) -> Iterator[None]:
         }
         remedy = remedies.get(_number(error), "Check the path, the connection and the credentials.")
         raise StoreError(f"{path}: cannot be {done} ({error}). {remedy}") from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _OBJECT_STORES:
+            raise
+        raise StoreError(
+            f"{path}: cannot be {done}: the object store did not do it ({type(error).__name__}: {error}), asked several "
+            "times where that could help. Check that it is up, its address, the bucket and the credentials, and run again: "
+            "what was completed is kept."
+        ) from error
 
 
 def _number(error: Exception) -> int:

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import tempfile
 import time
 import uuid
@@ -21,6 +22,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from safetensors import SafetensorError
+
+from helix_sae.errors import StoreError
 
 TEMPORARY_PREFIX = ".tmp-"
 
@@ -136,6 +139,26 @@ def elsewhere() -> tempfile.TemporaryDirectory[str]:
             if path.stat().st_uid == os.getuid() and _is_abandoned(path, _COPIES_PREFIX):
                 shutil.rmtree(path, ignore_errors=True)
     return tempfile.TemporaryDirectory(prefix=f"{_COPIES_PREFIX}{temporary_prefix()}")
+
+
+def own_folder(folder: str | Path) -> Path:
+    """Make a folder that nobody else may write into, or make sure of one that is there.
+
+    Raises
+    ------
+    StoreError
+        If it belongs to another user, or everybody may write into it: what is read from it could be somebody else's.
+    """
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = path.stat(follow_symlinks=False)
+    if found.st_uid not in (os.getuid(), 0) or stat.S_ISLNK(found.st_mode) or found.st_mode & stat.S_IWOTH:
+        raise StoreError(
+            f"{path}: this folder is not your own (it is a link, belongs to user {found.st_uid}, or everybody may write into "
+            "it), so what lies in it cannot be trusted. Give another one, in a place that only you may write to "
+            "(sae_training.scratch.directory)."
+        )
+    return path
 
 
 def _is_abandoned(path: Path, before: str = "") -> bool:

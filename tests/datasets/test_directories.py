@@ -173,7 +173,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
     ):
         SaeCheckpointsDataset(filepath=place[0], version=Version(None, None)).load()
     (folder / "manifest.json").write_text('{"format": "helix-sae-structure/1", "files": {"../../x": {}}}')
-    with pytest.raises(DatasetError, match="files outside its folder"):
+    with pytest.raises(DatasetError, match="not inside its folder"):
         structures_at(place).load()
     (folder / "manifest.json").write_text("[]")
     with pytest.raises(DatasetError, match=r"manifest\.json: the manifest is damaged"):

@@ -21,7 +21,7 @@ def tabulate(raw: str) -> dict[str, Any]:
 
 def train(table: dict[str, Any], parameters: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     sae = {"of": table, "seed": parameters["seed"]}
-    return sae, {"quality_of": parameters["seed"]}
+    return sae, {"quality_of": sae}
 
 
 def encode(table: dict[str, Any], sae: dict[str, Any]) -> dict[str, Any]:
@@ -36,11 +36,13 @@ def intervene(sae: dict[str, Any], table: dict[str, Any], parameters: dict[str, 
     return {"effects": sae, "on": table, **parameters}
 
 
-def summarise(codes: dict[str, Any], associations: dict[str, Any]) -> str:
-    return f"{codes} {associations}"
+def summarise(codes: dict[str, Any], associations: dict[str, Any]) -> dict[str, Any]:
+    return {"codes": codes, "associations": associations}
 
 
-def report(summary: str, quality: dict[str, Any], effects: dict[str, Any], target: str) -> list[Any]:
+def report(
+    summary: dict[str, Any], quality: dict[str, Any], effects: dict[str, Any], target: str
+) -> list[Any]:
     return [summary, quality, effects, target]
 
 

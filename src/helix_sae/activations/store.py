@@ -21,6 +21,7 @@ from helix_sae.errors import StoreError
 from helix_sae.storage import (
     Verify,
     canonical_json,
+    inside,
     is_local,
     open_filesystem,
     read_file,
@@ -190,6 +191,8 @@ def read_manifest(fs: Any, folder: str) -> dict[str, Any]:
         stated = manifest.get("sha256")
         if stated is not None and stated != manifest_sha256(manifest):
             raise ValueError("its content is not that of its SHA-256")
+        for entry in [manifest["index"], *manifest["shards"]] if found == FORMAT else []:
+            inside(folder, entry["file"], path)
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path}: the manifest is damaged ({error}); load another version.") from error
     if found != FORMAT:
@@ -219,4 +222,15 @@ def read_index(fs: Any, folder: str, manifest: dict[str, Any]) -> pd.DataFrame:
         raise StoreError(
             f"{path}: the index is damaged (its SHA-256 is not that of the manifest); load another version."
         )
-    return pd.read_parquet(io.BytesIO(data))
+    try:
+        index = pd.read_parquet(io.BytesIO(data))
+        shards = index["shard"].to_numpy()
+        is_right = bool(
+            (index["n_tokens"] >= 0).all() and (index["start"] >= 0).all() and (shards >= 0).all()
+        )
+        is_right = is_right and int(shards.max(initial=0)) < max(len(manifest["shards"]), 1)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path}: the index cannot be read ({error}); load another version.") from error
+    if not is_right:
+        raise StoreError(f"{path}: the index names rows that no shard has; load another version.")
+    return index

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from scipy import sparse
 from helix_sae.datasets.directory import DirectoryDataset
 from helix_sae.datasets.structures import check_sparse
 from helix_sae.errors import StoreError
-from helix_sae.storage import canonical_json
+from helix_sae.storage import canonical_json, inside
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -51,7 +52,10 @@ class SequenceCodesDataset(DirectoryDataset["Mapping[str, AnnData]", "dict[str, 
         from anndata import read_h5ad  # noqa: PLC0415 - slow to import, and catalogs are read by every command
 
         sites = cast("list[str]", json.loads((folder / _SITES).read_bytes()))
-        codes = {site: cast("Any", read_h5ad)(folder / f"{site}.h5ad") for site in sites}
+        files = {site: inside(str(folder), f"{site}.h5ad", f"{folder}/{_SITES}") for site in sites}
+        for path in files.values():
+            refuse_what_is_outside(path)
+        codes = {site: cast("Any", read_h5ad)(path) for site, path in files.items()}
         for site, data in codes.items():
             for name, matrix in {"X": data.X, **data.layers, **data.obsm, **data.varm}.items():
                 if sparse.issparse(matrix):
@@ -61,3 +65,49 @@ class SequenceCodesDataset(DirectoryDataset["Mapping[str, AnnData]", "dict[str, 
     def preview(self) -> JSONPreview:
         """Return the shape and the names of the parts of each site's AnnData."""
         return JSONPreview(json.dumps({site: str(codes) for site, codes in self.load().items()}))
+
+
+_MOST_COMPRESSED = 1100
+"""gzip makes data at most some 1,030 times smaller."""
+
+
+def refuse_what_is_outside(path: str) -> None:
+    """Make sure that an HDF5 file has all its data in itself, and not more than it can hold.
+
+    Raises
+    ------
+    StoreError
+        If a part of it is a link to another file, lies in one, or states a size that no file of this size has.
+    """
+    import h5py  # noqa: PLC0415 - slow to import, and catalogs are read by every command
+
+    def look_through(group: Any) -> int:
+        total = 0
+        for name in group:
+            link = group.get(name, getlink=True)
+            if not isinstance(link, h5py.HardLink):
+                raise _tampered(path, f"{group.name}/{name} is a link")
+            part = group[name]
+            if isinstance(part, h5py.Group):
+                total += look_through(part)
+            elif part.external or part.is_virtual:
+                raise _tampered(path, f"{group.name}/{name} lies in another file")
+            else:
+                total += int(part.nbytes)
+        return total
+
+    try:
+        with h5py.File(path, "r") as file:
+            stated = look_through(file)
+    except (OSError, RuntimeError, RecursionError) as error:
+        raise StoreError(
+            f"{path}: not a file of HDF5 that can be read ({error}); load another version."
+        ) from error
+    if stated > _MOST_COMPRESSED * os.path.getsize(path):
+        raise _tampered(path, f"it states {stated:,} bytes of data")
+
+
+def _tampered(path: str, what: str) -> StoreError:
+    return StoreError(
+        f"{path}: {what}; no such file was written here. Load another version, or make it again."
+    )

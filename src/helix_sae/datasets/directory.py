@@ -19,6 +19,7 @@ from helix_sae.errors import StoreError
 from helix_sae.storage import (
     Verify,
     canonical_json,
+    inside,
     is_local,
     open_filesystem,
     read_file,
@@ -176,10 +177,8 @@ def read_manifest(fs: Any, folder: str, format_name: str) -> dict[str, Any]:
         found, _ = manifest["format"], manifest["files"].items()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{path}: the manifest is damaged ({error!r}); load another version.") from error
-    if any(
-        PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts for name in manifest["files"]
-    ):
-        raise StoreError(f"{path}: the manifest names files outside its folder; it was tampered with.")
+    for name in manifest["files"]:
+        inside(folder, name, path)
     if found != format_name:
         raise StoreError(
             f"{path}: a folder of {found!r} where {format_name!r} is expected; check the filepath."

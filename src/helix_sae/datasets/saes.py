@@ -12,7 +12,7 @@ from kedro_datasets._typing import JSONPreview
 
 from helix_sae.datasets.directory import DirectoryDataset
 from helix_sae.errors import StoreError
-from helix_sae.storage import canonical_json
+from helix_sae.storage import canonical_json, inside
 
 if TYPE_CHECKING:
     from helix_sae.sae import SparseAutoencoder
@@ -55,7 +55,7 @@ class SaeCheckpointsDataset(
         from helix_sae.sae import load_sae  # noqa: PLC0415
 
         sites = cast("list[str]", json.loads((folder / _SITES).read_bytes()))
-        return {site: load_sae(folder / site) for site in sites}
+        return {site: load_sae(inside(str(folder), site, f"{folder}/{_SITES}")) for site in sites}
 
     def preview(self) -> JSONPreview:
         """Return the configuration of each site."""

@@ -26,7 +26,7 @@ from scipy import sparse
 
 from helix_sae.datasets.directory import DirectoryDataset
 from helix_sae.errors import StoreError
-from helix_sae.storage import canonical_json, is_local, read_file
+from helix_sae.storage import canonical_json, inside, is_local, read_file
 
 _PACKAGE = "helix_sae."
 _STRUCTURE, _ARRAYS, _TEXTS = "structure.json", "arrays.safetensors", "texts.json"
@@ -242,7 +242,7 @@ class _Reader:
             case "sparse":
                 return self._sparse(node)
             case "table":
-                return pd.read_parquet(self.folder / node["file"])
+                return pd.read_parquet(inside(str(self.folder), node["file"], str(self.folder / _STRUCTURE)))
             case "mapping":
                 return dict(
                     zip(map(self.decode, node["keys"]), map(self.decode, node["values"]), strict=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from helix_sae.errors import ModelError
@@ -19,6 +19,12 @@ CONFIG_NAME = "config.json"
 _WEIGHTS_NAME = "model.safetensors"
 _INDEX_NAME = "model.safetensors.index.json"
 _HASH_BLOCK = 1 << 20
+_LARGEST_CONFIG = 16 * 2**20
+_LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers")
+_EXACT_KEYS = ("hidden_size", "vocab_size", "d_model")
+_SIZE_WORDS = ("size", "dim", "heads", "expand", "groups", "rank", "kernel")
+_ROOM = 8
+"""Sizes that no tensor has as it is (chunks, what is cut in two) are at most so many times the largest that one has."""
 
 Stamp = tuple[tuple[str, int, int, int], ...]
 """Name, inode, size and time of change of each file of a checkpoint: what tells that it has to be hashed again."""
@@ -61,8 +67,10 @@ def configuration(directory: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ModelError(f"{directory} is not a checkpoint: it has no {CONFIG_NAME}.")
     try:
+        if path.stat().st_size > _LARGEST_CONFIG:
+            raise ValueError(f"it has {path.stat().st_size:,} bytes")
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read ({error}); fetch the checkpoint again.") from error
     if not isinstance(found, dict):
         raise ModelError(f"{path} holds no mapping; fetch the checkpoint again.")
@@ -98,6 +106,9 @@ def weight_files(directory: Path) -> list[Path]:
         raise _no_weights(directory, f"{_WEIGHTS_NAME} (nor {_INDEX_NAME})")
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        for name in names:
+            if Path(name).name != name:
+                raise ValueError(f"it names {name!r}, which is not inside the folder")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{index} cannot be read ({error!r}); fetch the checkpoint again.") from error
     missing = [name for name in names if not (directory / name).is_file()]
@@ -106,6 +117,52 @@ def weight_files(directory: Path) -> list[Path]:
             f"{index} names {', '.join(missing)}, which {directory} lacks; fetch the checkpoint again."
         )
     return [index, *(directory / name for name in names)]
+
+
+def check_declared(directory: Path) -> None:
+    """Compare the sizes that ``config.json`` states with the stored tensors, before a network of these sizes is built.
+
+    Raises
+    ------
+    ModelError
+        If it states more layers, or a larger width, than the weights have; or weights that are quantized.
+    """
+    stated = configuration(directory)
+    if stated.get("quantization_config") is not None:
+        raise ModelError(
+            f"{directory / CONFIG_NAME} has a quantization_config; quantized weights are not read. Give the checkpoint in "
+            "float32 or bfloat16."
+        )
+    shapes = _stored_shapes(directory)
+    numbers = [int(part) for name in shapes for part in name.split(".") if part.isdecimal()]
+    n_layers, largest = max(numbers, default=-1) + 1, max((n for s in shapes.values() for n in s), default=0)
+    for key, value in stated.items():
+        if key in _LAYER_KEYS:
+            limit = n_layers
+        elif key in _EXACT_KEYS:
+            limit = largest
+        elif any(word in key.split("_") for word in _SIZE_WORDS):
+            limit = _ROOM * largest
+        else:
+            continue
+        if isinstance(value, int) and value > limit:
+            raise ModelError(
+                f"{directory / CONFIG_NAME} states {key}: {value:,}, but the weights have room for no more than {limit:,}: the "
+                "files do not belong together. Fetch the checkpoint again."
+            )
+
+
+def _stored_shapes(directory: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of each stored tensor, from the headers of the files."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in weight_files(directory):
+        if path.suffix == ".safetensors":
+            try:
+                with safe_open(path, framework="pt") as file:
+                    shapes |= {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118
+            except (SafetensorError, OSError) as error:
+                raise ModelError(f"{path} cannot be read ({error}); fetch the checkpoint again.") from error
+    return shapes
 
 
 def check_complete(directory: Path, wanted: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from helix_sae.errors import StoreError
 from helix_sae.sae.config import SaeConfig
 from helix_sae.sae.learner import Learner
-from helix_sae.temporary import remove_abandoned, whole_file
+from helix_sae.temporary import own_folder, remove_abandoned, whole_file
 
 _FORMAT = 1
 _STATE_FILE = "state.safetensors"
@@ -47,7 +47,13 @@ class Scratch:
 
 
 def state_path(scratch: Scratch, configs: Mapping[str, SaeConfig], settings: Mapping[str, Any]) -> Path:
-    """File of a run's state, named by a hash of everything that its result depends on."""
+    """File of a run's state, named by a hash of everything that its result depends on.
+
+    Raises
+    ------
+    StoreError
+        If the scratch area is not the user's own.
+    """
     described = {
         "format": _FORMAT,
         "data": scratch.data_key,
@@ -55,7 +61,7 @@ def state_path(scratch: Scratch, configs: Mapping[str, SaeConfig], settings: Map
         "settings": dict(settings),
     }
     key = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
-    return Path(scratch.directory) / key / _STATE_FILE
+    return own_folder(scratch.directory) / key / _STATE_FILE
 
 
 def save_state(path: Path, learners: Sequence[Learner], rows: Sequence[Mapping[str, Any]], done: int) -> None:

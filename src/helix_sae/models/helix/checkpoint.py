@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from helix_sae.errors import ModelError
-from helix_sae.models.checkpoints import CONFIG_NAME, check_complete, weight_files
+from helix_sae.models.checkpoints import CONFIG_NAME, check_complete, check_declared, weight_files
 from helix_sae.models.helix.heads import DESCRIPTION_NAME, HEAD_DESCRIPTION, HEAD_WEIGHTS, WEIGHTS_NAME
 from helix_sae.models.helix.mending import mend
 from helix_sae.models.upstream import import_helical, undisturbed_logging
@@ -38,6 +38,7 @@ def read_network(directory: Path) -> nn.Module:
     ModelError
         If helical cannot load it, or would leave some of its weights at random.
     """
+    check_declared(directory)
     helix = import_helical("helix_mrna")
     # Loaded on the CPU in float32 whatever the device: upstream would choose bfloat16 with flash attention.
     configuration = helix.HelixmRNAConfig(device="cpu")
