@@ -102,14 +102,36 @@ def test_whatever_is_written_lies_below_the_roots(project: Path, environment: st
     assert environment != "cluster" or str(settings["data_root"]).startswith("s3://")
 
 
+LAYERS = (
+    *("raw", "intermediate", "primary", "feature", "models", "codes", "model_input", "model_output"),
+    *("results", "reporting"),
+)
+
+
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_entry_has_its_layer(project: Path, environment: str) -> None:
-    """Kedro-Viz draws the layers from them."""
-    for name, entry in open_project(project, environment)[1].items():
-        layer = entry.get("metadata", {}).get("kedro-viz", {}).get("layer")
-        places = re.findall(r"/0\d_([a-z_]+)", str(entry.get("filepath", "")))
-        assert layer, name
-        assert places in ([], [layer]) or "sections" in str(entry["filepath"]), name
+def test_every_entry_has_its_layer_and_data_flow_downwards(project: Path, environment: str) -> None:
+    """Kedro-Viz draws the layers only where none flows back into one before it."""
+    _, configuration, _ = open_project(project, environment)
+    layer = {
+        name: entry.get("metadata", {}).get("kedro-viz", {}).get("layer")
+        for name, entry in configuration.items()
+    }
+    assert set(layer.values()) <= set(LAYERS), {name for name in layer if layer[name] not in LAYERS}
+    rank = {name: LAYERS.index(given) for name, given in layer.items()}
+    for node in {node for pipeline in registry.values() for node in pipeline.nodes}:
+        for name in data_names(set(node.inputs)):
+            for made in data_names(set(node.outputs)):
+                assert rank.get(name, 0) <= rank.get(made, 99), f"{node.name}: {name} -> {made}"
+
+
+def test_every_pipeline_is_a_box(project: Path) -> None:
+    """Nodes are in a namespace; datasets and parameters keep their names."""
+    for name, pipeline in registry.items():
+        for node in pipeline.nodes:
+            assert node.namespace in ({name} if name != "__default__" else set(DEFAULT)), node
+        assert not [
+            n for n in pipeline.datasets() if "." in n.removeprefix("params:") and not n.startswith("params:")
+        ]
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

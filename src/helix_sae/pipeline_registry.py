@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kedro.framework.project import find_pipelines
+from kedro.io.core import is_parameter
 from kedro.pipeline import Pipeline
 
 DEFAULT_PIPELINES = ("ingestion", "extraction", "sae_training", "correlation", "causal_acdc", "reporting")
@@ -30,6 +31,24 @@ def register_pipelines() -> dict[str, Pipeline]:
             raise
         # A name that no package has: Kedro's own message suggests the nearest ones.
         return {}
+    pipelines = {
+        name: made if name == "__default__" else _in_a_box(made, name) for name, made in pipelines.items()
+    }
     if set(DEFAULT_PIPELINES) <= pipelines.keys():
         pipelines["__default__"] = sum((pipelines[name] for name in DEFAULT_PIPELINES), Pipeline([]))
     return pipelines
+
+
+def _in_a_box(made: Pipeline, name: str) -> Pipeline:
+    """The pipeline with its nodes in a namespace, which Kedro-Viz draws as one box.
+
+    Nodes are called ``<pipeline>.<node>``; names of datasets and parameters stay as they are.
+    """
+    parameters = {given for given in made.inputs() if is_parameter(given)}
+    return Pipeline(
+        made,
+        namespace=name,
+        inputs=made.inputs() - parameters,
+        parameters=parameters,
+        outputs=made.all_outputs(),
+    )

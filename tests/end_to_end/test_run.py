@@ -114,7 +114,13 @@ def test_nothing_that_was_written_is_a_pickle(finished_run: FinishedRun) -> None
 def test_one_pipeline_by_both_spellings_and_a_pinned_input(finished_run: FinishedRun, spelling: str) -> None:
     version = finished_run.newest("07_model_output/sequence_codes").parent.name
     done = finished_run.kedro(
-        *("run", spelling, f"--load-versions=sequence_codes:{version}", "--to-nodes", "rank_hierarchy")
+        *(
+            "run",
+            spelling,
+            f"--load-versions=sequence_codes:{version}",
+            "--to-nodes",
+            "correlation.rank_hierarchy",
+        )
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
