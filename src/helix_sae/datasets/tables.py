@@ -13,6 +13,8 @@ from kedro_datasets._typing import TablePreview
 from pandas.errors import EmptyDataError
 
 from helix_sae.datasets.files import FileDataset
+from helix_sae.left_out import left_out_of
+from helix_sae.tables import SCHEMAS
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _ESCAPED = re.compile(r"''*[=+\-@\t\r]")
@@ -53,7 +55,8 @@ class CsvTableDataset(_TableDataset):
 
     A text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return would be run as a formula by the
     programs that people open CSV with. It is written with an apostrophe before it, as these programs expect, which is
-    taken away again when the table is read here. Numbers are not touched.
+    taken away again when the table is read here. Numbers are not touched. A table that :mod:`helix_sae.tables` has a schema
+    of is checked before it is written.
 
     Examples
     --------
@@ -66,6 +69,9 @@ class CsvTableDataset(_TableDataset):
     """
 
     def _encode(self, data: pd.DataFrame) -> bytes:
+        name = self._filepath.stem
+        if name in SCHEMAS and len(data.columns) and left_out_of(data) is None:
+            SCHEMAS[name].check(data, name)
         escaped = _with_texts(data, lambda text: f"'{text}" if _FORMULA.match(text) else text)
         return cast("str", escaped.to_csv(**{"index": False, **self._save_args})).encode()
 

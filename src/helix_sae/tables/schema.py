@@ -116,7 +116,7 @@ def _problem(table: pd.DataFrame, name: str, column: Column) -> str | None:
     if values.empty:
         return None
     if not _IS[column.kind](values):
-        return f"{name} is no {column.kind}: {values.iloc[0]!r}"
+        return f"{name} is no {column.kind}: {values.tolist()[0]!r}"
     if column.low is not None and (values < column.low).any():
         return f"{name}: {values.min()} is below {column.low:g}"
     if column.high is not None and (values > column.high).any():

@@ -1,0 +1,63 @@
+"""Tables of the autoencoders: how they were trained, and how well they describe the activations."""
+
+from __future__ import annotations
+
+from helix_sae.tables.columns import SITE, correlation, count, number, share, text
+from helix_sae.tables.schema import Table
+
+AUTOENCODER_TABLES = {
+    "training_history": Table(
+        meaning="The state of one autoencoder at one step of its training.",
+        columns={
+            "site": SITE,
+            "config": text("Name of the configuration."),
+            "step": count("Steps taken."),
+            "tokens": count("Tokens learnt from.", "tokens"),
+            "loss": number("Value of the objective."),
+            "explained_variance": number("Share of the batch's variance that is reconstructed."),
+            "l0": number("Active features a token.", "features"),
+            "dead_share": share("Share of features that have not fired lately."),
+        },
+    ),
+    "sae_metrics": Table(
+        meaning="How well one autoencoder describes the activations of the validation part.",
+        columns={
+            "site": SITE,
+            "config": text("Name of the configuration."),
+            "n_tokens": count("Tokens judged on.", "tokens"),
+            "l0": number("Active features a token.", "features"),
+            "mse": number("Mean squared error a token."),
+            "explained_variance": number("Share of the variance that is reconstructed."),
+            "cosine": correlation("Mean cosine between activation and reconstruction."),
+            "dead_share": share("Share of features that never fire."),
+            "dense_share": share("Share of features that fire at very many tokens."),
+        },
+    ),
+    "sae_downstream": Table(
+        meaning="What the model computes on from the reconstructions at one site.",
+        columns={
+            "site": SITE,
+            "n_sequences": count("Sequences run.", "sequences"),
+            "n_tokens": count("Tokens predicted.", "tokens"),
+            "embedding_cosine": correlation(
+                "Mean cosine of the embedding with that of the undisturbed model."
+            ),
+            "ce_clean": number("Next-token cross-entropy of the undisturbed model.", "nats"),
+            "ce_reconstructed": number("The same with the reconstruction in place.", "nats"),
+            "ce_mean_ablated": number("The same with the mean activation in place.", "nats"),
+            "ce_recovered": number("Share of the loss by the mean that the reconstruction wins back."),
+        },
+    ),
+    "sparse_probing": Table(
+        meaning="How well one concept is told by few features of one site.",
+        columns={
+            "site": SITE,
+            "concept": text("Name of the concept."),
+            "probe": text("What tells it: so many features, or all activations."),
+            "k": count("Features used."),
+            "auc": share("Area under the ROC curve on the validation part."),
+            "balanced_accuracy": share("Mean of the shares of positives and negatives told right."),
+            "n_judged": count("Nucleotides judged on.", "nucleotides"),
+        },
+    ),
+}
