@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from kedro_datasets._typing import JSONPreview
 
@@ -26,7 +26,10 @@ class SaeCheckpointsDataset(
 ):
     """Autoencoders by site: ``<site>/cfg.json`` and ``<site>/sae_weights.safetensors``, and our metadata beside.
 
-    Parameters are those of :class:`~helix_sae.datasets.directory.DirectoryDataset`.
+    Parameters are those of :class:`~helix_sae.datasets.directory.DirectoryDataset`, and
+
+    optional : bool
+        Whether a folder that is not there is read as no autoencoders.
 
     Examples
     --------
@@ -39,6 +42,19 @@ class SaeCheckpointsDataset(
     """
 
     format_name: ClassVar[str] = "helix-sae-checkpoints/1"
+
+    def __init__(self, *, optional: bool = False, **place: Any) -> None:
+        super().__init__(**place)
+        self._optional = optional
+
+    def load(self) -> dict[str, SparseAutoencoder]:
+        """Read a version; no autoencoders where there is none and that is allowed."""
+        if self._optional and not super()._exists():
+            return {}
+        return super().load()
+
+    def _exists(self) -> bool:
+        return self._optional or super()._exists()
 
     def _write(self, data: Mapping[str, SparseAutoencoder], folder: Path) -> None:
         from helix_sae.sae import save_sae  # noqa: PLC0415 - slow to import, and catalogs are read by every command

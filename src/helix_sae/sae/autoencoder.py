@@ -24,7 +24,8 @@ class SparseAutoencoder(nn.Module, ABC):
 
     ``stability`` says of each feature in how many other seeds it comes back
     (:func:`~helix_sae.sae.stability.feature_stability`); None where no other seed was there to compare with. It is stored
-    and read with the weights.
+    and read with the weights, as is ``origin``: JSON values that say what it was trained on (``model``, the fingerprint of
+    the model; ``site``; ``error_999``, see :mod:`helix_sae.sae.fit`).
 
     Parameters
     ----------
@@ -54,6 +55,7 @@ class SparseAutoencoder(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.stability: pd.DataFrame | None = None
+        self.origin: dict[str, Any] = {}
         self.d_in: int = int(tensors["b_dec"].numel()) if config.d_in is None else config.d_in
         self.d_sae: int = config.d_sae
         shapes = self.tensor_shapes()

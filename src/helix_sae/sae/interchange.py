@@ -50,12 +50,16 @@ def save_sae(
     directory : path
         Local directory; files of the same names are replaced.
     metadata : mapping, optional
-        JSON values kept with it (site, scaling, training settings, hashes); :func:`load_metadata` reads them back.
+        JSON values kept with it beside its ``origin`` (site, scaling, training settings, hashes); :func:`load_metadata`
+        and ``origin`` give them back. ``model`` and ``site`` also stand where SAELens has the model's and the hook's name.
     """
     target = Path(directory)
     target.mkdir(parents=True, exist_ok=True)
     config, tensors = _saelens_form(sae)
-    own = {"config": sae.config.model_dump(mode="json"), "metadata": dict(metadata or {})}
+    kept = {**sae.origin, **(metadata or {})}
+    names = {"model_name": kept.get("model"), "hook_name": kept.get("site")}
+    config["metadata"] |= {name: value for name, value in names.items() if value is not None}
+    own = {"config": sae.config.model_dump(mode="json"), "metadata": kept}
     if sae.stability is None:
         (target / STABILITY_FILE).unlink(missing_ok=True)
     else:
@@ -102,6 +106,7 @@ def load_sae(directory: str | Path) -> SparseAutoencoder:
     try:
         sae = _from_saelens(config, tensors) if own is None else _from_own(own, config, tensors)
         sae.stability = _read_stability(source / STABILITY_FILE, sae.d_sae)
+        sae.origin = load_metadata(source)
         return sae
     except StoreError:
         raise
@@ -163,10 +168,6 @@ def _from_saelens(config: Mapping[str, Any], tensors: dict[str, Tensor]) -> Spar
                 f"{CONFIG_FILE}: {key} = {config[key]!r} is not supported; fold it into the weights first."
             )
     d_in, d_sae = (_whole(config, key) for key in ("d_in", "d_sae"))
-    if d_sae < d_in:
-        raise StoreError(
-            f"{CONFIG_FILE}: d_sae = {d_sae} is below d_in = {d_in}; such an SAE is not supported."
-        )
     common = {"d_in": d_in, "expansion_factor": d_sae / d_in}
     parsed, tensors = _READERS[name](common, config, tensors)
     sae = architecture_of(parsed).autoencoder(parsed, tensors)
