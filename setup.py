@@ -16,6 +16,7 @@ SHIPPED = (
     "data/01_raw/demo",
     "data/01_raw/demo_truth",
     "data/06_models/helix_mini",
+    "data/06_models/helix_mini_saes",
     "notebooks",
     ".telemetry",
 )

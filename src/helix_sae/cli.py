@@ -24,6 +24,7 @@ def app(debug: bool) -> None:
     \b
     helix-sae run utrs.csv --target mrl            from a table to a report
     helix-sae run transcripts.fa --gff3 genes.gff3
+    helix-sae apply utrs.csv                       features of new sequences, without training
     helix-sae runs ls                              what ran here
     helix-sae doctor                               whether this machine is fit for a run
     """  # noqa: D301 - click's mark for lines that stay
@@ -67,6 +68,31 @@ def run(file: str, out: str | None, env: str | None, only: str | None, **wishes:
     from helix_sae.commands.run import Wishes, run_file  # noqa: PLC0415 - every kedro command imports this module
 
     run_file(file, Wishes(**wishes), out=out, env=env, only=only)
+
+
+@app.command()
+@click.argument("file")
+@click.option("--sequence", metavar="COLUMN", help="Column of the sequences; guessed where there is one.")
+@click.option(
+    "--target",
+    metavar="COLUMN",
+    help="A measured property to relate features to; guessed where there is one.",
+)
+@click.option("--coding", metavar="LETTERS", help="What follows each 5'UTR, from the start codon on.")
+@click.option("--gff3", metavar="FILE", help="Coding regions of the transcripts of a FASTA file.")
+@click.option("--out", metavar="DIR", help="Where to write; by default helix-sae-<name of FILE> here.")
+@click.option("--env", metavar="NAME", help="Environment of the project.")
+def apply(file: str, out: str | None, env: str | None, **wishes: Any) -> None:
+    """Apply the autoencoders that come with the model to the sequences of FILE: no training.
+
+    \b
+    Gives codes, an AnnData, concepts and associations, and how well the autoencoders fit these sequences.
+    helix-sae apply my_utrs.csv --coding AUGGGCGAA
+    """  # noqa: D301
+    from helix_sae.commands.run import Wishes, run_file  # noqa: PLC0415
+
+    settings = ("sae_training.dictionaries=shipped",)
+    run_file(file, Wishes(**wishes, settings=settings), out=out, env=env, only="correlation")
 
 
 @app.command()

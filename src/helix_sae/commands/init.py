@@ -8,7 +8,14 @@ from pathlib import Path
 from helix_sae.commands.project import PACKAGE, find_shipped_project
 from helix_sae.errors import ConfigurationError
 
-_COPIED = ("conf", "data/01_raw/demo", "data/06_models/helix_mini", "notebooks", ".telemetry")
+_COPIED = (
+    "conf",
+    "data/01_raw/demo",
+    "data/06_models/helix_mini",
+    "data/06_models/helix_mini_saes",
+    "notebooks",
+    ".telemetry",
+)
 _KEDRO = """# Kedro knows the project by this table; its modules are those of the installed package.
 [tool.kedro]
 package_name = "{package}"

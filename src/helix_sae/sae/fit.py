@@ -33,9 +33,7 @@ def error_999(sae: SparseAutoencoder, batches: Iterable[Float[Tensor, "n d_in"] 
     return float(np.quantile(token_errors(sae, batches), 0.999))
 
 
-def share_outside(
-    sae: SparseAutoencoder, batches: Iterable[Float[Tensor, "n d_in"] | np.ndarray]
-) -> float:
+def share_outside(sae: SparseAutoencoder, batches: Iterable[Float[Tensor, "n d_in"] | np.ndarray]) -> float:
     """Share of tokens that are reconstructed worse than all but one in a thousand of those that the SAE was made for.
 
     About 0.001 where the activations are like those; NaN where the SAE does not say what it was made for.

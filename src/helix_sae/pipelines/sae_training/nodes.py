@@ -15,6 +15,7 @@ import pandas as pd
 from helix_sae.errors import AnalysisError, DataError
 from helix_sae.pipelines.sae_training.certify import certify_seeds
 from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
+from helix_sae.pipelines.sae_training.shipped import adopt, fitting, remember_origin
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -35,11 +36,17 @@ _IN_MEMORY = 2**31
 
 
 def train(
-    activations: Activations, table: pd.DataFrame, parameters: SaeTrainingParameters
+    activations: Activations,
+    table: pd.DataFrame,
+    offered: dict[str, SparseAutoencoder],
+    parameters: SaeTrainingParameters,
 ) -> tuple[
     dict[str, SparseAutoencoder], pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame
 ]:
     """Train every configuration at every site on the discovery part; measure on the validation part.
+
+    Where that is asked for, or there are too few tokens to train on, the autoencoders that come with the model
+    (``offered``) are taken in their place.
 
     Returns
     -------
@@ -59,10 +66,22 @@ def train(
     discovery = _members(table, activations, "discovery")
 
     n_tokens = activations.n_tokens_of(discovery)
-    check_enough(n_tokens, activations.widths, parameters)
+    holdout = _holdout(activations, table, parameters)
+    shipped = fitting(offered, activations)
+    if parameters.dictionaries == "shipped":
+        if not shipped:
+            raise DataError(
+                f"No autoencoders come with this model for {', '.join(sites)}; set sae_training.dictionaries to train."
+            )
+        return adopt(shipped, holdout, parameters, "sae_training.dictionaries asks for no training.")
+    try:
+        check_enough(n_tokens, activations.widths, parameters)
+    except DataError as error:
+        if parameters.dictionaries == "train" or not shipped:
+            raise
+        return adopt(shipped, holdout, parameters, str(error))
     n_steps = parameters.n_steps(n_tokens)
     rule = parameters.early_stopping
-    holdout = _holdout(activations, table, parameters)
     with progress_bar("training autoencoders", n_steps, "steps") as advance:
         result = train_saes(
             _orders(activations, discovery, parameters),
@@ -84,7 +103,9 @@ def train(
     LOGGER.info("held-out metrics:\n%s", _summary(result.metrics))
     check_explained(result.metrics, parameters)
     stability = certify_seeds(result.seeds(parameters.chosen), holdout)
-    return result.by_site(parameters.chosen), result.history, result.metrics, *stability
+    saes = result.by_site(parameters.chosen)
+    remember_origin(saes, holdout, activations, result.metrics[result.metrics["config"] == parameters.chosen])
+    return saes, result.history, result.metrics, *stability
 
 
 def check_enough(n_tokens: int, widths: Mapping[str, int], parameters: SaeTrainingParameters) -> None:

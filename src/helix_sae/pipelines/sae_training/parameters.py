@@ -107,6 +107,9 @@ class SaeTrainingParameters(BaseModel):
         By name; all are trained at every site in one pass over the activations, which is how a sweep is written.
     chosen : str
         The one whose checkpoints and codes the later pipelines use.
+    dictionaries : {"auto", "train", "shipped"}
+        Whether autoencoders are trained, or those that come with the model are used; ``auto`` trains where there are tokens
+        enough to.
     n_seeds : int
         How many times each is trained, from starts and in orders of the data of their own; the first is the one that the
         later pipelines use, the others show which of its features come back.
@@ -147,6 +150,7 @@ class SaeTrainingParameters(BaseModel):
 
     saes: dict[str, AnySaeConfig] = Field(min_length=1)
     chosen: str
+    dictionaries: Literal["auto", "train", "shipped"] = "auto"
     n_seeds: int = Field(1, ge=1, le=100)
     batch_size: int = Field(4096, ge=2)
     epochs: int = Field(1, ge=1)

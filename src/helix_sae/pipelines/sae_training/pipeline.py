@@ -14,7 +14,7 @@ def create_pipeline(**_: object) -> Pipeline:
         [
             node(
                 nodes.train,
-                ["activations", "mrna_table", "params:sae_training"],
+                ["activations", "mrna_table", "shipped_autoencoders", "params:sae_training"],
                 [
                     "sae_checkpoints",
                     "training_history",
@@ -31,17 +31,19 @@ def create_pipeline(**_: object) -> Pipeline:
                 ["sparse_codes", "sequence_codes"],
                 name="encode_activations",
             ),
-            node(
+            part_node(
                 nodes.draw_training,
                 ["training_history", "sae_metrics", "sequence_codes"],
                 ["training_history_figure", "feature_density_figure", "sae_pareto_figure"],
                 name="draw_training",
+                part="figures of the training",
             ),
-            node(
+            part_node(
                 certify.draw_stability,
-                "sae_stability",
+                ["sae_stability"],
                 "sae_stability_figure",
                 name="draw_stability",
+                part="the figure of the stability",
             ),
             part_node(
                 judge.run_on,

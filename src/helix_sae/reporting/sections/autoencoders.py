@@ -26,6 +26,9 @@ from helix_sae.reporting.wording import count, fixed, number, percent
 
 KEY, TITLE = "autoencoders", "Sparse autoencoders"
 
+FAR_OUTSIDE = 0.05
+"""Share of tokens outside the range of training above which shipped autoencoders are said to fit badly."""
+
 LOW_VARIANCE = 0.7
 """Held-out explained variance below which a site's features are called a poor description of it."""
 MANY_DEAD = 0.5
@@ -87,7 +90,7 @@ def autoencoder_section(
             headline=True,
         ),
     )
-    statements[1:1] = _stability_statements(stability)
+    statements[1:1] = [*_fit_statements(used), *_stability_statements(stability)]
     statements += [*_subspace_statements(subspaces), *_downstream_statements(downstream)]
     warnings = [
         f"The autoencoder of {site_label(site)} does not explain {percent(LOW_VARIANCE)} of the variance: much of what the "
@@ -117,6 +120,22 @@ def autoencoder_section(
 def _span(low: float, high: float) -> str:
     first, last = percent(float(low)), percent(float(high))
     return first if first == last else f"{first.removesuffix(' %')} to {last}"
+
+
+def _fit_statements(used: pd.DataFrame) -> list[Statement]:
+    """How well autoencoders that were trained on other sequences fit these."""
+    if "outside_range" not in used:
+        return []
+    low, high = used["outside_range"].min(), used["outside_range"].max()
+    text = (
+        "They come with the model and were trained on other sequences. "
+        f"{_span(low, high)} of the tokens here are reconstructed worse than all but one in a thousand of those"
+    )
+    return [
+        Statement(f"{text}.", "weak" if high > FAR_OUTSIDE else "finding", headline=True)
+        if pd.notna(high)
+        else Statement("They come with the model and were trained on other sequences.", headline=True)
+    ]
 
 
 def _site_statement(row: Mapping[str, object], width: int | None) -> Statement:
