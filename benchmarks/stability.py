@@ -32,6 +32,7 @@ from helix_sae.models.helix.loading import load_helix
 from helix_sae.mrna.readers import read_sequences
 from helix_sae.pipelines.ingestion.nodes import tabulate
 from helix_sae.pipelines.ingestion.parameters import IngestionParameters
+from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
 from helix_sae.sae import (
     ArrayBatches,
     KnownFeatures,
@@ -214,12 +215,14 @@ def main() -> None:
         return
     given = parameters_of("sae_training")
     values = json.loads(options.set) or given["saes"][given["chosen"]]
-    options.epochs, options.batch = options.epochs or given["epochs"], options.batch or given["batch_size"]
+    defaults = SaeTrainingParameters(**given)
+    options.batch = options.batch or defaults.batch_size
     model = load_helix(ROOT / "data/06_models/helix_mini")
     ends = {"mixers": ".mixer", "residual": ""}
     named = {key: [f"layers.{layer}{end}" for layer in (0, 2, 4, 6)] for key, end in ends.items()}
     sites = [site for name in options.sites for site in named.get(name, [name])]
     data = Data(model, table_of(options), sites)
+    options.epochs = options.epochs or defaults.n_epochs(len(data.train[sites[0]]))
     common = {"data": options.data, "config": values, "epochs": options.epochs, "batch": options.batch}
     lines: list[dict[str, Any]] = []
     for site in sites:
