@@ -12,6 +12,7 @@ from helix_twin import random_ids
 from test_model import noise, sequences
 from torch import Tensor, nn
 
+from helix_sae.analysis import SAEAnalysisPipeline
 from helix_sae.errors import ConfigurationError, ModelError
 from helix_sae.models import adopt, handle_for, open_model
 from helix_sae.models.contract import Model, StillTokens
@@ -20,6 +21,7 @@ from helix_sae.models.mamba2.diagnosis import Defects, diagnose, plain_mixer, ti
 from helix_sae.models.mamba2.mending import mend
 from helix_sae.models.mamba2.model import Mamba2Model
 from helix_sae.models.upstream import import_helical, undisturbed_logging
+from helix_sae.mrna.tokens import tokenize
 
 SITES = ("embeddings", *(f"layers.{k}{part}" for k in range(3) for part in (".mixer", "")))
 TIME = 17
@@ -180,6 +182,23 @@ def test_every_short_way_ends_where_a_whole_pass_does(site: str):
         site, (value + change)[:, start:], model.prefix_states(cache, start), still=still
     )
     torch.testing.assert_close(found, expected[:, start:], rtol=1e-4, atol=1e-5)
+
+
+def test_the_analysis_in_one_object_takes_it(checkpoint: Path):
+    made = upstream_model(checkpoint, max_length=12)
+    texts = ["ACGUACGUACG", "GGGAUC", "UUUUACGU", "GCGCGCAAAU"]
+    result = SAEAnalysisPipeline(made, architecture="topk", k=2, batch_size=8).run_full_analysis(
+        made.process_data(texts), num_epochs=1
+    )
+    assert set(result.saes) == {f"layers.{k}.mixer" for k in range(3)}
+    np.testing.assert_allclose(result.embeddings, adopt(made).embed([tokenize(t) for t in texts]), rtol=1e-5)
+
+
+def test_nothing_but_the_models_knows_that_it_exists(project_path: Path):
+    source = project_path / "src" / "helix_sae"
+    files = [path for path in source.rglob("*.py") if path.relative_to(source).parts[0] != "models"]
+    assert len(files) > 100
+    assert [p.name for p in files if "mamba2" in p.read_text(encoding="utf-8").lower()] == []
 
 
 def test_an_untrained_twin():
