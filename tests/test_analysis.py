@@ -208,7 +208,7 @@ def test_the_share_that_is_held_out(checkpoint: Path, fraction: float):
 
 @pytest.mark.parametrize("model", [None, object(), torch.nn.Linear(2, 2)])
 def test_other_models_are_refused(model: object):
-    with pytest.raises(ModelError, match="is not a helical HelixmRNA"):
+    with pytest.raises(ModelError, match="is no model of a known kind"):
         SAEAnalysisPipeline(model)
 
 

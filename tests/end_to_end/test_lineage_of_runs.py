@@ -24,8 +24,8 @@ def test_provenance_goes_up_to_the_raw_files_and_the_model(finished_run: Finishe
     lineage = json.loads(path.read_text(encoding="utf-8"))["lineage"]
     assert lineage["raw_sequences"]["url"] == f"{finished_run.root}/01_raw/demo"
     assert len(lineage["raw_sequences"]["sha256"]) == 64
-    assert len(lineage["helix_model"]["fingerprint"]) == 64
-    assert lineage["helix_model"]["url"] == f"{finished_run.root}/06_models/helix_mini"
+    assert len(lineage["model"]["fingerprint"]) == 64
+    assert lineage["model"]["url"] == f"{finished_run.root}/06_models/helix_mini"
     assert {"mrna_table", "activations", "sae_checkpoints", "sequence_codes", "associations"} <= set(lineage)
 
 
