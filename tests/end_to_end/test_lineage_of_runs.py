@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -50,7 +51,8 @@ def test_a_report_of_two_dictionaries_is_refused(copied: FinishedRun) -> None:
 
 def test_codes_of_other_sequences_are_refused(copied: FinishedRun) -> None:
     own = copied.root / "own.fa"
-    own.write_text("".join(f">s{i}\n{'GGGAAACCAUGGCU' * 3}{'ACGU'[i % 4] * 9}\n" for i in range(30)))
+    draw = random.Random(0)
+    own.write_text("".join(f">s{i}\n{''.join(draw.choices('ACGU', k=60))}\n" for i in range(40)))
     done = copied.kedro("run", "--pipelines=ingestion", "--params", f"sequences={own}")
     assert done.returncode == 0, done.stdout + done.stderr
     refused = copied.kedro("run", "--pipelines=correlation", "--params", f"sequences={own}")
