@@ -22,7 +22,6 @@ INTERVENTION_TABLES = {
         meaning="What patching one feature does to the read-out, over pairs.",
         columns={
             "site": SITE,
-            "feature": count("Number of the feature in the autoencoder of its site."),
             "discovery_n_pairs": count("Pairs of the discovery part.", "pairs"),
             "discovery_effect": number("Mean change of the read-out on the discovery part.", "read-out"),
             "discovery_low": number("Lower end of its interval.", "read-out"),
