@@ -4,8 +4,11 @@ Every concept is a set of runs, half-open intervals of nucleotides; a position h
 covers it. Two modes of recall go with them: per ``nucleotide`` for regions and codons, per ``instance`` for
 elements, of which one firing position anywhere is enough.
 
-References ---------- Kozak M. An analysis of 5'-noncoding sequences from 699 vertebrate messenger RNAs.
-Nucleic Acids Res. 1987;15:8125. Forrest ME et al. Codon and amino acid content are associated with mRNA
+References
+----------
+Kozak M. An analysis of 5'-noncoding sequences from 699 vertebrate messenger RNAs. Nucleic Acids Res. 1987;15:8125.
+
+Forrest ME et al. Codon and amino acid content are associated with mRNA
 stability in mammalian cells. PLoS ONE. 2020;15:e0228730.
 """
 

@@ -6,8 +6,11 @@ The coefficients of the ribosome load were fitted on 10,000 random 50-nt 5'UTRs 
 reporter assay and explain about 0.85 of the variance of 10,000 others, so the simulator's causes are the
 causes of a real assay.
 
-References ---------- Kozak M. An analysis of 5'-noncoding sequences from 699 vertebrate messenger RNAs.
-Nucleic Acids Res. 1987;15:8125. Sample PJ et al. Human 5'UTR design and variant effect prediction from a
+References
+----------
+Kozak M. An analysis of 5'-noncoding sequences from 699 vertebrate messenger RNAs. Nucleic Acids Res. 1987;15:8125.
+
+Sample PJ et al. Human 5'UTR design and variant effect prediction from a
 massively parallel translation assay. Nat Biotechnol. 2019;37:803.
 """
 

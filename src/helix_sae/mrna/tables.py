@@ -1,7 +1,8 @@
 """Reference tables: the genetic code, human codon usage and a few well-studied miRNAs.
 
-References ---------- Nakamura Y, Gojobori T, Ikemura T. Codon usage tabulated from international DNA sequence
-databases: status for the year 2000. Nucleic Acids Res. 2000;28:292 (the Kazusa database; Homo sapiens, taxon
+References
+----------
+Nakamura Y, Gojobori T, Ikemura T. Codon usage tabulated from international DNA sequence databases: status for the year 2000. Nucleic Acids Res. 2000;28:292 (the Kazusa database; Homo sapiens, taxon
 9606, 93,487 coding sequences).
 
 Forrest ME, Pinkard O, Martin S, Sweet TJ, Hanson G, Coller J. Codon and amino acid content are associated
