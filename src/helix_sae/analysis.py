@@ -1,7 +1,7 @@
 """The whole analysis as one object, for a notebook: activations, autoencoders and codes of a helical model.
 
-The counterpart of the original project's quick example; the Kedro pipelines do the same with storage, statistics and
-interventions around it.
+The counterpart of the original project's quick example; the Kedro pipelines do the same with storage,
+statistics and interventions around it.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class AnalysisResult(NamedTuple):
     embeddings : float32 (n_sequences, hidden)
         Mean-pooled over nucleotides.
     held_out : bool (n_sequences,)
-        The sequences that the metrics are of; no autoencoder was trained on them. All false when none was held out, and
-        the metrics are those of the training sequences.
+        The sequences that the metrics are of; no autoencoder was trained on them. All false when none was
+        held out, and the metrics are those of the training sequences.
     """
 
     saes: dict[str, SparseAutoencoder]
@@ -80,7 +80,8 @@ class SAEAnalysisPipeline:
     batch_size : int
         Tokens a step.
     validation_fraction : float
-        Share of the sequences, at least one, that is held out for the metrics; 0 trains and measures on all of them.
+        Share of the sequences, at least one, that is held out for the metrics; 0 trains and measures on all
+        of them.
     seed : int
     **options
         Further fields of the architecture's configuration, e.g. ``k`` of ``topk``.
@@ -244,7 +245,8 @@ def _tokens_of_row(ids: Int[np.ndarray, " length"], row: int) -> TokenizedSequen
     is_nucleotide = kept != _MARKER_ID
     if not is_nucleotide.any():
         raise DataError(f"Row {row} of the dataset holds no nucleotide.")
-    # A marker goes with the nucleotide that follows it; one at the very end, after which none does, with the last.
+    # A marker goes with the nucleotide that follows it; one at the very end, after which none does, with the
+    # last.
     nucleotide = np.minimum(np.cumsum(is_nucleotide) - is_nucleotide, is_nucleotide.sum() - 1)
     return TokenizedSequence(kept, nucleotide.astype(np.int32), is_nucleotide)
 

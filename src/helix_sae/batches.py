@@ -18,8 +18,8 @@ class Batches:
     Parameters
     ----------
     chunks : callable
-        From a random generator (None where the order is to be kept) to the rows of one epoch, as many at a time as
-        memory is to hold. Each row comes once.
+        From a random generator (None where the order is to be kept) to the rows of one epoch, as many at a
+        time as memory is to hold. Each row comes once.
     n_tokens : int
         Rows of one epoch.
     batch_size : int

@@ -177,9 +177,9 @@ def ls(url: str) -> None:
         content = version.manifest
         shared.update({path: int(entry["bytes"]) for path, entry in version.shards.items()})
         click.echo(
-            f"{version.version or '(no version)'}  {byte_size(version.n_bytes):>10}  {content['n_sequences']:,} sequences  "
-            f"{content['n_tokens']:,} tokens  {len(content['sites'])} sites  {content['dtype']}  "
-            f"model {str(content['fingerprint'])[:12]}"
+            f"{version.version or '(no version)'}  {byte_size(version.n_bytes):>10} "
+            f" {content['n_sequences']:,} sequences  {content['n_tokens']:,} tokens  {len(content['sites'])}"
+            f" sites  {content['dtype']}  model {str(content['fingerprint'])[:12]}"
         )
     click.echo(
         f"{len(shared):,} shards of {byte_size(sum(shared.values()))} in all; versions share equal ones."
@@ -240,7 +240,10 @@ def gc(url: str, delete: bool, hours: float, kept_hours: float) -> None:
         click.echo(f"{byte_size(size):>10}  {path}")
     for upload in uploads:
         click.echo(f"{'upload':>10}  {upload['Bucket']}/{upload['Key']} (never completed)")
-    what = f"{len(garbage):,} files of {byte_size(sum(garbage.values()))} and {len(uploads):,} unfinished uploads"
+    what = (
+        f"{len(garbage):,} files of {byte_size(sum(garbage.values()))} and {len(uploads):,} unfinished"
+        " uploads"
+    )
     if not delete:
         click.echo(f"{what} could be removed (--delete does it).")
         return

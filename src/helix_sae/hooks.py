@@ -130,6 +130,6 @@ def _check_runner(runner: str) -> None:
     """Refuse a runner whose nodes are in processes that know nothing of the run."""
     if "ParallelRunner" in runner:
         raise ConfigurationError(
-            "ParallelRunner runs nodes in processes of their own, where what they make cannot be recorded. Leave --runner "
-            "out, or use ThreadRunner; work inside nodes is spread by the parameter `engine`."
+            "ParallelRunner runs nodes in processes of their own, where what they make cannot be recorded."
+            " Leave --runner out, or use ThreadRunner; work inside nodes is spread by the parameter `engine`."
         )

@@ -1,8 +1,8 @@
 """Plain copies of the last report with what belongs to it, where a person looks for them.
 
-Versions are kept as ``<data_root>/08_reporting/<name>/<version>/<name>``. ``<data_root>/latest`` holds the newest as plain
-files: ``report.html``, ``atlas/index.html``, ``summary.json``, ``summary.txt``, ``figures/*``, ``tables/*``. The folder is
-replaced as a whole whenever a report was made.
+Versions are kept as ``<data_root>/08_reporting/<name>/<version>/<name>``. ``<data_root>/latest`` holds the
+newest as plain files: ``report.html``, ``atlas/index.html``, ``summary.json``, ``summary.txt``,
+``figures/*``, ``tables/*``. The folder is replaced as a whole whenever a report was made.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Parts of a run that could not be done: named, with the reason, and handed on in place of their results.
 
-A node whose part cannot be done gives :class:`LeftOut` for each of its outputs. It is kept like any result: as a table of
-one row, a figure or a document that says so, so that a later run, and a person who opens the file, learns the reason.
+A node whose part cannot be done gives :class:`LeftOut` for each of its outputs. It is kept like any result:
+as a table of one row, a figure or a document that says so, so that a later run, and a person who opens the
+file, learns the reason.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ LEFT_OUT, REASON = "left_out", "reason"
 
 
 TOLERANT = "tolerant"
-"""Tag of nodes that make do without inputs that were never made: each gets a :class:`LeftOut` in its place."""
+"""Tag of nodes that make do without inputs that were never made: each gets a :class:`LeftOut` in its
+place."""
 
 
 @dataclass(frozen=True)

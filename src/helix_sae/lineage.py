@@ -1,9 +1,9 @@
 """What an artefact came from, and whether several of them came from the same.
 
-The *origin* of a thing says what it was: its URL, its version, the SHA-256 of its content (for a model its fingerprint),
-the names of what it was made from, and its *recipe*, a hash of how it was made. The *lineage* of an artefact holds the
-origin of everything that it descends from, by name, up to the raw files and the model. Two artefacts may be joined when
-no name that both lineages hold means two different things.
+The *origin* of a thing says what it was: its URL, its version, the SHA-256 of its content (for a model its
+fingerprint), the names of what it was made from, and its *recipe*, a hash of how it was made. The *lineage*
+of an artefact holds the origin of everything that it descends from, by name, up to the raw files and the
+model. Two artefacts may be joined when no name that both lineages hold means two different things.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 Origin = Mapping[str, Any]
-"""JSON: ``url``, ``version``, ``sha256`` or ``fingerprint``, ``recipe``, ``from`` (names), as far as there are such."""
+"""JSON: ``url``, ``version``, ``sha256`` or ``fingerprint``, ``recipe``, ``from`` (names), as far as there
+are such."""
 
 PARAMETER_PREFIX = "params:"
 
@@ -103,7 +104,8 @@ def recipe_of(node: str, output: str, parameters: Mapping[str, Any], inputs: Seq
     Returns
     -------
     str
-        SHA-256 in hexadecimal. Equal recipes give equal content on the same machine, as every node is deterministic.
+        SHA-256 in hexadecimal. Equal recipes give equal content on the same machine, as every node is
+        deterministic.
     """
     content = [node, output, _with_influence(dict(parameters)), list(inputs), code]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -121,8 +123,8 @@ def _with_influence(value: Any) -> Any:
 def find_conflicts(records: Sequence[Record]) -> list[Conflict]:
     """Names that mean different things to the records; those first from which the others follow.
 
-    A name conflicts only where both sides state an identity. A conflict that follows from another one (codes that differ
-    because their autoencoders do) is left out.
+    A name conflicts only where both sides state an identity. A conflict that follows from another one (codes
+    that differ because their autoencoders do) is left out.
     """
     meanings: dict[str, dict[str, list[Record]]] = {}
     for record in records:
@@ -211,8 +213,8 @@ def differing_parameters(
     Parameters
     ----------
     asked : mapping
-        By Kedro's names; only those below a group (``params:causal_acdc.target``) are compared: a whole group is shared by
-        many nodes, and most of it is of no concern to what one of them made.
+        By Kedro's names; only those below a group (``params:causal_acdc.target``) are compared: a whole group
+        is shared by many nodes, and most of it is of no concern to what one of them made.
 
     Returns
     -------

@@ -1,6 +1,7 @@
 """The runs that left something in a data root: what each read and made, how good it was, how much room it takes.
 
-Everything is read from the ``provenance.json`` beside each version; there is no list of runs that could go wrong.
+Everything is read from the ``provenance.json`` beside each version; there is no list of runs that could go
+wrong.
 """
 
 from __future__ import annotations

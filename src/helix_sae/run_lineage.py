@@ -39,8 +39,10 @@ from helix_sae.versions import (
 
 LOGGER = logging.getLogger(__name__)
 
-_ORDER = ("simulation", "pretraining", "ingestion", "extraction", "sae_training", "correlation", "causal_acdc",
-          "reporting")  # fmt: skip
+_ORDER = (
+    "simulation", "pretraining", "ingestion", "extraction", "sae_training", "correlation", "causal_acdc",
+    "reporting",
+)  # fmt: skip
 _SHOWN = 3
 
 
@@ -70,8 +72,9 @@ class RunLineage:
         Raises
         ------
         StoreError
-            If its inputs descend from different things, or from something that the run makes anew in another way, or were
-            made with another value of a parameter that the run asks for. It names the command that mends it.
+            If its inputs descend from different things, or from something that the run makes anew in another
+            way, or were made with another value of a parameter that the run asks for. It names the command
+            that mends it.
         """
         records = list(self._known.values())
         self._refuse(find_conflicts(records), records)
@@ -108,7 +111,8 @@ class RunLineage:
                     self._known[name] = read_record(name, dataset)
         if unrecorded:
             LOGGER.warning(
-                "%s: without versions, so without a record of how they were made; they count as made if they exist",
+                "%s: without versions, so without a record of how they were made; they count as made if they"
+                " exist",
                 ", ".join(unrecorded),
             )
 
@@ -125,8 +129,8 @@ class RunLineage:
     def add_saved(self, node: Node, name: str) -> Record:
         """Record what a node has made; what it saved before belongs to it as well.
 
-        Outputs of one node are made together: a table of how well autoencoders do is of these autoencoders, although it is
-        not made from them.
+        Outputs of one node are made together: a table of how well autoencoders do is of these autoencoders,
+        although it is not made from them.
         """
         before = list(node.outputs[: node.outputs.index(name)])
         sources = [

@@ -27,17 +27,18 @@ _CLOCKS_DIFFER = timedelta(minutes=10)
 def pin_versions(pipeline: Pipeline, catalog: Catalog) -> dict[str, str]:
     """Fix the version of each versioned dataset of a run before it begins.
 
-    An output is saved as, and loaded again from, the run's own version; an input that no ``--load-versions`` names is
-    loaded from what is the latest version now. Kedro alone resolves "latest" at each load, so that of two runs at
-    once one may read what the other one writes. A version without its provenance is not whole, and passed over.
+    An output is saved as, and loaded again from, the run's own version; an input that no ``--load-versions``
+    names is loaded from what is the latest version now. Kedro alone resolves "latest" at each load, so that
+    of two runs at once one may read what the other one writes. A version without its provenance is not whole,
+    and passed over.
 
     Returns
     -------
     dict
         Version of each versioned input.
 
-    An input that was never made and that only nodes tagged :data:`~helix_sae.left_out.TOLERANT` read is replaced by the
-    statement that it is left out.
+    An input that was never made and that only nodes tagged :data:`~helix_sae.left_out.TOLERANT` read is
+    replaced by the statement that it is left out.
 
     Raises
     ------
@@ -89,8 +90,10 @@ def _refuse_missing(not_given: list[str], missing: list[str]) -> None:
         told += [
             "The run needs inputs that are not there:",
             *missing,
-            "Run the pipelines that make them first (`kedro registry describe` shows which), or correct the paths in the "
-            "catalog.",
+            (
+                "Run the pipelines that make them first (`kedro registry describe` shows which), or correct"
+                " the paths in the catalog."
+            ),
         ]
     if told:
         raise StoreError("\n".join(told))
@@ -161,8 +164,8 @@ def read_provenance(dataset: AbstractVersionedDataset[Any, Any], version: str) -
             raise TypeError("not an object")
     except (ValueError, TypeError) as error:
         raise StoreError(
-            f"{path}: the record of where this version came from is damaged ({error}). Remove the version, or load "
-            "another one (--load-versions)."
+            f"{path}: the record of where this version came from is damaged ({error}). Remove the version, or"
+            " load another one (--load-versions)."
         ) from error
     return cast("dict[str, Any]", content)
 
@@ -194,8 +197,8 @@ def read_record(name: str, dataset: AbstractDataset[Any, Any]) -> Record:
     provenance = read_provenance(inner, version) or {}
     if "lineage" not in provenance:
         raise StoreError(
-            f"{name}: version {version} does not say what it came from; it was made by an earlier release. Run the "
-            "pipelines that make it again (`kedro run` makes everything)."
+            f"{name}: version {version} does not say what it came from; it was made by an earlier release."
+            " Run the pipelines that make it again (`kedro run` makes everything)."
         )
     return Record(name, provenance["origin"], provenance["lineage"], provenance["made_with"])
 
@@ -228,9 +231,10 @@ def _refuse_the_future(name: str, version: str | None) -> None:
     now = datetime.now(tz=UTC)
     if made > now + _CLOCKS_DIFFER:
         raise StoreError(
-            f"{name}: version {version} is dated in the future (now it is {now:%Y-%m-%dT%H.%M}Z), so that it would be "
-            "taken for the newest whatever is made after it. Correct this machine's clock; if another one's was wrong, "
-            f"remove the version or rename its folder. To read it as it is: --load-versions={name}:{version}"
+            f"{name}: version {version} is dated in the future (now it is {now:%Y-%m-%dT%H.%M}Z), so that it"
+            " would be taken for the newest whatever is made after it. Correct this machine's clock; if"
+            " another one's was wrong, remove the version or rename its folder. To read it as it is:"
+            f" --load-versions={name}:{version}"
         )
 
 

@@ -79,7 +79,8 @@ class Source(Protocol):
     name : str
         Named in messages.
     described : mapping
-        ``fingerprint`` of the model, ``sites``, ``dtype``, ``precision``, ``codon_markers``, ``tokens_per_sequence``.
+        ``fingerprint`` of the model, ``sites``, ``dtype``, ``precision``, ``codon_markers``,
+        ``tokens_per_sequence``.
     widths : mapping of site -> int
     sequence_ids : list of str
     n_tokens : int64 (n_sequences,)
@@ -121,8 +122,8 @@ class Activations:
     Parameters
     ----------
     source : Source
-        Shards of a store (:func:`~helix_sae.activations.store.open_activations`), or a model that runs when rows are
-        read (:func:`~helix_sae.activations.stream.stream_activations`).
+        Shards of a store (:func:`~helix_sae.activations.store.open_activations`), or a model that runs when
+        rows are read (:func:`~helix_sae.activations.stream.stream_activations`).
     keep : bool
         Whether a dataset that is given them is to store them, or only to hand them on.
 
@@ -173,8 +174,9 @@ class Activations:
         """Raise :class:`StoreError` unless the activations are of the model with this fingerprint."""
         if fingerprint != self.fingerprint:
             raise StoreError(
-                f"{self.source.name}: these activations are of the model {self.fingerprint}, not of {fingerprint}. Run "
-                "the extraction with this model, or load the version that belongs to it (--load-versions)."
+                f"{self.source.name}: these activations are of the model {self.fingerprint}, not of"
+                f" {fingerprint}. Run the extraction with this model, or load the version that belongs to it"
+                " (--load-versions)."
             )
 
     def check_finite(self) -> None:
@@ -193,9 +195,10 @@ class Activations:
                 row = int(np.argmin(np.isfinite(values).all(axis=1)))
                 place = int(np.searchsorted(part.offsets, row, side="right")) - 1
                 raise DataError(
-                    f"The activations of site {site} are not finite: sequence {part.sequence_ids[place]!r}, token "
-                    f"{row - int(part.offsets[place])} holds {values[row][~np.isfinite(values[row])][0]}. Extract "
-                    "them again, in float32 if they overflowed a smaller type (extraction.dtype)."
+                    f"The activations of site {site} are not finite: sequence {part.sequence_ids[place]!r},"
+                    f" token {row - int(part.offsets[place])} holds"
+                    f" {values[row][~np.isfinite(values[row])][0]}. Extract them again, in float32 if they"
+                    " overflowed a smaller type (extraction.dtype)."
                 )
 
     def get(self, sequence_id: str, site: str) -> Float[np.ndarray, "n_tokens width"]:
@@ -298,9 +301,10 @@ class Activations:
     ) -> Batches:
         """Shuffled tokens for training, the same ones for all sites.
 
-        Blocks of stored rows, or whole sequences of rows that are computed, are put in a random order; rows are drawn at
-        random from a buffer of many of them. The order depends on the seed, the sequences and ``buffer_rows``, and for
-        stored rows not on how they are divided into shards. Computed rows run the model again each epoch.
+        Blocks of stored rows, or whole sequences of rows that are computed, are put in a random order; rows
+        are drawn at random from a buffer of many of them. The order depends on the seed, the sequences and
+        ``buffer_rows``, and for stored rows not on how they are divided into shards. Computed rows run the
+        model again each epoch.
 
         Parameters
         ----------
@@ -313,18 +317,20 @@ class Activations:
         sequence_ids : sequence of str, optional
             Only these (e.g. of one split).
         buffer_rows : int
-            Bounds the memory: ``buffer_rows x width x 4`` bytes a site. If all rows fit, the shuffle is complete.
+            Bounds the memory: ``buffer_rows x width x 4`` bytes a site. If all rows fit, the shuffle is
+            complete.
 
         Returns
         -------
         Batches
-            Iterable as often as you like (the same batches each time), of known length; each batch is a dict of
-            site -> new float32 array (batch, width).
+            Iterable as often as you like (the same batches each time), of known length; each batch is a dict
+            of site -> new float32 array (batch, width).
         """
         self._check_sites(sites)
         if min(batch_size, epochs, buffer_rows) < 1:
             raise ConfigurationError(
-                f"batch_size {batch_size}, epochs {epochs} and buffer_rows {buffer_rows} must each be at least 1."
+                f"batch_size {batch_size}, epochs {epochs} and buffer_rows {buffer_rows} must each be at"
+                " least 1."
             )
         chosen = np.arange(len(self)) if sequence_ids is None else np.sort(self._numbers(sequence_ids))
         if chosen.size == 0:
@@ -360,8 +366,8 @@ class Activations:
         absent = [name for name in sequence_ids if name not in self._number]
         if absent:
             raise DataError(
-                f"{len(absent)} of {len(sequence_ids)} sequences have no activations; the first: {absent[:5]}. "
-                "Run the extraction for the present mrna_table."
+                f"{len(absent)} of {len(sequence_ids)} sequences have no activations; the first:"
+                f" {absent[:5]}. Run the extraction for the present mrna_table."
             )
         return np.array([self._number[name] for name in sequence_ids], dtype=np.int64)
 

@@ -1,7 +1,7 @@
 """Looking after stores of activations: what is in them, whether it is whole, what nothing needs any more.
 
-Versions are found by the format that their manifests state, wherever they lie below the folder that is named: the store
-itself, a copy of it under another name, or a folder of several stores.
+Versions are found by the format that their manifests state, wherever they lie below the folder that is named:
+the store itself, a copy of it under another name, or a folder of several stores.
 """
 
 from __future__ import annotations
@@ -152,8 +152,8 @@ def remove_garbage(
     Parameters
     ----------
     keep_s : float
-        For how long they stay in the trash, from where :func:`restore` puts them back. Not at all if 0. What was in the
-        trash for longer is removed.
+        For how long they stay in the trash, from where :func:`restore` puts them back. Not at all if 0. What
+        was in the trash for longer is removed.
 
     Returns
     -------
@@ -265,8 +265,8 @@ def _versions(fs: Any, top: str, files: Mapping[str, Any]) -> list[StoredVersion
         found.append(StoredVersion("" if alone else folder.split("/")[-2], folder, root, manifest))
     if not found:
         raise StoreError(
-            f"{top}: no version of a store of activations lies here or below. Name the folder that `filepath` of "
-            "`activations` in the catalog names; nothing was touched."
+            f"{top}: no version of a store of activations lies here or below. Name the folder that `filepath`"
+            " of `activations` in the catalog names; nothing was touched."
         )
     return sorted(found, key=lambda version: (version.version, version.folder))
 
@@ -277,8 +277,8 @@ def _is_of_activations(fs: Any, path: str) -> bool:
         content = json.loads(read_file(fs, path))
     except ValueError as error:
         raise StoreError(
-            f"{path}: the manifest is damaged ({error}), so that nobody knows what it needs. Remove its version by hand, or "
-            "bring the file back."
+            f"{path}: the manifest is damaged ({error}), so that nobody knows what it needs. Remove its"
+            " version by hand, or bring the file back."
         ) from error
     return isinstance(content, dict) and cast("dict[str, Any]", content).get("format") == FORMAT
 

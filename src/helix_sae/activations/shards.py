@@ -1,11 +1,12 @@
 """One shard of activations: a safetensors file, named by what it is made from and by what it holds.
 
-``shards/<first two letters>/<key>.<sha256>.safetensors``. The key is a hash of (model, sites, dtype, sequences); the
-second name is the file's own SHA-256. A single rename makes a shard complete, with its checksum, and no two processes
-can disturb each other: equal content has an equal name.
+``shards/<first two letters>/<key>.<sha256>.safetensors``. The key is a hash of (model, sites, dtype,
+sequences); the second name is the file's own SHA-256. A single rename makes a shard complete, with its
+checksum, and no two processes can disturb each other: equal content has an equal name.
 
-Tensors: ``site:<name>`` (rows, width) of the storage dtype; ``token``, ``nucleotide`` int32 (rows,), the row's token in
-its sequence and that token's nucleotide; ``is_nucleotide`` uint8 (rows,); ``offsets`` int64 (sequences + 1,).
+Tensors: ``site:<name>`` (rows, width) of the storage dtype; ``token``, ``nucleotide`` int32 (rows,), the
+row's token in its sequence and that token's nucleotide; ``is_nucleotide`` uint8 (rows,); ``offsets`` int64
+(sequences + 1,).
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ def write_shard(
     Raises
     ------
     StoreError
-        If a site is missing or has another number of rows, or a value is not finite or too large for ``dtype``.
+        If a site is missing or has another number of rows, or a value is not finite or too large for
+        ``dtype``.
     OSError
         If the file cannot be written.
     """
@@ -163,7 +165,8 @@ def _store(
         stored, back = rounded.view(torch.int16).numpy(), rounded.float().numpy()
     if not np.isfinite(back).all():
         raise StoreError(
-            f"Site {site!r}: activations up to {np.abs(values).max():.3g} do not fit {dtype}; use bfloat16 or float32."
+            f"Site {site!r}: activations up to {np.abs(values).max():.3g} do not fit {dtype}; use bfloat16 or"
+            " float32."
         )
     error = np.abs(values - back)
     return stored, StorageError(

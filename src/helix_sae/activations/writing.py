@@ -85,7 +85,8 @@ def save_activations(
     Raises
     ------
     StoreError
-        If a shard cannot be written, or the model's activations cannot be stored; or if they are stored already.
+        If a shard cannot be written, or the model's activations cannot be stored; or if they are stored
+        already.
     """
     source = activations.source
     if not isinstance(source, StreamedShards):

@@ -1,10 +1,10 @@
 """Counterfactual edits of a user's own sequences, each with its sham.
 
-The edits and shams of :mod:`helix_sae.mrna.counterfactuals` need a coding region and letters ACGU, nothing of the simulator:
-upstream AUGs made, broken and shifted, the purine at -3 taken away, a synonymous swap at equal GC. This module adds the +4
-position, a recoding of the whole coding region at equal protein and equal GC, and the knock-out of motifs that the user
-names. Differences are what the simulator's mechanism *expects* of the sequence, not measurements; where it says nothing
-(a user's motif) they are missing.
+The edits and shams of :mod:`helix_sae.mrna.counterfactuals` need a coding region and letters ACGU, nothing of
+the simulator: upstream AUGs made, broken and shifted, the purine at -3 taken away, a synonymous swap at equal
+GC. This module adds the +4 position, a recoding of the whole coding region at equal protein and equal GC, and
+the knock-out of motifs that the user names. Differences are what the simulator's mechanism *expects* of the
+sequence, not measurements; where it says nothing (a user's motif) they are missing.
 """
 
 from __future__ import annotations
@@ -63,16 +63,17 @@ def design_pairs(
     Parameters
     ----------
     table : DataFrame
-        ``sequence, cds_start, cds_end, cluster``. Rows without a start codon or with letters other than ACGU give no edit
-        that needs them.
+        ``sequence, cds_start, cds_end, cluster``. Rows without a start codon or with letters other than ACGU
+        give no edit that needs them.
     n_per_kind : int
         Edits of each kind, at most one a sequence.
     kinds : sequence of str
-        Of :data:`STANDARD_KINDS` and :data:`OWN_KINDS`, and of the decoys of :mod:`helix_sae.mrna.counterfactuals`, which change
-        what goes along with a phenotype and causes nothing.
+        Of :data:`STANDARD_KINDS` and :data:`OWN_KINDS`, and of the decoys of
+        :mod:`helix_sae.mrna.counterfactuals`, which change what goes along with a phenotype and causes
+        nothing.
     motifs : mapping of name to IUPAC pattern, optional
-        Each is knocked out by one substitution that leaves the GC content as it is; the kind is ``motif_<name>``. The sham
-        makes the same substitution at a place that no motif covers.
+        Each is knocked out by one substitution that leaves the GC content as it is; the kind is
+        ``motif_<name>``. The sham makes the same substitution at a place that no motif covers.
     seed : int
 
     Returns
@@ -206,10 +207,12 @@ def _substituted(sequence: str, at: int) -> str:
 
 
 def _recoded(row: Any, rng: np.random.Generator) -> _Proposal | None:
-    """Exchange every third position that can be, by A-U and G-C, so that protein and GC stay. The sham shuffles codons.
+    """Exchange every third position that can be, by A-U and G-C, so that protein and GC stay.
 
-    The sham permutes the codons of each amino acid among its places: as many changes as there can be, at the same codon
-    composition.
+    The sham shuffles codons.
+
+    The sham permutes the codons of each amino acid among its places: as many changes as there can be, at the
+    same codon composition.
     """
     if pd.isna(row["cds_end"]):
         return None

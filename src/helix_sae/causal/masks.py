@@ -1,15 +1,15 @@
 """Sets of nodes by learnt masks: which features to patch together, found by gradient descent on the set itself.
 
-Every feature of every site gets a weight between 0 and 1, by which its code moves from its own value to the target's
-(later sites are encoded on what arrives there, as in :mod:`helix_sae.causal.interventions`). The weights are trained so that
-the read-out comes out as with everything patched, while the price of a node rises step by step; a feature's score is the
-mean of its weight along the way: what is given up last counts most. Effects of single nodes know nothing of backups and of
-overshooting, masks do.
+Every feature of every site gets a weight between 0 and 1, by which its code moves from its own value to the
+target's (later sites are encoded on what arrives there, as in :mod:`helix_sae.causal.interventions`). The
+weights are trained so that the read-out comes out as with everything patched, while the price of a node rises
+step by step; a feature's score is the mean of its weight along the way: what is given up last counts most.
+Effects of single nodes know nothing of backups and of overshooting, masks do.
 
 References
 ----------
-De Cao et al. 2022 and Davies et al. 2023, arXiv:2307.03637 (masks over nodes); Mueller et al. 2025, arXiv:2504.13151 (masks
-beside attribution).
+De Cao et al. 2022 and Davies et al. 2023, arXiv:2307.03637 (masks over nodes); Mueller et al. 2025,
+arXiv:2504.13151 (masks beside attribution).
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class LearntMasks(NamedTuple):
     Attributes
     ----------
     scores : mapping of site to float64 (features + 1,)
-        Mean weight of each feature along the way, 0 to 1; 0 for the error node, which has no mask, and for features that
-        do not differ in any pair.
+        Mean weight of each feature along the way, 0 to 1; 0 for the error node, which has no mask, and for
+        features that do not differ in any pair.
     history : DataFrame
-        ``step, price, loss`` (squared distance from the full patch's read-out, as a share of its squared effect) and
-        ``n_nodes`` (sum of the weights).
+        ``step, price, loss`` (squared distance from the full patch's read-out, as a share of its squared
+        effect) and ``n_nodes`` (sum of the weights).
     passes : float
         Runs of a sequence that the training took for each pair; a backward run counts as two.
     """
@@ -68,8 +68,8 @@ def learn_masks(
     exp : Experiment
         With the pairs to learn from.
     start : mapping of site to float (features + 1,)
-        Scores of single nodes (:func:`helix_sae.causal.inference.attribution`): those that pull towards the target begin with
-        a larger weight.
+        Scores of single nodes (:func:`helix_sae.causal.inference.attribution`): those that pull towards the
+        target begin with a larger weight.
     steps : int
         Each runs all pairs forwards and backwards once.
     """

@@ -17,7 +17,8 @@ class FurtherRecords(NamedTuple):
     Attributes
     ----------
     table : DataFrame
-        Rows of the further table that may be used, with ``cluster`` in the names of the main table's clusters.
+        Rows of the further table that may be used, with ``cluster`` in the names of the main table's
+        clusters.
     left_out : dict of str to int
         Number of records by reason.
     """
@@ -37,9 +38,10 @@ def further_records(
 ) -> FurtherRecords:
     """Choose the records that tell the probe nothing about the held-out families.
 
-    A record is left out when it lacks the target, when its sequence is in the main table already, and when it is similar to a
-    sequence of a held-out cluster (:func:`helix_sae.mrna.clusters.assign_clusters`). Those that are similar to sequences of
-    discovery clusters join these clusters, so that folds do not cut through relatives.
+    A record is left out when it lacks the target, when its sequence is in the main table already, and when it
+    is similar to a sequence of a held-out cluster (:func:`helix_sae.mrna.clusters.assign_clusters`). Those
+    that are similar to sequences of discovery clusters join these clusters, so that folds do not cut through
+    relatives.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Read-outs of a phenotype from the pooled embedding.
 
-A probe is what stands for 'the prediction' when the model itself predicts tokens only. It is fitted on clusters of its
-own, judged on others, and refused when it is too weak to be interpreted.
+A probe is what stands for 'the prediction' when the model itself predicts tokens only. It is fitted on
+clusters of its own, judged on others, and refused when it is too weak to be interpreted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ _MLP_DECAYS = (1e-3, 1e-2, 1e-1)
 _MLP_STEPS = 300
 _FOLDS = 5
 _OFFSET_SCALE = 10.0
-"""Size of the column that marks shifted rows, beside standardised ones: large, so that its weight is hardly penalised."""
+"""Size of the column that marks shifted rows, beside standardised ones: large, so that its weight is hardly
+penalised."""
 _INVERSE_PENALTIES = tuple(float(c) for c in np.logspace(-4, 2, 7))
 
 
@@ -53,8 +54,8 @@ class Probe:
         The last one has ``d_out == 1``, or as many as there are classes when one is ``chosen``.
     biases : tuple of float64 (d_out,)
     residual_variance : float
-        Variance of target minus out-of-fold prediction, in squared units of the target. NaN for a classifier, whose
-        value is the log odds and whose divergence needs none.
+        Variance of target minus out-of-fold prediction, in squared units of the target. NaN for a classifier,
+        whose value is the log odds and whose divergence needs none.
     chosen : int, optional
         Of several classes, the one whose log odds against all others are read.
     """
@@ -125,8 +126,8 @@ class Probe:
     ) -> Float[Tensor, " batch"]:
         """Kullback-Leibler divergence of the prediction ``y`` from that for the target.
 
-        Equal-variance Gaussians for a regression, ``(y - y_target)^2 / (2 sigma^2)``; Bernoulli distributions for a
-        classifier. In nats.
+        Equal-variance Gaussians for a regression, ``(y - y_target)^2 / (2 sigma^2)``; Bernoulli distributions
+        for a classifier. In nats.
         """
         if not self.is_classifier:
             return (y - y_target).square() / (2.0 * self.residual_variance)
@@ -162,11 +163,12 @@ class ProbeFit(NamedTuple):
     ----------
     probe : Probe
     metrics : DataFrame
-        One row: ``target, kind, metric`` (``r2`` or ``auc``), ``out_of_fold``, ``validation``, ``n_discovery``,
-        ``n_validation``, ``n_clusters_discovery``, ``n_clusters_validation``, ``penalty``, ``residual_sd``.
+        One row: ``target, kind, metric`` (``r2`` or ``auc``), ``out_of_fold``, ``validation``,
+        ``n_discovery``, ``n_validation``, ``n_clusters_discovery``, ``n_clusters_validation``, ``penalty``,
+        ``residual_sd``.
     predictions : DataFrame
-        ``row`` (index into what was given), ``value``, ``prediction`` and ``split``; discovery rows carry their
-        out-of-fold prediction.
+        ``row`` (index into what was given), ``value``, ``prediction`` and ``split``; discovery rows carry
+        their out-of-fold prediction.
     """
 
     probe: Probe
@@ -201,20 +203,21 @@ def fit_probe(
     name : str
         The property's name.
     kind : {"ridge", "logistic", "mlp"}
-        ``ridge`` chooses its penalty by closed-form leave-one-cluster-out error, ``logistic`` and ``mlp`` by five
-        folds of clusters.
+        ``ridge`` chooses its penalty by closed-form leave-one-cluster-out error, ``logistic`` and ``mlp`` by
+        five folds of clusters.
     alphas : sequence of float
         Ridge penalties.
     shifted : sequence of bool (n,), optional
-        Rows that were measured in another experiment, whose level may be another: an offset of their own is fitted beside the
-        probe and is no part of it.
+        Rows that were measured in another experiment, whose level may be another: an offset of their own is
+        fitted beside the probe and is no part of it.
     seed : int
         Initialises the MLP.
 
     Raises
     ------
     AnalysisError
-        If a side of the split has too few labelled sequences or clusters, or a classifier's target is not 0/1.
+        If a side of the split has too few labelled sequences or clusters, or a classifier's target is not
+        0/1.
     """
     y = np.asarray(target, dtype=np.float64)
     known = np.isfinite(y)
@@ -266,7 +269,8 @@ def head_probe(
         In units of the property; of every class when one is ``chosen``.
     bias : float or float (n_classes,)
     embedding, target, clusters, split, name
-        As in :func:`fit_probe`. The head was not fitted on them here, so all of its predictions are out of fold.
+        As in :func:`fit_probe`. The head was not fitted on them here, so all of its predictions are out of
+        fold.
     chosen : int, optional
         The class that the target, then 0 or 1, stands for.
 
@@ -303,9 +307,10 @@ def require_strength(fit: ProbeFit, floor: float, *, override: bool = False) -> 
     if override or value >= floor:
         return
     raise WeakProbeError(
-        f"The {row['kind']} probe of {row['target']!r} has a held-out {metric} of {value:.3f}, below the floor of "
-        f"{floor:.3f} ({int(row['n_validation'])} held-out sequences). Its interventions would not mean anything: give "
-        "more labelled sequences, another target or a better model, or lower the floor or set the override to go on."
+        f"The {row['kind']} probe of {row['target']!r} has a held-out {metric} of {value:.3f}, below the"
+        f" floor of {floor:.3f} ({int(row['n_validation'])} held-out sequences). Its interventions would not"
+        " mean anything: give more labelled sequences, another target or a better model, or lower the floor"
+        " or set the override to go on."
     )
 
 
@@ -356,8 +361,8 @@ def _check_sides(
     for side, rows, least in (("discovery", fit, _FOLDS), ("held-out", held, 2)):
         if len(np.unique(groups[rows])) < least or rows.sum() < 2:
             raise AnalysisError(
-                f"A probe of {name!r} needs at least {least} {side} clusters with the property known; there are "
-                f"{len(np.unique(groups[rows]))}. Give more labelled sequences or another target."
+                f"A probe of {name!r} needs at least {least} {side} clusters with the property known; there"
+                f" are {len(np.unique(groups[rows]))}. Give more labelled sequences or another target."
             )
 
 
@@ -389,8 +394,8 @@ def _cluster_out(
 ) -> Float[np.ndarray, " n"]:
     """Prediction of each row by the ridge fitted without its cluster.
 
-    With hat matrix ``H`` (intercept included) the left-out residual of cluster C is ``(I - H_CC)^-1 r_C``: the block
-    form of the leave-one-out identity.
+    With hat matrix ``H`` (intercept included) the left-out residual of cluster C is ``(I - H_CC)^-1 r_C``:
+    the block form of the leave-one-out identity.
     """
     shrink = s**2 / (s**2 + alpha)
     fitted = (u * shrink) @ projected

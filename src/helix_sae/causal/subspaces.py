@@ -1,8 +1,9 @@
 """The ceiling of what few directions can do: a supervised subspace of each site (distributed alignment search).
 
-A rotation of each site's activations is trained on discovery pairs so that swapping its first directions, source for target,
-swaps the read-out. Unlike features it is told what to look for; what it reaches on other families is what a perfect choice
-of directions could. It is a dictionary like any other: orthonormal, the trained directions first.
+A rotation of each site's activations is trained on discovery pairs so that swapping its first directions,
+source for target, swaps the read-out. Unlike features it is told what to look for; what it reaches on other
+families is what a perfect choice of directions could. It is a dictionary like any other: orthonormal, the
+trained directions first.
 
 References
 ----------
@@ -56,9 +57,9 @@ def fit_subspaces(
 ) -> Subspaces:
     """Train the rotations of all sites together.
 
-    The number of directions that are swapped is drawn anew for each site at every step, none at half of them, so that the
-    first directions come to matter most, alone as well as together.
-    They begin at the directions along which the read-out's gradient is largest.
+    The number of directions that are swapped is drawn anew for each site at every step, none at half of them,
+    so that the first directions come to matter most, alone as well as together. They begin at the directions
+    along which the read-out's gradient is largest.
 
     Parameters
     ----------
@@ -79,7 +80,8 @@ def fit_subspaces(
     widths = {site: exp.decoders[site].shape[1] for site in exp.sites}
     if rank < 1 or rank > min(widths.values()):
         raise ConfigurationError(
-            f"A supervised subspace of {rank} directions does not fit sites of {min(widths.values())} dimensions."
+            f"A supervised subspace of {rank} directions does not fit sites of {min(widths.values())}"
+            " dimensions."
         )
     batches = [_Swap(exp, batch) for batch in pair_batches(exp)]
     scale = max(sum(float((b.y_all - b.y_source).square().sum()) for b in batches), 1e-30)
@@ -105,7 +107,8 @@ def fit_subspaces(
         rows.append({"step": step, "n_directions": sum(drawn), "loss": loss})
     with torch.no_grad():
         dictionaries = {site: _completed(module.weight.detach()) for site, module in rotations.items()}
-    # Both sides, the gradient for the start and the full patch, then one run forwards and one backwards (two) a step.
+    # Both sides, the gradient for the start and the full patch, then one run forwards and one backwards (two)
+    # a step.
     return Subspaces(dictionaries, pd.DataFrame(rows), 6.0 + 3.0 * steps)
 
 
@@ -154,7 +157,8 @@ def _leading(batches: list[_Swap], site: str, rank: int) -> Float[Tensor, "rank 
     """Orthonormal directions to begin with: those of largest gradient, where what is moved goes along with it."""
     gradients = torch.cat([b.gradients[site] for b in batches])
     moved = torch.cat([b.moved[site] for b in batches])
-    # First the mean direction of the gradient over what moves, then what is left of the gradients and of the moves.
+    # First the mean direction of the gradient over what moves, then what is left of the gradients and of the
+    # moves.
     rows = torch.cat(
         [gradients * moved.norm(dim=1, keepdim=True), 1e-3 * gradients.norm(dim=1).mean() * moved]
     )

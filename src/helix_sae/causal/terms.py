@@ -1,7 +1,7 @@
 """What the causal analysis asks of a dictionary of features and a read-out; the model is :mod:`helix_sae.models.contract`'s.
 
-:class:`helix_sae.sae.SparseAutoencoder` and the baseline dictionaries have these interfaces, which is what lets all of them
-go through one machinery.
+:class:`helix_sae.sae.SparseAutoencoder` and the baseline dictionaries have these interfaces, which is what
+lets all of them go through one machinery.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ Start = Literal["source", "patched"]
 """Where a single feature is changed: alone on the source's run, or left out of the fully patched site."""
 
 DEFAULT_TOKEN_BUDGET = 2048
-"""Tokens in one pass. An intervention is many short passes through few weights: on a CPU what one of them writes should stay in
+"""Tokens in one pass. An intervention is many short passes through few weights: on a CPU what one of them
+writes should stay in
 the cache. A GPU wants ten times as many."""
 
 ERROR = "error"

@@ -58,8 +58,8 @@ def guess_columns(records: Sequence[Mapping[str, object]], file: str) -> Columns
     if found:
         raise DataError(f"{file}: several columns hold sequences ({shown}); name one with --sequence.")
     raise DataError(
-        f"{file}: no column holds sequences (letters ACGTUN); its columns are {shown}. Name the one that does with "
-        "--sequence."
+        f"{file}: no column holds sequences (letters ACGTUN); its columns are {shown}. Name the one that does"
+        " with --sequence."
     )
 
 

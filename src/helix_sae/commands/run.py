@@ -136,7 +136,8 @@ def plan_run(source: str, wishes: Wishes) -> Plan:
     _put(given, "causal_acdc.pairs", {"source": "edited" if starts_known else "natural"})
     if not starts_known:
         notes.append(
-            "no start codon is known: designed edits are left out (--coding AUGGGC... names what follows every 5'UTR)"
+            "no start codon is known: designed edits are left out (--coding AUGGGC... names what follows"
+            " every 5'UTR)"
         )
     for setting in wishes.settings:
         key, equals, value = setting.partition("=")
@@ -159,8 +160,8 @@ def _only_number(numbers: Sequence[str], notes: list[str]) -> str | None:
         return numbers[0]
     if numbers:
         notes.append(
-            f"no target is named and several columns hold numbers ({', '.join(numbers)}): the causal part is left out "
-            "(--target names one)"
+            f"no target is named and several columns hold numbers ({', '.join(numbers)}): the causal part is"
+            " left out (--target names one)"
         )
     else:
         notes.append("no column holds a measured number: the causal part is left out")

@@ -1,8 +1,8 @@
 """Datasets that are one file: whole or not there, checked when read.
 
-What kedro-datasets has for these formats writes into the file itself, so that a full disk or a killed process leaves half of
-it under its name. Here the content is made first and published in one step; the SHA-256 of a version's file stands beside
-it, is written before it, and is compared whenever the file is read.
+What kedro-datasets has for these formats writes into the file itself, so that a full disk or a killed process
+leaves half of it under its name. Here the content is made first and published in one step; the SHA-256 of a
+version's file stands beside it, is written before it, and is compared whenever the file is read.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ class ModelDataset(AbstractDataset[None, "ModelHandle"]):
     hub_id : str, optional
         Instead of a folder: a name on the Hugging Face hub, such as ``helical-ai/Helix-mRNA``.
     kind : str, optional
-        Which model it is: one of :data:`helix_sae.models.registry.KINDS`, or ``package.module:Class`` for one of your own;
-        what the folder's ``config.json`` says when absent.
+        Which model it is: one of :data:`helix_sae.models.registry.KINDS`, or ``package.module:Class`` for one
+        of your own; what the folder's ``config.json`` says when absent.
     codon_markers : {"cds", "none"}, optional
         Whether an ``E`` stands before each codon of a coding region; what is usual for the model when absent.
     device : str

@@ -29,7 +29,8 @@ class SequenceFilesDataset(AbstractDataset[Sequence[Mapping[str, Any]], RawRecor
     Parameters
     ----------
     filepath : str or None
-        A file or folder; a local path or any fsspec URL. None for an input that may be left out: it has no records.
+        A file or folder; a local path or any fsspec URL. None for an input that may be left out: it has no
+        records.
     format : {"json", "fasta", "csv", "tsv", "parquet", "genbank"}, optional
         By the file's suffix when not given.
     gff3 : str, optional

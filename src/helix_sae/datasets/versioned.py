@@ -15,8 +15,8 @@ Loaded = TypeVar("Loaded")
 class WholeVersionsDataset(AbstractVersionedDataset[Saved, Loaded], Generic[Saved, Loaded]):
     """A versioned dataset whose latest version is the newest one that a run has finished.
 
-    A run writes ``provenance.json`` beside what it saved. Where there is a version that has it, those without are what runs
-    were killed at, and are passed over; what was only ever saved by hand has none.
+    A run writes ``provenance.json`` beside what it saved. Where there is a version that has it, those without
+    are what runs were killed at, and are passed over; what was only ever saved by hand has none.
     """
 
     def _get_versions(self) -> list[str]:

@@ -57,7 +57,8 @@ _QUALITY = {
 }
 
 _OTHERS = (VERMILLION, PURPLE, ORANGE, "#7F5539", "#B5476B", "#5B6770")
-"""Colours of the baselines: those of the palette that can be seen as a thin line, and some that stand apart from them."""
+"""Colours of the baselines: those of the palette that can be seen as a thin line, and some that stand apart
+from them."""
 
 _STYLES = ("-", "--", "-.", ":")
 
@@ -70,7 +71,8 @@ def intervention_curves(
     Parameters
     ----------
     curves : DataFrame
-        ``dictionary, ranking, curve, k, faithfulness, low, high, edit_magnitude, n_pairs, n_clusters``, one row a point.
+        ``dictionary, ranking, curve, k, faithfulness, low, high, edit_magnitude, n_pairs, n_clusters``, one
+        row a point.
     dictionary, ranking : str
         Which rows are drawn.
     level : float
@@ -101,7 +103,10 @@ def intervention_curves(
     if len(rows):
         quiet_legend(left, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
         counts = rows.iloc[0]
-        note = f"{int(counts['n_pairs'])} held-out pairs of {int(counts['n_clusters'])} families; bands: 95 % cluster bootstrap"
+        note = (
+            f"{int(counts['n_pairs'])} held-out pairs of {int(counts['n_clusters'])} families; bands: 95 %"
+            " cluster bootstrap"
+        )
         right.set_title(note, loc="right", fontsize=SMALL - 1, fontweight="normal", color=MUTED)
     heading(figure, "Cumulative interventions")
     return figure
@@ -155,7 +160,10 @@ def baseline_curves(curves: pd.DataFrame, summary: pd.DataFrame, *, reference: s
     left.set_ylim(*_limits(sufficient))
     if len(sufficient):
         first = sufficient.iloc[0]
-        note = f"{int(first['n_pairs'])} held-out pairs of {int(first['n_clusters'])} families; band: 95 % cluster bootstrap"
+        note = (
+            f"{int(first['n_pairs'])} held-out pairs of {int(first['n_clusters'])} families; band: 95 %"
+            " cluster bootstrap"
+        )
         left.set_title(note, loc="left", fontsize=SMALL - 1, fontweight="normal", color=MUTED)
         quiet_legend(figure, loc="outside lower left", ncols=4, columnspacing=1.2)
     _forest(right, summary, order, looks)

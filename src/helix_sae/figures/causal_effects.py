@@ -33,7 +33,8 @@ def feature_effects(selection: pd.DataFrame, *, target: str, n: int = 20) -> Fig
     Parameters
     ----------
     selection : DataFrame
-        ``site, feature, selected, confirmed, q_value, discovery_oriented, validation_oriented, validation_low, validation_high``.
+        ``site, feature, selected, confirmed, q_value, discovery_oriented``,
+        ``validation_oriented, validation_low, validation_high``.
     target : str
         The property predicted.
     n : int
@@ -89,7 +90,8 @@ def block_comparison(blocks: pd.DataFrame) -> Figure:
     Parameters
     ----------
     blocks : DataFrame
-        ``site, recovered, recovered_low, recovered_high, recovered_with_error*, share, effective_features, n_nodes``.
+        ``site, recovered, recovered_low, recovered_high, recovered_with_error*``, ``share``,
+        ``effective_features``, ``n_nodes``.
 
     Returns
     -------
@@ -226,8 +228,8 @@ def position_effects(positions: pd.DataFrame, *, target: str) -> Figure:
     Parameters
     ----------
     positions : DataFrame
-        ``has_indel, following_low, following_high, n_pairs, predicted, known, feature_effect`` with ``feature_effect_low``,
-        ``feature_effect_high``; one row a stratum.
+        ``has_indel, following_low, following_high, n_pairs, predicted, known, feature_effect`` with
+        ``feature_effect_low``, ``feature_effect_high``; one row a stratum.
     target : str
         The property.
 

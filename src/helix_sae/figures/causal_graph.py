@@ -41,7 +41,8 @@ def circuit_graph(
     circuit : DataFrame
         ``site, feature, attribution``. Of each site the ten most important are drawn; the others are counted.
     edges : DataFrame
-        ``upstream_site, upstream_feature, site, feature, estimate, exact``; exact values are drawn where there are any.
+        ``upstream_site, upstream_feature, site, feature, estimate, exact``; exact values are drawn where
+        there are any.
     sites : list of str
         In forward order.
     n_edges : int

@@ -53,7 +53,8 @@ def association_heatmap(
     associations : DataFrame
         ``site``, ``feature``, ``property``, ``category``, ``kind``, ``effect``, ``q_value``.
     best_matches : DataFrame
-        Chooses the features: replicated ones first, then by the size of the effect, in turn over the properties.
+        Chooses the features: replicated ones first, then by the size of the effect, in turn over the
+        properties.
     n_features : int
     alpha : float
         Cells with q above it are dotted.

@@ -89,8 +89,8 @@ def qq(quantiles: Mapping[str, pd.DataFrame], summaries: Mapping[str, pd.DataFra
         axes.set_ylabel("−log₁₀ p")
         axes.set_title(f"{family} tests", loc="left", fontsize=TEXT)
         axes.annotate(
-            f"λ = {summary['inflation_factor']:.2f}\n"
-            f"any discovery: {summary['share_with_discovery']:.1%}\nof {int(summary['n_permutations'])} permutations",
+            f"λ = {summary['inflation_factor']:.2f}\nany discovery: {summary['share_with_discovery']:.1%}\nof"
+            f" {int(summary['n_permutations'])} permutations",
             xy=(0.97, 0.04),
             xycoords="axes fraction",
             ha="right",

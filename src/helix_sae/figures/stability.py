@@ -33,7 +33,8 @@ def feature_stability(stability: pd.DataFrame) -> Figure:
     Parameters
     ----------
     stability : DataFrame
-        A row a feature: ``site``, ``alive``, ``n_others``, ``stability``, ``best_cosine``, ``correlation``, ``certified``.
+        A row a feature: ``site``, ``alive``, ``n_others``, ``stability``, ``best_cosine``, ``correlation``,
+        ``certified``.
 
     Returns
     -------

@@ -59,8 +59,8 @@ _MEASURED = frozenset({"mrl", "te", "half_life", "expression_level"})
 class LiteralFigure(Figure):
     """A figure that takes words for what they are: dollar signs in somebody's column name start no formula.
 
-    With matplotlib's own rule a column named ``cost_$_per_$`` would be set as mathematics, or keep the figure from being
-    drawn. Only the powers that logarithmic axes write are formulas.
+    With matplotlib's own rule a column named ``cost_$_per_$`` would be set as mathematics, or keep the figure
+    from being drawn. Only the powers that logarithmic axes write are formulas.
     """
 
     def draw(self, renderer: RendererBase) -> None:

@@ -47,8 +47,8 @@ def training_history(history: pd.DataFrame, metrics: pd.DataFrame | None = None)
     Parameters
     ----------
     history : DataFrame
-        ``site``, ``config``, ``tokens``, ``explained_variance``, ``l0``, ``dead_share``, ``mse``; of several seeds
-        (``seed``) the first is drawn.
+        ``site``, ``config``, ``tokens``, ``explained_variance``, ``l0``, ``dead_share``, ``mse``; of several
+        seeds (``seed``) the first is drawn.
     metrics : DataFrame, optional
         The same measures on held-out tokens (``site``, ``config`` and the columns above as far as they are
         there): drawn as diamonds at the end of each line.
@@ -149,8 +149,9 @@ def pareto(metrics: pd.DataFrame) -> Figure:
     Parameters
     ----------
     metrics : DataFrame
-        ``site``, ``config``, ``l0``, ``explained_variance``. Configurations named ``<family>_<anything>`` are one family,
-        of one colour; the points of a family that no other point of the site beats in both measures are joined.
+        ``site``, ``config``, ``l0``, ``explained_variance``. Configurations named ``<family>_<anything>`` are
+        one family, of one colour; the points of a family that no other point of the site beats in both
+        measures are joined.
 
     Returns
     -------

@@ -29,8 +29,8 @@ def length_batches(
     max_padding : float
         Largest share of padding in a batch; 0 puts only equal lengths together.
     rng : numpy Generator, optional
-        Shuffles sequences of equal length and the order of the batches. Without it the order is that of the lengths,
-        ties in input order.
+        Shuffles sequences of equal length and the order of the batches. Without it the order is that of the
+        lengths, ties in input order.
 
     Returns
     -------

@@ -1,8 +1,8 @@
 """Models that are a chain of residual blocks, and the short ways that a chain offers.
 
-Of a pass only the residual stream between the blocks is kept: a site is read again by running one block, and a change is run on
-through the blocks behind it. A block that hands on no more of the tokens before than a state (the state of a scan, keys and
-values) runs over the end of a sequence alone.
+Of a pass only the residual stream between the blocks is kept: a site is read again by running one block, and
+a change is run on through the blocks behind it. A block that hands on no more of the tokens before than a
+state (the state of a scan, keys and values) runs over the end of a sequence alone.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ class ResidualCache(NamedTuple):
 class ChainModel(Model):
     """A network with ``embeddings``, ``layers`` and a final norm ``norm_f``.
 
-    ``layers.k`` is the residual stream after block ``k``, ``layers.k.mixer`` (or another of its ``parts``) what that part adds
-    to it, and ``embeddings`` stands at the start. The mixers are looked at when no site is named.
+    ``layers.k`` is the residual stream after block ``k``, ``layers.k.mixer`` (or another of its ``parts``)
+    what that part adds to it, and ``embeddings`` stands at the start. The mixers are looked at when no site
+    is named.
 
     Parameters
     ----------
@@ -180,7 +181,8 @@ class ChainModel(Model):
     ) -> Float[Tensor, "n suffix hidden"]:
         """Run on from a site over the tokens from ``prefix.start`` on only, each block from the state before them.
 
-        Tokens that have not ``changed`` are as they were in the pass that the prefix is from, until a block mixes tokens.
+        Tokens that have not ``changed`` are as they were in the pass that the prefix is from, until a block
+        mixes tokens.
         """
         if changed is not None and hooks:
             raise ValueError("Hooks may change any token: give either `changed` or `hooks`.")

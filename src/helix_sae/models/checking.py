@@ -17,9 +17,9 @@ _SHORTER = 9
 def check_model(model: Model) -> None:
     """Make sure that a model is what this package takes it for.
 
-    Its sites are modules that give (batch, time, width); the first is what a token gives by itself; no token depends on a
-    later one, nor on padding or on what else is in the batch; earlier tokens reach later ones; running on from a site
-    ends where a whole pass does.
+    Its sites are modules that give (batch, time, width); the first is what a token gives by itself; no token
+    depends on a later one, nor on padding or on what else is in the batch; earlier tokens reach later ones;
+    running on from a site ends where a whole pass does.
 
     Raises
     ------
@@ -31,8 +31,12 @@ def check_model(model: Model) -> None:
     activations = model.capture(ids, model.site_names)
     for site, x in activations.items():
         if x.ndim != 3 or x.shape[:2] != ids.shape:
-            raise _wrong(model, f"site {site} gives an activation of shape {tuple(x.shape)} for one sequence of "
-                         f"{ids.shape[1]} tokens, where (1, {ids.shape[1]}, width) is expected; leave it out of its sites")  # fmt: skip
+            raise _wrong(
+                model,
+                f"site {site} gives an activation of shape {tuple(x.shape)} for one sequence of"
+                f" {ids.shape[1]} tokens, where (1, {ids.shape[1]}, width) is expected; leave it out of its"
+                " sites",
+            )
     changed = torch.cat([ids[:, :-1], ids[:, :1]], dim=1)
     if not _close(model.hidden(changed)[:, :-1], hidden[:, :-1]):
         raise _wrong(model, "tokens depend on later ones; only causal models can be patched here")

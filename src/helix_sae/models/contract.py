@@ -1,15 +1,17 @@
 """What everything else may ask of a model.
 
-A model of one's own is a :class:`Model` with three things of its own: which tokens it can be given (``markers`` and
-``vocabulary``), which of its modules are sites, and a forward pass. How its activations are read, edited and run on from,
-its pool and its embeddings have defaults here, by hooks on the sites and by whole passes; a model that knows a
-shorter way (:mod:`helix_sae.models.helix`) overrides them and is held to the defaults by its tests.
+A model of one's own is a :class:`Model` with three things of its own: which tokens it can be given
+(``markers`` and ``vocabulary``), which of its modules are sites, and a forward pass. How its activations are
+read, edited and run on from, its pool and its embeddings have defaults here, by hooks on the sites and by
+whole passes; a model that knows a shorter way (:mod:`helix_sae.models.helix`) overrides them and is held to
+the defaults by its tests.
 
-Activations are handed out, and edited, in at least float32 whatever the precision of the weights: what is learnt of them and
-subtracted from them is float32.
+Activations are handed out, and edited, in at least float32 whatever the precision of the weights: what is
+learnt of them and subtracted from them is float32.
 
-Asked of every model, and tried when one is opened (:mod:`helix_sae.models.checking`): one token a nucleotide, no token
-depends on a later one, and the first site is what a token gives by itself, whatever stands around it.
+Asked of every model, and tried when one is opened (:mod:`helix_sae.models.checking`): one token a nucleotide,
+no token depends on a later one, and the first site is what a token gives by itself, whatever stands around
+it.
 """
 
 from __future__ import annotations
@@ -70,7 +72,8 @@ class Head(NamedTuple):
     outputs : tuple of str
         Properties of a regression, classes of a classification.
     weight : float (n_outputs, width)
-        Over what :meth:`Model.pool` of the model *as its head reads it* gives (:meth:`Model.as_read_by_head`).
+        Over what :meth:`Model.pool` of the model *as its head reads it* gives
+        (:meth:`Model.as_read_by_head`).
     bias : float (n_outputs,)
     """
 
@@ -83,15 +86,16 @@ class Head(NamedTuple):
 class Model(ABC):
     """A network and its sites.
 
-    A *site* is the path of a module whose output is read or edited: ``layers.0.mixer`` is what that module gives,
-    ``layers.0`` the residual stream after the block.
+    A *site* is the path of a module whose output is read or edited: ``layers.0.mixer`` is what that module
+    gives, ``layers.0`` the residual stream after the block.
 
     Parameters
     ----------
     module : nn.Module
     sites : sequence of str
-        Paths of modules that give an activation of shape (batch, time, width), alone or first in a tuple, in the order
-        in which a pass reaches them. The first is what a token gives by itself, before tokens are mixed.
+        Paths of modules that give an activation of shape (batch, time, width), alone or first in a tuple, in
+        the order in which a pass reaches them. The first is what a token gives by itself, before tokens are
+        mixed.
     default_sites : sequence of str, optional
         Those that are looked at when none is named; all but the first when absent.
     fingerprint : str
@@ -216,8 +220,8 @@ class Model(ABC):
     def untrained(self, seed: int) -> Model:
         """A model of the same architecture, device and precision that has learnt nothing.
 
-        By default each tensor of weights is drawn anew, from a normal distribution with its own mean and standard deviation
-        (Heap et al. 2025, arXiv:2501.17727).
+        By default each tensor of weights is drawn anew, from a normal distribution with its own mean and
+        standard deviation (Heap et al. 2025, arXiv:2501.17727).
 
         Parameters
         ----------
@@ -391,7 +395,8 @@ class Model(ABC):
         value : float (batch, time, width)
             The activation to put there.
         cache : Cache
-            Of the same batch. From the first site on only the value counts, and may have another number of tokens.
+            Of the same batch. From the first site on only the value counts, and may have another number of
+            tokens.
         hooks : mapping of site to edit, optional
             Edits at *later* sites.
 
@@ -448,16 +453,16 @@ class Model(ABC):
         value : float (n, suffix, width)
             The activation to put there, at the tokens of the suffix.
         prefix : Prefix
-            Of the same sequences: all of the batch, or those picked with its ``rows``. From the first site on the suffix
-            may have another number of tokens than in the pass that it is from.
+            Of the same sequences: all of the batch, or those picked with its ``rows``. From the first site on
+            the suffix may have another number of tokens than in the pass that it is from.
         hooks : mapping of site to edit, optional
             Edits at *later* sites; they see the suffix only.
         changed : bool (n, suffix), optional
-            Tokens at which ``value`` is another than in the pass that the prefix is from: others need not be computed
-            anew until tokens are mixed again. Not with hooks.
+            Tokens at which ``value`` is another than in the pass that the prefix is from: others need not be
+            computed anew until tokens are mixed again. Not with hooks.
         still : StillTokens, optional
-            Tokens that are the same in all passes that are given this object, whatever their hooks do, and in which no
-            gradient is wanted: they need to be computed once only.
+            Tokens that are the same in all passes that are given this object, whatever their hooks do, and in
+            which no gradient is wanted: they need to be computed once only.
 
         Raises
         ------
@@ -467,7 +472,8 @@ class Model(ABC):
         Returns
         -------
         float (n, suffix, hidden)
-            Last hidden states of the suffix: those of :meth:`resume` when nothing changes before it. Differentiable.
+            Last hidden states of the suffix: those of :meth:`resume` when nothing changes before it.
+            Differentiable.
         """
         if changed is not None and hooks:
             raise ValueError("Hooks may change any token: give either `changed` or `hooks`.")
@@ -540,8 +546,8 @@ class WholePrefix(NamedTuple):
 class StillTokens:
     """Tokens of a suffix that are the same in several passes, and in which no gradient is wanted.
 
-    That is, tokens before the first change of each row, where several rows share one suffix. What works token by token
-    may compute them once, in the first pass, and have the later ones take over what it gave.
+    That is, tokens before the first change of each row, where several rows share one suffix. What works token
+    by token may compute them once, in the first pass, and have the later ones take over what it gave.
 
     Parameters
     ----------
@@ -629,7 +635,10 @@ def _of_length(ids: Int[Tensor, "batch time"], time: int) -> Int[Tensor, "batch 
 def _translation(
     name: str, vocabulary: Mapping[str, int], markers: tuple[CodonMarkers, ...]
 ) -> Int[Tensor, " ids"] | None:
-    """The model's own id of each id of :data:`VOCABULARY`; None where they are the same. Padding becomes an ``N``."""
+    """The model's own id of each id of :data:`VOCABULARY`; None where they are the same.
+
+    Padding becomes an ``N``.
+    """
     wanted = [*_LETTERS, *("E" if "cds" in markers else "")]
     if missing := [letter for letter in wanted if letter not in vocabulary]:
         raise ModelError(f"{name}.vocabulary has no id for {', '.join(missing)}; give each letter one.")

@@ -1,10 +1,12 @@
 """From a name or a folder to a model.
 
-A :class:`ModelHandle` is light: it names a folder of weights, says what kind of model they are of and carries their
-fingerprint, and is what travels through catalogs and to workers. :func:`open_model` opens it once in each process.
+A :class:`ModelHandle` is light: it names a folder of weights, says what kind of model they are of and carries
+their fingerprint, and is what travels through catalogs and to workers. :func:`open_model` opens it once in
+each process.
 
-A kind is one of :data:`KINDS`, recognised by its ``config.json``, or a class of one's own, named ``package.module:Class``:
-any :class:`~helix_sae.models.contract.Model` that Python can import here and on the workers.
+A kind is one of :data:`KINDS`, recognised by its ``config.json``, or a class of one's own, named
+``package.module:Class``: any :class:`~helix_sae.models.contract.Model` that Python can import here and on the
+workers.
 """
 
 from __future__ import annotations
@@ -108,8 +110,8 @@ def handle_for(
     Parameters
     ----------
     source : str or Path
-        A folder of weights, or a hub id such as ``helical-ai/Helix-mRNA`` (fetched to the Hugging Face cache when it is
-        not there yet).
+        A folder of weights, or a hub id such as ``helical-ai/Helix-mRNA`` (fetched to the Hugging Face cache
+        when it is not there yet).
     kind : str, optional
         Of :data:`KINDS`, or ``package.module:Class``; what ``config.json`` says when absent.
     codon_markers : {"cds", "none"}, optional
@@ -131,8 +133,8 @@ def handle_for(
     model_class = model_class_of(kind)
     if codon_markers is not None and codon_markers not in model_class.markers:
         raise ConfigurationError(
-            f"A model of kind {kind} reads sequences with codon_markers: {' or '.join(model_class.markers)}, not "
-            f"{codon_markers}; set codon_markers of the model in the catalog."
+            f"A model of kind {kind} reads sequences with codon_markers: {' or '.join(model_class.markers)},"
+            f" not {codon_markers}; set codon_markers of the model in the catalog."
         )
     return ModelHandle(
         source=str(directory),
@@ -151,8 +153,8 @@ def open_model(handle: ModelHandle) -> Model:
     Raises
     ------
     ModelError
-        If the weights are no longer those of the handle, cannot be loaded, or the model is not what is asked of every
-        model (:mod:`helix_sae.models.checking`).
+        If the weights are no longer those of the handle, cannot be loaded, or the model is not what is asked
+        of every model (:mod:`helix_sae.models.checking`).
     """
     device = resolve_device(handle.device)
     key = (handle.kind, handle.fingerprint, device, handle.dtype, handle.compiled)
@@ -202,8 +204,8 @@ def adopt(made: object) -> Model:
         if (found := model_class_of(kind).adopt(made)) is not None:
             return found
     raise ModelError(
-        f"{type(made).__name__} is no model of a known kind ({', '.join(KINDS)}): give helical's own object, or a "
-        "helix_sae.models.Model."
+        f"{type(made).__name__} is no model of a known kind ({', '.join(KINDS)}): give helical's own object,"
+        " or a helix_sae.models.Model."
     )
 
 
@@ -262,7 +264,8 @@ def _kind_of(directory: Path) -> str:
 def _check_unchanged(handle: ModelHandle, model_class: type[Model]) -> None:
     """Raise if the files of a handle are no longer what it was made from; they are hashed again when one was touched.
 
-    Also where the model is open already: it may have been opened from another copy of what this handle's folder held.
+    Also where the model is open already: it may have been opened from another copy of what this handle's
+    folder held.
     """
     files = model_class.files(Path(handle.source))
     key, seen = (handle.source, handle.fingerprint), stamp(files)
@@ -271,7 +274,7 @@ def _check_unchanged(handle: ModelHandle, model_class: type[Model]) -> None:
     found = fingerprint_of(files)
     if found != handle.fingerprint:
         raise ModelError(
-            f"The weights in {handle.source} have changed since the run began (fingerprint {found[:12]}, expected "
-            f"{handle.fingerprint[:12]}); start the run again."
+            f"The weights in {handle.source} have changed since the run began (fingerprint {found[:12]},"
+            f" expected {handle.fingerprint[:12]}); start the run again."
         )
     _CHECKED[key] = seen

@@ -1,9 +1,9 @@
 """Running on over the end of a sequence only.
 
-In a causal model nothing before a change moves, so an intervention whose first change is at token ``start`` needs only the
-tokens from there on, and of those before it no more than each block hands on: the state of a mixer's scan and the last
-inputs of its convolution, the keys and values of attention. :func:`prefix_states` takes these from a finished pass once;
-any number of resumed passes then share them.
+In a causal model nothing before a change moves, so an intervention whose first change is at token ``start``
+needs only the tokens from there on, and of those before it no more than each block hands on: the state of a
+mixer's scan and the last inputs of its convolution, the keys and values of attention. :func:`prefix_states`
+takes these from a finished pass once; any number of resumed passes then share them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class BlockState(Protocol):
 
 
 StateOf = Callable[[int, Float[Tensor, "batch start hidden"]], BlockState | None]
-"""The state that a block leaves, by its number and the residual stream that enters it; None for one without memory."""
+"""The state that a block leaves, by its number and the residual stream that enters it; None for one without
+memory."""
 
 
 class BlockStates:
@@ -63,7 +64,8 @@ class PrefixStates(NamedTuple):
     start : int
         Number of tokens before the suffix.
     residual : tuple of float (batch, time - start, hidden)
-        The residual stream of the suffix: ``residual[k]`` enters block ``k``; the last one leaves the last block.
+        The residual stream of the suffix: ``residual[k]`` enters block ``k``; the last one leaves the last
+        block.
     blocks : BlockStates
     hidden : float (batch, start, hidden)
         Last hidden states of the prefix, which no change of the suffix moves.

@@ -1,8 +1,9 @@
 """The one door to helical.
 
-helical adds a handler to the root logger, sets its level, turns propagation off and redirects warnings when it is imported,
-and calls ``logging.basicConfig`` when a model is made: every line of a run would be printed twice. It is imported here
-only, on first use, and what it disturbs is put back before any other module can log a line.
+helical adds a handler to the root logger, sets its level, turns propagation off and redirects warnings when
+it is imported, and calls ``logging.basicConfig`` when a model is made: every line of a run would be printed
+twice. It is imported here only, on first use, and what it disturbs is put back before any other module can
+log a line.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ _PACKAGE = "helical"
 def undisturbed_logging() -> Iterator[None]:
     """Leave the process's logging as it was found, and silence upstream chatter inside the block.
 
-    Restored are the root logger's handlers, level and propagation, and whether warnings go to the log. Inside the
-    block helical's loggers say nothing below an error and no warning is shown.
+    Restored are the root logger's handlers, level and propagation, and whether warnings go to the log. Inside
+    the block helical's loggers say nothing below an error and no warning is shown.
     """
     root, upstream = logging.getLogger(), logging.getLogger(_PACKAGE)
     handlers, level, propagate = list(root.handlers), root.level, root.propagate

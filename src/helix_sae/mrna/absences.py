@@ -41,7 +41,8 @@ def absences(table: pd.DataFrame) -> list[Absence]:
         found.append(
             Absence(
                 "measured properties",
-                "associations are with computed properties alone, and predictions and their causes are left out",
+                "associations are with computed properties alone, and predictions and their causes are"
+                " left out",
                 "Give a column of the file as causal_acdc.target, or map it in ingestion.columns.",
             )
         )
@@ -58,9 +59,10 @@ def absences(table: pd.DataFrame) -> list[Absence]:
         found.append(
             Absence(
                 "start codons",
-                "regions, reading frames, upstream AUGs and codons are not known, the model reads no codon markers, and edits "
-                "of them are left out",
-                "Give cds_start and cds_end, a GFF3 file, or ingestion.reporter for bare 5'UTRs in front of a reporter.",
+                "regions, reading frames, upstream AUGs and codons are not known, the model reads no codon"
+                " markers, and edits of them are left out",
+                "Give cds_start and cds_end, a GFF3 file, or ingestion.reporter for bare 5'UTRs in front of a"
+                " reporter.",
             )
         )
     return found

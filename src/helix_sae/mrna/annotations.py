@@ -6,7 +6,8 @@ elements, of which one firing position anywhere is enough.
 
 References
 ----------
-Kozak M. An analysis of 5'-noncoding sequences from 699 vertebrate messenger RNAs. Nucleic Acids Res. 1987;15:8125.
+Kozak M. An analysis of 5'-noncoding sequences from 699 vertebrate messenger RNAs. Nucleic Acids Res.
+1987;15:8125.
 
 Forrest ME et al. Codon and amino acid content are associated with mRNA
 stability in mammalian cells. PLoS ONE. 2020;15:e0228730.

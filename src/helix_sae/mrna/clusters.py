@@ -1,9 +1,9 @@
 """Clusters of related sequences: what a split must not tear apart.
 
-Clusters come from labels (a gene, a wild type) or from the sequences themselves. Similar sequences are found in time
-linear in their number, after the idea of Linclust: each sequence is put into the bucket of each of its k-mers (of long
-sequences, of those with the lowest hashes), and is compared within a bucket only with its predecessor and with the
-member that has the most k-mers.
+Clusters come from labels (a gene, a wild type) or from the sequences themselves. Similar sequences are found
+in time linear in their number, after the idea of Linclust: each sequence is put into the bucket of each of
+its k-mers (of long sequences, of those with the lowest hashes), and is compared within a bucket only with its
+predecessor and with the member that has the most k-mers.
 
 References
 ----------
@@ -28,7 +28,8 @@ AUTO_LABELS = ("cluster", "mother", "metadata_gene_id")
 """Columns tried in turn by ``"auto"``."""
 
 KMER = 12
-"""Long enough that two unrelated transcripts share next to none, short enough to survive a change every ten letters."""
+"""Long enough that two unrelated transcripts share next to none, short enough to survive a change every ten
+letters."""
 MIN_SHARED = 0.25
 """Share of the shorter sequence's k-mers (about 90 % identity) that makes two sequences relatives."""
 SKETCH = 128
@@ -51,15 +52,15 @@ def assign_clusters(
     labels : mapping
         Column name -> label of each sequence, None where the file has none.
     by : str
-        A column of ``labels``; ``"similarity"``; ``"none"`` (each sequence by itself); or ``"auto"``: the first of
-        :data:`AUTO_LABELS` with any label, else similarity. Where the chosen column has gaps, similarity joins the
-        unlabelled sequences to each other and to labelled ones.
+        A column of ``labels``; ``"similarity"``; ``"none"`` (each sequence by itself); or ``"auto"``: the
+        first of :data:`AUTO_LABELS` with any label, else similarity. Where the chosen column has gaps,
+        similarity joins the unlabelled sequences to each other and to labelled ones.
 
     Returns
     -------
     list of str
-        A label where the cluster has one (the first, if similarity joined several), else ``similar_<number>``,
-        numbered in order of appearance.
+        A label where the cluster has one (the first, if similarity joined several), else
+        ``similar_<number>``, numbered in order of appearance.
 
     Raises
     ------
@@ -91,17 +92,20 @@ def similarity_components(
     Parameters
     ----------
     sequences : sequence of str
-        Letters ``ACGUN``; a k-mer with ``N`` counts for nothing. One shorter than ``k`` is related to its equals only.
+        Letters ``ACGUN``; a k-mer with ``N`` counts for nothing. One shorter than ``k`` is related to its
+        equals only.
     k : int, 1 to 31
     min_shared : float, in (0, 1]
-        Two sequences are joined if they share at least this part of the distinct k-mers of the one that has fewer.
+        Two sequences are joined if they share at least this part of the distinct k-mers of the one that has
+        fewer.
     sketch : int
         k-mers of each sequence that are put into buckets. Comparisons use all of them.
 
     Returns
     -------
     int64 (n,)
-        Component of each sequence, numbered in order of first appearance. The same for the same input, always.
+        Component of each sequence, numbered in order of first appearance. The same for the same input,
+        always.
     """
     if not 1 <= k <= 31 or not 0 < min_shared <= 1:
         raise DataError(f"k must be in 1..31 and min_shared in (0, 1], not {k} and {min_shared}.")

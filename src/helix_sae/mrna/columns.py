@@ -1,8 +1,8 @@
 """Names and types of the columns of the mRNA table, and which column of a file is which.
 
-A property may be called as its file calls it: a name without one of the prefixes of the table is that of a ``functional_``
-column, in the mapping ``columns`` as in the parameters that name a property (``te_hek293`` is ``functional_te_hek293``). ``/``,
-which AnnData does not allow in a name, becomes ``_``.
+A property may be called as its file calls it: a name without one of the prefixes of the table is that of a
+``functional_`` column, in the mapping ``columns`` as in the parameters that name a property (``te_hek293`` is
+``functional_te_hek293``). ``/``, which AnnData does not allow in a name, becomes ``_``.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def check_column_name(name: str) -> None:
     is_named = name in CORE_COLUMNS or any(name.startswith(p) and len(name) > len(p) for p in PREFIXES)
     if not is_named or "/" in name:
         raise ConfigurationError(
-            f"{name!r} cannot be a column of the mRNA table. Columns are {', '.join(CORE_COLUMNS)}, or start with "
-            f"{', '.join(PREFIXES)} and have no '/'; e.g. 'functional_{name.replace('/', '_')}' for a measurement, "
-            f"'metadata_{name.replace('/', '_')}' for a label."
+            f"{name!r} cannot be a column of the mRNA table. Columns are {', '.join(CORE_COLUMNS)}, or start"
+            f" with {', '.join(PREFIXES)} and have no '/'; e.g. 'functional_{name.replace('/', '_')}' for a"
+            f" measurement, 'metadata_{name.replace('/', '_')}' for a label."
         )
 
 
@@ -91,7 +91,8 @@ def resolve_columns(
     Raises
     ------
     DataError
-        If a column of the mapping is in no record, two columns of the file get one name, or no column holds sequences.
+        If a column of the mapping is in no record, two columns of the file get one name, or no column holds
+        sequences.
     ConfigurationError
         If the mapping names a column that the table cannot have.
     """
@@ -101,8 +102,8 @@ def resolve_columns(
     for name, column in mapping.items():
         if column is not None and column not in present and rows:
             raise DataError(
-                f"Column {column!r} (mapped to {name!r}) is in none of the records read from {file}; they have: {shown}. "
-                "Correct the mapping `columns`."
+                f"Column {column!r} (mapped to {name!r}) is in none of the records read from {file}; they"
+                f" have: {shown}. Correct the mapping `columns`."
             )
     names: dict[str, str] = {}
     for name in present:
@@ -133,8 +134,8 @@ def _mapped_name(name: str) -> str:
         close = difflib.get_close_matches(name, CORE_COLUMNS, n=1, cutoff=0.8)
         if close:
             raise ConfigurationError(
-                f"{name!r} cannot be a column of the mRNA table. Did you mean {close[0]!r}? A measurement of that name is "
-                f"'functional_{name}'."
+                f"{name!r} cannot be a column of the mRNA table. Did you mean {close[0]!r}? A measurement of"
+                f" that name is 'functional_{name}'."
             )
     found = property_name(name)
     check_column_name(found)
@@ -145,8 +146,8 @@ def _claim(names: dict[str, str], name: str, column: str, file: str) -> None:
     """Give a column of the file a name of the table that no other has."""
     if name in names:
         raise DataError(
-            f"{file}: the columns {names[name]!r} and {column!r} would both be {name!r}. Leave one out in the mapping, for "
-            f"example columns: {{{name}: {column!r}}}."
+            f"{file}: the columns {names[name]!r} and {column!r} would both be {name!r}. Leave one out in the"
+            f" mapping, for example columns: {{{name}: {column!r}}}."
         )
     names[name] = column
 
@@ -165,8 +166,9 @@ def _only_sequence_column(
     which = f" Several hold nucleotides: {', '.join(map(repr, found))}." if found else ""
     example = found[0] if found else "utr"
     raise DataError(
-        f"No column 'sequence' in {file}; it has: {shown}.{which} Say which one holds the sequences: "
-        f"ingestion.columns: {{sequence: {example}}}, or on the command line ingestion.columns.sequence={example}."
+        f"No column 'sequence' in {file}; it has: {shown}.{which} Say which one holds the sequences:"
+        f" ingestion.columns: {{sequence: {example}}}, or on the command line"
+        f" ingestion.columns.sequence={example}."
     )
 
 
@@ -198,7 +200,8 @@ def typed_columns(
     Raises
     ------
     DataError
-        If most values of a column are numbers, dates or lists in disguise, which a category a value would hide.
+        If most values of a column are numbers, dates or lists in disguise, which a category a value would
+        hide.
     """
     names = dict.fromkeys(name for row in rows for name in row)
     typed: dict[str, pd.Series] = {}
@@ -249,9 +252,10 @@ def _refuse_disguised(
         return
     row, value, what = hidden[0]
     raise DataError(
-        f"The property {own_name(name)!r} has {len(hidden)} of {len(present)} values that cannot be read as numbers; the first, "
-        f"{shorten(value)} ({places[row]}), is {what}. Read as text, each value would be a class of its own. Write plain numbers "
-        f"with a decimal point, or leave the column out: ingestion.columns: {{{name}: null}}."
+        f"The property {own_name(name)!r} has {len(hidden)} of {len(present)} values that cannot be read as"
+        f" numbers; the first, {shorten(value)} ({places[row]}), is {what}. Read as text, each value would be"
+        " a class of its own. Write plain numbers with a decimal point, or leave the column out:"
+        f" ingestion.columns: {{{name}: null}}."
     )
 
 
@@ -259,7 +263,8 @@ def _say_if_all_differ(name: str, present: Sequence[tuple[int, object]]) -> None
     n_different = len({str(value) for _, value in present})
     if n_different > _MANY_CATEGORIES and 2 * n_different > len(present):
         _log.warning(
-            "%s: %d different texts in %d records, each a class of its own; nothing can be learned of most of them",
+            "%s: %d different texts in %d records, each a class of its own; nothing can be learned of most of "
+            "them",
             own_name(name), n_different, len(present),
         )  # fmt: skip
 

@@ -21,8 +21,8 @@ _IS_STOP = np.append(np.isin(CODONS, STOPS), False)  # the last entry: a codon w
 def coding_region_doubts(table: pd.DataFrame) -> pd.DataFrame:
     """Name the coding regions that biology would not expect; they are kept, and it is for the user to judge.
 
-    A wrong annotation (an intron left in, a coordinate counted from 1) shows here. The end is only looked at where
-    ``cds_end`` is known.
+    A wrong annotation (an intron left in, a coordinate counted from 1) shows here. The end is only looked at
+    where ``cds_end`` is known.
 
     Parameters
     ----------

@@ -1,8 +1,9 @@
 """Reader of BED-like files: named intervals of transcripts that become concepts of the user's own.
 
-Columns are ``chrom`` (here the ``sequence_id``), ``start``, ``end`` (0-based half-open) and ``name``, separated by tabs;
-further ones (score, strand...) are not read. Lines that start with ``#``, ``track`` or ``browser`` are left out. Where an
-interval lies on the reverse strand it belongs to a genome and not to a transcript, which is an error.
+Columns are ``chrom`` (here the ``sequence_id``), ``start``, ``end`` (0-based half-open) and ``name``,
+separated by tabs; further ones (score, strand...) are not read. Lines that start with ``#``, ``track`` or
+``browser`` are left out. Where an interval lies on the reverse strand it belongs to a genome and not to a
+transcript, which is an error.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ causes of a real assay.
 
 References
 ----------
-Kozak M. An analysis of 5'-noncoding sequences from 699 vertebrate messenger RNAs. Nucleic Acids Res. 1987;15:8125.
+Kozak M. An analysis of 5'-noncoding sequences from 699 vertebrate messenger RNAs. Nucleic Acids Res.
+1987;15:8125.
 
 Sample PJ et al. Human 5'UTR design and variant effect prediction from a
 massively parallel translation assay. Nat Biotechnol. 2019;37:803.
@@ -70,7 +71,8 @@ class AugClass(IntEnum):
     OVERLAPPING = 0
     """Out of frame with no stop before the main start: its ribosomes pass the start unseen."""
     CONTAINED = 1
-    """A stop in its own frame before the main start: a contained uORF, after which some ribosomes reinitiate."""
+    """A stop in its own frame before the main start: a contained uORF, after which some ribosomes
+    reinitiate."""
     IN_FRAME = 2
     """In frame with no stop before the main start: an N-terminal extension of the protein."""
 
@@ -207,7 +209,8 @@ def first_stop_in_frame(
     stop_position = stops - flat.offsets[stop_record]
     kept = stop_position + 3 <= limit[stop_record]
     stop_record, stop_position = stop_record[kept], stop_position[kept]
-    # One sorted key per (record, frame, position): an AUG's next stop is the next key of its record and frame.
+    # One sorted key per (record, frame, position): an AUG's next stop is the next key of its record and
+    # frame.
     width = int(flat.lengths.max(initial=0)) + 1
     stop_key = np.sort((stop_record * 3 + stop_position % 3) * width + stop_position)
     lane = record * 3 + position % 3
@@ -224,8 +227,8 @@ def scan(flat: FlatSequences, cds_start: Int[np.ndarray, " n"]) -> Scanning:
     lost = np.where(augs.kind == AugClass.CONTAINED, CONTAINED_LOSS * p, p)
     gained = np.where(augs.kind == AugClass.IN_FRAME, IN_FRAME_YIELD * p, 0.0)
     load, reach = np.zeros(n), np.ones(n)
-    # All first AUGs at once, then all second ones, and so on: as many steps as the richest 5'UTR has AUGs, and
-    # a result that does not depend on the rest of the batch, to the last bit.
+    # All first AUGs at once, then all second ones, and so on: as many steps as the richest 5'UTR has AUGs,
+    # and a result that does not depend on the rest of the batch, to the last bit.
     rank = np.arange(len(augs.record)) - np.searchsorted(augs.record, augs.record, side="left")
     for step in range(int(rank.max(initial=-1)) + 1):
         at = np.flatnonzero(rank == step)
@@ -392,7 +395,8 @@ def check_starts(flat: FlatSequences, cds_start: Sequence[int]) -> Int[np.ndarra
     starts = np.asarray(cds_start, dtype=np.int64)
     if starts.shape != (len(flat.offsets) - 1,):
         raise DataError(
-            f"{len(flat.offsets) - 1} sequences but {starts.size} start positions; give one start per sequence"
+            f"{len(flat.offsets) - 1} sequences but {starts.size} start positions; give one start per"
+            " sequence"
         )
     outside = np.flatnonzero((starts < 0) | (starts > flat.lengths))
     if outside.size:

@@ -111,7 +111,8 @@ def check_intervals(intervals: pd.DataFrame, table: pd.DataFrame) -> pd.DataFram
     absent = [name for name in INTERVAL_COLUMNS if name not in intervals.columns]
     if absent:
         raise DataError(
-            f"the interval table lacks the column(s) {', '.join(absent)}; it needs {', '.join(INTERVAL_COLUMNS)}"
+            f"the interval table lacks the column(s) {', '.join(absent)}; it needs"
+            f" {', '.join(INTERVAL_COLUMNS)}"
         )
     rows = pd.Series(np.arange(len(table)), index=table["sequence_id"].to_numpy())
     lengths = table["sequence"].str.len().to_numpy()
@@ -133,9 +134,9 @@ def check_intervals(intervals: pd.DataFrame, table: pd.DataFrame) -> pd.DataFram
         first = int(np.argmax(bad.to_numpy()))
         where = kept.iloc[first]
         raise DataError(
-            f"interval {first} ({where['name']} of {where['sequence_id']}): [{where['start']}, {where['end']}) "
-            f"does not lie in a sequence of {int(lengths[checked['row'].iloc[first]])} nt; "
-            "intervals are 0-based and half-open"
+            f"interval {first} ({where['name']} of {where['sequence_id']}): [{where['start']},"
+            f" {where['end']}) does not lie in a sequence of {int(lengths[checked['row'].iloc[first]])} nt;"
+            " intervals are 0-based and half-open"
         )
     return checked.sort_values(["name", "row", "start", "end"], ignore_index=True)
 

@@ -11,7 +11,8 @@ from helix_sae.mrna import mechanism
 from helix_sae.mrna.encoding import FlatSequences, encode
 
 CHANNELS = ("translated", "codon_start")
-"""Share of arriving ribosomes that translate over a nucleotide; the same at first nucleotides of their codons only."""
+"""Share of arriving ribosomes that translate over a nucleotide; the same at first nucleotides of their codons
+only."""
 
 _GAP = 3
 
@@ -21,8 +22,8 @@ def upstream_occupancy(
 ) -> list[Float[np.ndarray, "nucleotides channels"]]:
     """Noiseless occupancy by ribosomes that initiated at upstream AUGs.
 
-    An upstream AUG is taken by the share of ribosomes of :mod:`helix_sae.mrna.mechanism`, and translated to its first
-    in-frame stop codon, wherever that lies, or to the end of the sequence.
+    An upstream AUG is taken by the share of ribosomes of :mod:`helix_sae.mrna.mechanism`, and translated to
+    its first in-frame stop codon, wherever that lies, or to the end of the sequence.
 
     Parameters
     ----------

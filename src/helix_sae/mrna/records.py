@@ -5,12 +5,12 @@ A reader (:mod:`helix_sae.mrna.readers`) yields raw records: flat mappings with 
 
 Columns of the table
 --------------------
-``sequence_id`` (text, unique), ``sequence`` (letters ``ACGUN``), ``cds_start`` and ``cds_end`` (nullable integers,
-0-based half-open, the stop codon included; ``cds_end`` missing with ``cds_start`` present: the coding region runs on
-past the end), ``source`` (text), ``cluster`` (text, the unit of splitting), ``mother`` (text, optional: the wild type's
-``sequence_id``), ``reads`` (number, optional: sequencing depth behind the measurement), and any number of columns
-prefixed ``functional_``, ``structural_``, ``regulatory_`` (number or category) or ``metadata_`` (category). What a file
-does not say is missing, never 0.
+``sequence_id`` (text, unique), ``sequence`` (letters ``ACGUN``), ``cds_start`` and ``cds_end`` (nullable
+integers, 0-based half-open, the stop codon included; ``cds_end`` missing with ``cds_start`` present: the
+coding region runs on past the end), ``source`` (text), ``cluster`` (text, the unit of splitting), ``mother``
+(text, optional: the wild type's ``sequence_id``), ``reads`` (number, optional: sequencing depth behind the
+measurement), and any number of columns prefixed ``functional_``, ``structural_``, ``regulatory_`` (number or
+category) or ``metadata_`` (category). What a file does not say is missing, never 0.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ class Reporter(BaseModel):
 
     References
     ----------
-    Sample PJ et al. Human 5' UTR design and variant effect prediction from a massively parallel translation assay.
-    Nat Biotechnol. 2019;37:803-809.
+    Sample PJ et al. Human 5' UTR design and variant effect prediction from a massively parallel translation
+    assay. Nat Biotechnol. 2019;37:803-809.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -158,13 +158,14 @@ def flatten_record(record: Mapping[str, object]) -> dict[str, object]:
     """Flatten a record of the JSON schema to the names of the table.
 
     ``annotations.functional.mrl`` becomes ``functional_mrl``; ``annotations.regulatory.codon_usage.AAA``
-    ``regulatory_codon_usage_AAA`` (codons in RNA letters); ``metadata.source`` ``source``; ``metadata.cell_line``
-    ``metadata_cell_line``. Core columns may stand at the top or in ``metadata``.
+    ``regulatory_codon_usage_AAA`` (codons in RNA letters); ``metadata.source`` ``source``;
+    ``metadata.cell_line`` ``metadata_cell_line``. Core columns may stand at the top or in ``metadata``.
 
     Raises
     ------
     FieldError
-        If a group is not a mapping, a value is a list, an object names a key twice, or two values get one name.
+        If a group is not a mapping, a value is a list, an object names a key twice, or two values get one
+        name.
     """
     values = _NamedOnce()
     for key, entry in _mapping(record.get("metadata"), "metadata").items():
@@ -201,17 +202,17 @@ def build_table(
     raw : RawRecords
         From a reader.
     columns : mapping, optional
-        Column of the table -> column of the file, e.g. ``{"sequence": "utr", "mrl": "mean_load"}``; a name without a prefix
-        is that of a ``functional_`` column. Columns that already carry a name of the table need no entry; ``None`` leaves
-        one out.
+        Column of the table -> column of the file, e.g. ``{"sequence": "utr", "mrl": "mean_load"}``; a name
+        without a prefix is that of a ``functional_`` column. Columns that already carry a name of the table
+        need no entry; ``None`` leaves one out.
     properties : collection of str
         Properties that later parts ask for; a column of the file that is called so is read as one.
     reporter : Reporter, optional
-        Constant flanks to put around each sequence, which is then a bare 5'UTR: the coding region starts after it
-        and runs on past the end.
+        Constant flanks to put around each sequence, which is then a bare 5'UTR: the coding region starts
+        after it and runs on past the end.
     counted_from : {0, 1}
-        Whether ``cds_start`` counts from 0 (and ``cds_end`` is the first position after the region) or from 1 (and
-        ``cds_end`` is the last position in it, as in GenBank).
+        Whether ``cds_start`` counts from 0 (and ``cds_end`` is the first position after the region) or from 1
+        (and ``cds_end`` is the last position in it, as in GenBank).
     max_tokens : int, optional
         Longest input of the model, codon markers and the closing token among it; None for any length.
     on_long_sequence : {"error", "cut", "set_aside"}
@@ -219,20 +220,22 @@ def build_table(
     on_bad_record : {"error", "set_aside"}
         Whether a record that cannot be used stops the work or is set aside in the second table returned.
     cluster_by : str
-        See :func:`helix_sae.mrna.clusters.assign_clusters`; ``"auto"`` takes the first of ``cluster``, ``mother`` and
-        ``metadata_gene_id`` that the records carry, and similarity where they say nothing.
+        See :func:`helix_sae.mrna.clusters.assign_clusters`; ``"auto"`` takes the first of ``cluster``,
+        ``mother`` and ``metadata_gene_id`` that the records carry, and similarity where they say nothing.
 
     Returns
     -------
     table, rejected : DataFrame
-        The mRNA table in the order of the records; and the columns ``file, record, field, reason`` of those set aside.
+        The mRNA table in the order of the records; and the columns ``file, record, field, reason`` of those
+        set aside.
 
     Raises
     ------
     DataError
-        If a column of the mapping is nowhere in the records; if any record is bad and ``on_bad_record`` is ``"error"``, or
-        too long and ``on_long_sequence`` is; if coding regions are counted from another number; if a property holds numbers
-        in disguise (:func:`helix_sae.mrna.columns.typed_columns`); or if no usable record is left.
+        If a column of the mapping is nowhere in the records; if any record is bad and ``on_bad_record`` is
+        ``"error"``, or too long and ``on_long_sequence`` is; if coding regions are counted from another
+        number; if a property holds numbers in disguise (:func:`helix_sae.mrna.columns.typed_columns`); or if
+        no usable record is left.
     ConfigurationError
         If the mapping names a column that the table cannot have.
     """
@@ -402,9 +405,9 @@ def _refuse_shifted(drafts: Sequence[_Draft]) -> None:
         beside = [d for d in known if d.sequence.startswith("AUG", int(d.cds_start or 0) + offset)]
         if 2 * len(beside) > len(known):
             raise DataError(
-                f"{len(beside)} of {len(known)} coding regions have their AUG one nucleotide {words} cds_start, the first in "
-                f"{beside[0].file}, {beside[0].place}: positions are counted from another number than was said. Set "
-                f"ingestion.counted_from: {remedy}, or correct cds_start."
+                f"{len(beside)} of {len(known)} coding regions have their AUG one nucleotide {words}"
+                f" cds_start, the first in {beside[0].file}, {beside[0].place}: positions are counted from"
+                f" another number than was said. Set ingestion.counted_from: {remedy}, or correct cds_start."
             )
 
 
@@ -423,7 +426,10 @@ def _fit(
         if n <= max_tokens:
             kept.append(draft)
             continue
-        reason = f"{draft.sequence_id}: {len(draft.sequence):,} nt are {n:,} tokens, and the model reads {max_tokens:,}"
+        reason = (
+            f"{draft.sequence_id}: {len(draft.sequence):,} nt are {n:,} tokens, and the model reads"
+            f" {max_tokens:,}"
+        )
         too_long.append(RejectedRecord(draft.file, draft.place, "sequence", reason))
         if on_long == "cut" and reporter is None:
             kept.append(_cut(draft, fitting_length(len(draft.sequence), start, draft.cds_end, max_tokens)))
@@ -482,8 +488,8 @@ def _assemble(drafts: Sequence[_Draft], annotations: pd.DataFrame, cluster_by: C
 def _resolve_mothers(drafts: Sequence[_Draft]) -> tuple[list[str | None], list[str | None]]:
     """Each record's mother as an id of the table, and the name of its family.
 
-    A file may name the mother by its id or give the wild-type sequence itself. A mother that was not measured has no
-    row: it stays missing, but its children still share a family.
+    A file may name the mother by its id or give the wild-type sequence itself. A mother that was not measured
+    has no row: it stays missing, but its children still share a family.
     """
     ids = {draft.sequence_id for draft in drafts}
     id_of_sequence: dict[str, str] = {}

@@ -68,8 +68,9 @@ def regions_of(table: pd.DataFrame) -> Regions:
         row = int(wrong[0])
         name = table["sequence_id"].iloc[row] if "sequence_id" in table else row
         raise DataError(
-            f"record {name}: coding sequence [{table['cds_start'].iloc[row]}, {table['cds_end'].iloc[row]}) "
-            f"does not fit in a sequence of {int(lengths[row])} nt; correct cds_start and cds_end, or leave both empty"
+            f"record {name}: coding sequence [{table['cds_start'].iloc[row]}, {table['cds_end'].iloc[row]})"
+            f" does not fit in a sequence of {int(lengths[row])} nt; correct cds_start and cds_end, or leave"
+            " both empty"
         )
     return Regions(flat, np.where(has_cds, start, 0), np.where(has_cds, visible, 0), has_cds, has_end)
 

@@ -1,7 +1,8 @@
 """Minimum free energy structures, by ViennaRNA when it is installed.
 
-Folding is local: pairs span at most 100 nucleotides, which is about what an mRNA under translation can hold, and which
-makes transcripts of thousands of nucleotides affordable (2,000 nt take under a second instead of several).
+Folding is local: pairs span at most 100 nucleotides, which is about what an mRNA under translation can hold,
+and which makes transcripts of thousands of nucleotides affordable (2,000 nt take under a second instead of
+several).
 """
 
 from __future__ import annotations

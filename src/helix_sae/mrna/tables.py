@@ -2,8 +2,9 @@
 
 References
 ----------
-Nakamura Y, Gojobori T, Ikemura T. Codon usage tabulated from international DNA sequence databases: status for the year 2000. Nucleic Acids Res. 2000;28:292 (the Kazusa database; Homo sapiens, taxon
-9606, 93,487 coding sequences).
+Nakamura Y, Gojobori T, Ikemura T. Codon usage tabulated from international DNA sequence databases: status for
+the year 2000. Nucleic Acids Res. 2000;28:292 (the Kazusa database; Homo sapiens, taxon 9606, 93,487 coding
+sequences).
 
 Forrest ME, Pinkard O, Martin S, Sweet TJ, Hanson G, Coller J. Codon and amino acid content are associated
 with mRNA stability in mammalian cells. PLoS ONE. 2020;15:e0228730. The coefficients here are those of HeLa

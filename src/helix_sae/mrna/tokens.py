@@ -1,9 +1,9 @@
 """From nucleotides to tokens and back.
 
-Helix-mRNA reads one token a nucleotide and, inside a coding region, an ``E`` in front of each codon. Every row of an
-activation, a code or a patch belongs to one such token, so the map from tokens to nucleotides travels with them.
-The tokenizer's closing ``[SEP]`` is not produced: the model is strictly causal, so the last token changes nothing
-before it, and no result of this package is read there.
+Helix-mRNA reads one token a nucleotide and, inside a coding region, an ``E`` in front of each codon. Every
+row of an activation, a code or a patch belongs to one such token, so the map from tokens to nucleotides
+travels with them. The tokenizer's closing ``[SEP]`` is not produced: the model is strictly causal, so the
+last token changes nothing before it, and no result of this package is read there.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def tokenize(
     sequence : str
         Letters ``ACGUN``.
     cds_start, cds_end : int, optional
-        Coding region, 0-based half-open. Without ``cds_start`` no codon is marked; without ``cds_end`` the coding
-        region runs on past the end of the sequence, and a last partial codon is marked too.
+        Coding region, 0-based half-open. Without ``cds_start`` no codon is marked; without ``cds_end`` the
+        coding region runs on past the end of the sequence, and a last partial codon is marked too.
     codon_markers : {"cds", "none"}
         Whether an ``E`` stands before each codon of the coding region.
 

@@ -24,7 +24,8 @@ _DISGUISES: Mapping[str, re.Pattern[str]] = {
     ),
     "a percentage": re.compile(r"[+-]?\d+(?:[.,]\d+)?\s*%"),
     "a date": re.compile(
-        rf"\d{{4}}-\d{{1,2}}-\d{{1,2}}([T ].*)?|\d{{1,2}}[/.]\d{{1,2}}[/.]\d{{2,4}}|\d{{1,2}}-(?:{_MONTH})(?:-\d{{2,4}})?"
+        r"\d{4}-\d{1,2}-\d{1,2}([T"
+        rf" ].*)?|\d{{1,2}}[/.]\d{{1,2}}[/.]\d{{2,4}}|\d{{1,2}}-(?:{_MONTH})(?:-\d{{2,4}})?"
         rf"|(?:{_MONTH})-\d{{2,4}}",
         re.IGNORECASE,
     ),
@@ -96,7 +97,8 @@ def as_name(value: object, field: str) -> str | None:
     if isinstance(value, str) and value.strip() and is_missing(value):
         raise FieldError(
             field,
-            f"{value.strip()!r} means 'missing' in tables; give the record another name, or leave the field empty for one by number",
+            f"{value.strip()!r} means 'missing' in tables; give the record another name, or leave the field"
+            " empty for one by number",
         )
     return as_text(value, field)
 

@@ -195,15 +195,16 @@ def _firings(
     for site in dict.fromkeys(site for site, _ in order):
         if site not in corpora:
             raise ConfigurationError(
-                f"The atlas asks for features of {site!r}, whose codes are not there ({', '.join(corpora) or 'none'}). "
-                "Effects or associations and codes are of different runs; run the pipelines again from `sae_training` on."
+                f"The atlas asks for features of {site!r}, whose codes are not there"
+                f" ({', '.join(corpora) or 'none'}). Effects or associations and codes are of different runs;"
+                " run the pipelines again from `sae_training` on."
             )
         features = [feature for s, feature in order if s == site]
         width = corpora[site].codes.shape[1]
         if max(features) >= width:
             raise ConfigurationError(
-                f"The atlas asks for feature {max(features)} of {site!r}, which has {width}: the tables are of another "
-                "autoencoder than the codes. Run the pipelines again from `sae_training` on."
+                f"The atlas asks for feature {max(features)} of {site!r}, which has {width}: the tables are"
+                " of another autoencoder than the codes. Run the pipelines again from `sae_training` on."
             )
         for feature, fired in zip(features, windows.firings(corpora[site], features), strict=True):
             found[site, feature] = fired

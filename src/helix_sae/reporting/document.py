@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from helix_sae.reporting.drawings import Whisker, png_uri
 
 Tone = Literal["finding", "weak", "absent"]
-"""A result; a result that is weak or against what was hoped for, which is said as plainly; something not done."""
+"""A result; a result that is weak or against what was hoped for, which is said as plainly; something not
+done."""
 
 CellKind = Literal["text", "number", "code", "whisker", "yes"]
 
@@ -47,8 +48,8 @@ class Tile(NamedTuple):
 class Column(NamedTuple):
     """Heading of a column, and how its cells are set.
 
-    A ``whisker`` cell is a :class:`~helix_sae.reporting.drawings.Whisker` or None, a ``yes`` cell True, False or None;
-    all others are text.
+    A ``whisker`` cell is a :class:`~helix_sae.reporting.drawings.Whisker` or None, a ``yes`` cell True, False
+    or None; all others are text.
     """
 
     title: str

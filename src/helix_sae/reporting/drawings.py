@@ -56,8 +56,8 @@ def logo(
     Parameters
     ----------
     heights : float (positions, 4)
-        Bits of each letter (:func:`helix_sae.reporting.windows.information`); the middle row is the activation's
-        own nucleotide.
+        Bits of each letter (:func:`helix_sae.reporting.windows.information`); the middle row is the
+        activation's own nucleotide.
     letters : str
         Names of the columns.
     width, height : float

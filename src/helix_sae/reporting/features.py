@@ -38,7 +38,8 @@ def feature_table(
     concepts : DataFrame, optional
         ``site, feature, concept, f1`` on held-out families.
     effects : DataFrame, optional
-        ``site, feature, confirmed, discovery_oriented, validation_oriented, validation_low, validation_high, q_value``.
+        ``site, feature, confirmed, discovery_oriented, validation_oriented, validation_low``,
+        ``validation_high, q_value``.
     circuit : DataFrame, optional
         ``site, feature`` of the members of the circuit.
 
@@ -46,10 +47,12 @@ def feature_table(
     -------
     DataFrame
         ``name, site, feature, density, max_activation, mean_when_active``, what is known of the stability,
-        ``best_concept, best_concept_f1``; ``best_property, association, association_q, association_replicated`` (the
-        strongest on held-out families, replicated ones first); ``effect`` towards the target on held-out pairs (on
-        discovery pairs where it was not tested: ``effect_tested`` says which) with ``effect_low, effect_high, effect_q,
-        effect_confirmed``; ``in_circuit``. Missing where a part has nothing to say.
+        ``best_concept, best_concept_f1``;
+        ``best_property, association, association_q, association_replicated`` (the strongest on held-out
+        families, replicated ones first);
+        ``effect`` towards the target on held-out pairs (on discovery pairs where it was not tested:
+        ``effect_tested`` says which) with ``effect_low, effect_high, effect_q, effect_confirmed``;
+        ``in_circuit``. Missing where a part has nothing to say.
     """
     table = pd.concat([_living(site, var) for site, var in features.items()], ignore_index=True)
     for found in (_best_concept(concepts), _best_property(significant), _effect(effects)):

@@ -21,8 +21,9 @@ def choose_features(
     Parameters
     ----------
     effects : DataFrame or None
-        ``site, feature, confirmed, discovery_oriented`` and, for the order of the confirmed ones, ``validation_oriented``
-        (:func:`helix_sae.causal.inference.select_and_test`). Error nodes are no features.
+        ``site, feature, confirmed, discovery_oriented`` and, for the order of the confirmed ones,
+        ``validation_oriented`` (:func:`helix_sae.causal.inference.select_and_test`). Error nodes are no
+        features.
     significant : DataFrame or None
         ``site, feature, property, replicated, effect, validation_effect``
         (:func:`helix_sae.statistics.associate.associate`).
@@ -32,8 +33,8 @@ def choose_features(
     Returns
     -------
     DataFrame
-        ``site, feature`` (int), ``chosen_for`` (``causal effect``, ``association`` or both joined by ``, ``) and
-        ``reason``, in the order of the pages.
+        ``site, feature`` (int), ``chosen_for`` (``causal effect``, ``association`` or both joined by ``, ``)
+        and ``reason``, in the order of the pages.
     """
     reasons: dict[tuple[str, int], list[tuple[str, str]]] = {}
     for pair in zip_longest(_by_effect(effects), _by_association(significant)):

@@ -50,12 +50,14 @@ class CodedCorpus:
         n = self.codes.shape[0]
         if not n == self.offsets[-1] == len(self.nucleotide) == len(self.is_nucleotide):
             raise DataError(
-                f"The codes have {n} rows, their offsets {self.offsets[-1]}, the tokens {len(self.nucleotide)}: codes and "
-                "activations are of different runs. Run `sae_training` again, or pin both with --load-versions."
+                f"The codes have {n} rows, their offsets {self.offsets[-1]}, the tokens"
+                f" {len(self.nucleotide)}: codes and activations are of different runs. Run `sae_training`"
+                " again, or pin both with --load-versions."
             )
         if len(self.table) != len(self.offsets) - 1:
             raise DataError(
-                f"{len(self.table)} sequences in the table, {len(self.offsets) - 1} in the codes: they are of different runs."
+                f"{len(self.table)} sequences in the table, {len(self.offsets) - 1} in the codes: they are of"
+                " different runs."
             )
 
 
@@ -70,8 +72,8 @@ class Firings(NamedTuple):
     n_nucleotides : int
         Of the whole corpus.
     marker_share : float
-        Share of the feature's active tokens that are codon markers (and so not among the firings); NaN when it is never
-        active.
+        Share of the feature's active tokens that are codon markers (and so not among the firings); NaN when
+        it is never active.
     """
 
     sequence: Int[np.ndarray, " n"]
@@ -97,7 +99,8 @@ class Window(NamedTuple):
     position : int
         Nucleotide (0-based) of the activation that the window is about.
     offset_from_start : int or None
-        The same counted from the first nucleotide of the start codon; None where the coding region is not known.
+        The same counted from the first nucleotide of the start codon; None where the coding region is not
+        known.
     start : int
         Nucleotide that the window starts with.
     length : int
@@ -292,9 +295,9 @@ def information(
 ) -> Float[np.ndarray, "positions 4"]:
     """Heights of a sequence logo in bits: each letter's share times the relative entropy of the place to the background.
 
-    A place seen fewer than ten times, or a letter that the corpus does not have, has no height. One count in all is
-    added to each place in proportion to the background, so that a rare letter that happens to be absent does not count
-    for much.
+    A place seen fewer than ten times, or a letter that the corpus does not have, has no height. One count in
+    all is added to each place in proportion to the background, so that a rare letter that happens to be
+    absent does not count for much.
     """
     n = counts.sum(axis=1, keepdims=True)
     share = (counts + base) / (n + 1)

@@ -1,10 +1,10 @@
 """Feature absorption: a general feature that falls silent where a more special one speaks (Chanin et al. 2024, arXiv:2409.14507).
 
-Concepts are k-mers that end at a token: ``GC`` is general, ``AGC``, ``CGC``, ``GGC``, ``UGC`` are its special cases. A
-linear probe on the raw activations tells where the general concept is and in which direction it points. Its *main*
-features are the few that tell it best, of those that do not keep to one special case. A token is *absorbed* when the concept is there, the probe sees it, every main
-feature is silent, and one other feature along the probe's direction makes up at least 40 % of the activation's own
-projection.
+Concepts are k-mers that end at a token: ``GC`` is general, ``AGC``, ``CGC``, ``GGC``, ``UGC`` are its special
+cases. A linear probe on the raw activations tells where the general concept is and in which direction it
+points. Its *main* features are the few that tell it best, of those that do not keep to one special case. A
+token is *absorbed* when the concept is there, the probe sees it, every main feature is silent, and one other
+feature along the probe's direction makes up at least 40 % of the activation's own projection.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ MIN_SHARE = 0.4
 MIN_GAIN = 0.03
 """Gain in F1 for which one more main feature is taken (SAEBench)."""
 MOST_SPECIAL = 0.9
-"""A feature with more than this share of its firing on the concept inside one extension belongs to the extension."""
+"""A feature with more than this share of its firing on the concept inside one extension belongs to the
+extension."""
 _MOST_MAIN = 5
 
 
@@ -87,16 +88,18 @@ def absorption(
     decoder, b_dec : float (d_sae, d_in), (d_in,)
         Of the SAE, decoder rows of unit norm.
     max_tokens, min_tokens : int
-        At most so many tokens are fitted on; concepts with fewer than ``min_tokens`` tokens seen are left out.
+        At most so many tokens are fitted on; concepts with fewer than ``min_tokens`` tokens seen are left
+        out.
     seed : int
 
     Returns
     -------
     DataFrame
-        ``concept``, ``n_main`` (main features), ``main_features``, ``main_f1``, ``n_tokens`` (concept there and seen by the
-        probe), ``silent_share`` (of those, with every main feature silent), ``absorption_rate``, and of the extension
-        with the most absorbed tokens: ``absorbed_by`` (the k-mer), ``rate_in_it``, ``absorbing_feature``. Empty texts where
-        nothing is absorbed. A concept without a main feature is told by its special cases only: its rate is NaN.
+        ``concept``, ``n_main`` (main features), ``main_features``, ``main_f1``, ``n_tokens`` (concept there
+        and seen by the probe), ``silent_share`` (of those, with every main feature silent),
+        ``absorption_rate``, and of the extension with the most absorbed tokens: ``absorbed_by`` (the k-mer),
+        ``rate_in_it``, ``absorbing_feature``. Empty texts where nothing is absorbed. A concept without a main
+        feature is told by its special cases only: its rate is NaN.
     """
     rng = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
@@ -160,7 +163,8 @@ def main_features(
     labels : bool (n,)
         Where the concept is.
     special : int (n,)
-        Which of its extensions each token is of; negative where none. Features of a single extension are not taken.
+        Which of its extensions each token is of; negative where none. Features of a single extension are not
+        taken.
 
     Returns
     -------

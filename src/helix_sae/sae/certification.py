@@ -46,8 +46,8 @@ def certify(
     Parameters
     ----------
     saes : mapping of str to SparseAutoencoder
-        One configuration from seeds that differ in initialisation and order of the data, by a name for messages. The first is
-        the reference: its ``stability`` is set.
+        One configuration from seeds that differ in initialisation and order of the data, by a name for
+        messages. The first is the reference: its ``stability`` is set.
     x : float (n, d_in)
         Held-out activations.
     site : str

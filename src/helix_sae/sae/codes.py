@@ -80,8 +80,8 @@ def encode_stream(
     for name, activations, is_nucleotide in sequences:
         if len(activations) != len(is_nucleotide):
             raise DataError(
-                f"Sequence {name} at {site} has {len(activations)} activations but {len(is_nucleotide)} token flags; "
-                "extract it again."
+                f"Sequence {name} at {site} has {len(activations)} activations but {len(is_nucleotide)} token"
+                " flags; extract it again."
             )
         names.append(str(name))
         lengths.append(len(activations))
@@ -198,7 +198,8 @@ def sequence_anndata(
     sae : SparseAutoencoder
         The SAE that made the codes.
     feature_statistics : DataFrame, optional
-        One row a feature (:attr:`SaeEvaluation.features`); default: computed from all tokens of ``token_codes``.
+        One row a feature (:attr:`SaeEvaluation.features`); default: computed from all tokens of
+        ``token_codes``.
     uns : mapping of str to str, optional
         Configuration and hashes to keep with it.
     site : str
@@ -209,8 +210,9 @@ def sequence_anndata(
     Returns
     -------
     AnnData
-        ``X`` mean-pooled CSR, ``layers["max"]``, ``obs`` the table's columns, ``obsm`` those of ``wide``, ``var`` the
-        feature statistics and stability by the features' names (``L4.mixer.466``), ``varm["decoder"]`` (d_sae, d_in), ``uns`` strings.
+        ``X`` mean-pooled CSR, ``layers["max"]``, ``obs`` the table's columns, ``obsm`` those of ``wide``,
+        ``var`` the feature statistics and stability by the features' names (``L4.mixer.466``),
+        ``varm["decoder"]`` (d_sae, d_in), ``uns`` strings.
 
     Raises
     ------

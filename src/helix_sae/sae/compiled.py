@@ -1,8 +1,9 @@
 """Gradients of an objective through ``torch.compile``: dense products with all that lies between them fused.
 
-What is compiled is :meth:`Objective.forward`, the definition of the loss, and what autograd makes of it. On a GPU the
-products are cheap and each operation between them goes through memory and costs a launch; the hand-written gradients,
-which touch active pairs only, are many small operations there. On a CPU they are the faster ones.
+What is compiled is :meth:`Objective.forward`, the definition of the loss, and what autograd makes of it. On a
+GPU the products are cheap and each operation between them goes through memory and costs a launch; the
+hand-written gradients, which touch active pairs only, are many small operations there. On a CPU they are the
+faster ones.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def compiled_gradients(objective: Objective[Any], backend: str = "inductor") -> 
     backend : str
         Of ``torch.compile``.
     """
-    # torch.compile keeps what it made with the code, up to a number of versions; each objective gets a code of its own.
+    # torch.compile keeps what it made with the code, up to a number of versions; each objective gets a code
+    # of its own.
     own = FunctionType(_measured.__code__.replace(), _measured.__globals__, _measured.__name__)
     # On a GPU the launches are recorded once and replayed, as launching takes longer than computing.
     replayed: dict[str, Any] | None = {"triton.cudagraphs": True} if backend == "inductor" else None

@@ -23,8 +23,8 @@ class SaeConfig(BaseModel):
     d_in : int, optional
         Width of the activations. Left out, it is read from the data; given, the data must agree.
     expansion_factor : float
-        Features per input dimension, ``d_sae = round(expansion_factor * d_in)``; up to 64. Activations that live in a few
-        directions want few: at or below 1 other seeds find the same features again.
+        Features per input dimension, ``d_sae = round(expansion_factor * d_in)``; up to 64. Activations that
+        live in a few directions want few: at or below 1 other seeds find the same features again.
     learning_rate : float, optional
         Peak rate of Adam. Left out: ``2e-4 * sqrt(16384 / d_sae)``, the rule of Gao et al. (2024,
         arXiv:2406.04093).
@@ -35,14 +35,15 @@ class SaeConfig(BaseModel):
     dead_after_tokens : int
         A feature that was not active for so many tokens is dead and gets revived.
     resample : bool
-        Whether dead features are restarted from badly reconstructed activations; where AuxK is on, those that it cannot
-        reach because their pre-activation is nowhere positive.
+        Whether dead features are restarted from badly reconstructed activations; where AuxK is on, those that
+        it cannot reach because their pre-activation is nowhere positive.
     data_start : float
-        How far the starting directions lean towards activations drawn from the data, 0 (random) to 1. Where activations
-        keep to a few directions, random features hardly ever fire, and die; those that start on the data live.
+        How far the starting directions lean towards activations drawn from the data, 0 (random) to 1. Where
+        activations keep to a few directions, random features hardly ever fire, and die; those that start on
+        the data live.
     start_factor : float
-        How many times as many features there are at the start; those that carry least are let go when ``prune_fraction``
-        of the steps are done. From more starts the same features are found more often.
+        How many times as many features there are at the start; those that carry least are let go when
+        ``prune_fraction`` of the steps are done. From more starts the same features are found more often.
     prune_fraction : float
         See ``start_factor``.
     seed : int
@@ -75,8 +76,8 @@ class SaeConfig(BaseModel):
         """Number of features; needs ``d_in``."""
         if self.d_in is None:
             raise ConfigurationError(
-                f"The number of features of this {self.architecture} configuration is not known before d_in is; "
-                "call config.resolve(d_in)."
+                f"The number of features of this {self.architecture} configuration is not known before d_in"
+                " is; call config.resolve(d_in)."
             )
         return round(self.expansion_factor * self.d_in)
 
@@ -112,8 +113,8 @@ class L1Config(SaeConfig):
     Attributes
     ----------
     l1_coefficient : float
-        Price, in shares of the variance, of activity worth one per cent of the mean activation norm; usually 1e-4 to
-        1e-2. Counted so, it means the same at every site, ``d_in`` and ``expansion_factor``.
+        Price, in shares of the variance, of activity worth one per cent of the mean activation norm; usually
+        1e-4 to 1e-2. Counted so, it means the same at every site, ``d_in`` and ``expansion_factor``.
     sparsity_warmup_fraction : float
         Share of the steps over which the penalty rises from 0.
     """
@@ -176,8 +177,9 @@ class SelectConfig(AuxiliaryConfig):
         """Check ``k`` against ``d_sae``."""
         if self.k > self.d_sae:
             raise ConfigurationError(
-                f"k = {self.k} active features cannot be chosen among the d_sae = {self.d_sae} of {site} "
-                f"(d_in = {self.d_in}, expansion_factor = {self.expansion_factor}); lower k or raise the expansion."
+                f"k = {self.k} active features cannot be chosen among the d_sae = {self.d_sae} of {site}"
+                f" (d_in = {self.d_in}, expansion_factor = {self.expansion_factor}); lower k or raise the"
+                " expansion."
             )
 
 
@@ -219,8 +221,8 @@ class MatryoshkaConfig(SelectConfig):
         sizes = (0, *self.prefixes)
         if self.prefix_shares[-1:] != (1.0,) or any(b <= a for a, b in pairwise(sizes)):
             raise ConfigurationError(
-                f"prefix_shares = {self.prefix_shares} give nested dictionaries of {sizes[1:]} features at {site}; "
-                "they must grow, from at least 1 feature, and end with all (1.0)."
+                f"prefix_shares = {self.prefix_shares} give nested dictionaries of {sizes[1:]} features at"
+                f" {site}; they must grow, from at least 1 feature, and end with all (1.0)."
             )
 
 
@@ -232,13 +234,13 @@ class JumpReluConfig(AuxiliaryConfig):
     l0_coefficient : float
         Price of one active feature a token, in shares of the variance.
     bandwidth : float
-        Width of the rectangle through which thresholds learn, in the unit of scaled activations (their product with a
-        random unit vector has a standard deviation of about 1).
+        Width of the rectangle through which thresholds learn, in the unit of scaled activations (their
+        product with a random unit vector has a standard deviation of about 1).
     initial_threshold : float
         In the same unit.
     threshold_rate : float
-        How many times as far as a weight the logarithm of a threshold moves in a step. At 1 a training of 500 steps could not
-        raise a threshold by more than half, whatever the price.
+        How many times as far as a weight the logarithm of a threshold moves in a step. At 1 a training of 500
+        steps could not raise a threshold by more than half, whatever the price.
     sparsity_warmup_fraction : float
         Share of the steps over which the price rises from 0.
     aux_coefficient, aux_k

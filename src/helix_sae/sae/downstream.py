@@ -1,9 +1,10 @@
 """What reconstructions are worth to the model: it runs on with a site's activation replaced by its reconstruction.
 
-Explained variance counts every direction alike; the model does not. So each site is replaced, one at a time, and what comes
-out is compared with the undisturbed pass and with passes whose site holds its mean, or zeros, at every token:
-``recovered = (ablated - reconstructed) / (ablated - clean)`` of the next-token cross-entropy, 1 for a perfect
-reconstruction. The mean is the stricter reference; zeros are what SAELens and SAEBench count from.
+Explained variance counts every direction alike; the model does not. So each site is replaced, one at a time,
+and what comes out is compared with the undisturbed pass and with passes whose site holds its mean, or zeros,
+at every token: ``recovered = (ablated - reconstructed) / (ablated - clean)`` of the next-token cross-entropy,
+1 for a perfect reconstruction. The mean is the stricter reference; zeros are what SAELens and SAEBench count
+from.
 """
 
 from __future__ import annotations
@@ -145,11 +146,11 @@ def downstream_measures(outcomes: Outcomes) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``site``, ``n_sequences``, ``n_tokens``, ``embedding_cosine`` (of centred embeddings with and without the
-        replacement, mean over sequences), ``embedding_cosine_mean_ablated``, ``ce_clean``, ``ce_reconstructed``,
-        ``ce_mean_ablated``, ``ce_zero_ablated`` (nats a token), ``ce_recovered`` (from the mean),
-        ``ce_recovered_from_zero``. Cross-entropies are NaN for a model without a next-token head; a share is NaN where
-        the ablation does no harm.
+        ``site``, ``n_sequences``, ``n_tokens``, ``embedding_cosine`` (of centred embeddings with and without
+        the replacement, mean over sequences), ``embedding_cosine_mean_ablated``, ``ce_clean``,
+        ``ce_reconstructed``, ``ce_mean_ablated``, ``ce_zero_ablated`` (nats a token), ``ce_recovered`` (from
+        the mean), ``ce_recovered_from_zero``. Cross-entropies are NaN for a model without a next-token head;
+        a share is NaN where the ablation does no harm.
     """
     clean = outcomes["", "clean"]
     rows: list[dict[str, Any]] = []
@@ -198,8 +199,8 @@ def probe_kept(
     Returns
     -------
     DataFrame
-        ``site``, ``target``, ``n_sequences``, ``r2_clean``, ``r2_reconstructed``, ``r2_mean_ablated``, ``r2_kept``
-        (reconstructed over clean; NaN where the read-out says nothing undisturbed).
+        ``site``, ``target``, ``n_sequences``, ``r2_clean``, ``r2_reconstructed``, ``r2_mean_ablated``,
+        ``r2_kept`` (reconstructed over clean; NaN where the read-out says nothing undisturbed).
     """
     labelled = np.isfinite(y)
     r2 = {key: r_squared(y[labelled], probe(o.embedding[labelled])) for key, o in outcomes.items()}

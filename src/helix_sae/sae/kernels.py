@@ -1,7 +1,8 @@
 """Selection of active features on the CPU, compiled.
 
-``torch.topk`` and ``nonzero`` take several times as long as the matrix product before them; these take a fraction of
-it, because they read each row while it is still in the cache and count with vector instructions. They release the GIL.
+``torch.topk`` and ``nonzero`` take several times as long as the matrix product before them; these take a
+fraction of it, because they read each row while it is still in the cache and count with vector instructions.
+They release the GIL.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def _count_above(row: Any, threshold: Any) -> Any:
 def _bracket(row: Any, k: Any, enough: Any, guess: Any, slope: Any) -> Any:
     """Find ``low < high`` with more than ``high`` below k, above ``low`` between k and ``enough`` (ties aside).
 
-    The number of entries above ``t`` falls about exponentially in ``t``, so the search steps in its logarithm.
+    The number of entries above ``t`` falls about exponentially in ``t``, so the search steps in its
+    logarithm.
     """
     low, high = np.float32(-np.inf), np.float32(np.inf)
     t = guess

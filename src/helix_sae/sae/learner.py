@@ -51,8 +51,8 @@ class Learner:
     n_steps : int
         Length of its schedules.
     seed : int
-        Seed of the run. The SAE's own stream depends on this, its key's seed, its site and its configuration only, not on
-        what else is trained.
+        Seed of the run. The SAE's own stream depends on this, its key's seed, its site and its configuration
+        only, not on what else is trained.
     precision : {"float32", "bfloat16"}
         Of the matrix products of a step (autocast); parameters, sums and the optimiser stay float32.
     sample : Tensor (n, d_in), optional
@@ -231,9 +231,9 @@ class Learner:
     def maybe_resample(self, residual: Float[Tensor, "n d_in"], z: Float[Tensor, "n d_in"]) -> None:
         """Restart dead features at batch ends that cross a multiple of ``dead_after_tokens``.
 
-        Where AuxK is on, only those whose pre-activation is nowhere positive: AuxK does not move them, and it is
-        better left to move the others. Nothing is restarted during the fall of the learning rate, where it could no
-        longer learn.
+        Where AuxK is on, only those whose pre-activation is nowhere positive: AuxK does not move them, and it
+        is better left to move the others. Nothing is restarted during the fall of the learning rate, where it
+        could no longer learn.
         """
         period = self.config.dead_after_tokens
         crossed = self.tokens_seen // period > (self.tokens_seen - z.shape[0]) // period
@@ -251,8 +251,8 @@ class Learner:
     def _restart(self, weights: Params, dead: Tensor, error: Float[Tensor, "n d_in"]) -> None:
         """Point dead features at badly reconstructed tokens (Bricken et al. 2023).
 
-        The encoder starts small, so that nothing is disturbed, unless features compete for a place among the k largest or
-        above a threshold: a small one would never get there.
+        The encoder starts small, so that nothing is disturbed, unless features compete for a place among the
+        k largest or above a threshold: a small one would never get there.
         """
         chance = error.square().sum(1).clamp_min(1e-12).cpu()
         chosen = torch.multinomial(chance, dead.numel(), replacement=True, generator=self.generator)

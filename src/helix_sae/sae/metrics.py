@@ -26,15 +26,17 @@ class SaeEvaluation:
     Attributes
     ----------
     summary : dict of str to float
-        ``n_tokens``, ``l0`` (active features a token), ``l1`` (summed codes a token), ``mse`` (mean over tokens and
-        dimensions), ``explained_variance`` (1 - squared error / squared distance from the held-out mean), ``cosine``
-        (of activation and reconstruction, mean), ``dead_share`` (features never active), ``dense_share`` (active on
-        more than a tenth of the tokens), ``decoder_similarity`` (mean over features of the largest |cosine| with another decoder row).
+        ``n_tokens``, ``l0`` (active features a token), ``l1`` (summed codes a token), ``mse`` (mean over
+        tokens and dimensions), ``explained_variance`` (1 - squared error / squared distance from the held-out
+        mean), ``cosine`` (of activation and reconstruction, mean), ``dead_share`` (features never active),
+        ``dense_share`` (active on more than a tenth of the tokens), ``decoder_similarity`` (mean over
+        features of the largest |cosine| with another decoder row).
     features : DataFrame
-        One row a feature: ``density`` (share of tokens), ``max_activation``, ``mean_when_active``, ``mean``, ``alive``,
-        ``decoder_similarity``.
+        One row a feature: ``density`` (share of tokens), ``max_activation``, ``mean_when_active``, ``mean``,
+        ``alive``, ``decoder_similarity``.
     density_histogram : DataFrame
-        ``low``, ``high`` (log10 density) and ``n_features``; features never active are counted in ``dead_share`` only.
+        ``low``, ``high`` (log10 density) and ``n_features``; features never active are counted in
+        ``dead_share`` only.
     """
 
     summary: dict[str, float]

@@ -1,10 +1,10 @@
 """What an architecture tells the trainer: parameters, loss, and a hand-written gradient of it.
 
-Training happens on scaled activations ``z`` (:mod:`helix_sae.sae.scaling`), with the encoder kept as rows so that both
-weight matrices are (d_sae, d_in). Every objective states its loss twice: :meth:`Objective.forward`, plain and
-differentiable, and :meth:`Objective.gradients`, by hand and sparse where that pays; tests hold the second to the
-first. All losses share the reconstruction term ``|z - z_hat|^2 / d_in``, averaged over tokens, which is near 1 for an
-SAE that knows nothing.
+Training happens on scaled activations ``z`` (:mod:`helix_sae.sae.scaling`), with the encoder kept as rows so
+that both weight matrices are (d_sae, d_in). Every objective states its loss twice: :meth:`Objective.forward`,
+plain and differentiable, and :meth:`Objective.gradients`, by hand and sparse where that pays; tests hold the
+second to the first. All losses share the reconstruction term ``|z - z_hat|^2 / d_in``, averaged over tokens,
+which is near 1 for an SAE that knows nothing.
 """
 
 from __future__ import annotations
@@ -171,9 +171,10 @@ class Objective(ABC, Generic[ConfigT]):
 def fold(params: Params, scaling: InputScaling) -> dict[str, Tensor]:
     """Weights that take raw activations.
 
-    With ``z = (x - mean) s`` and codes divided by ``s``, the weight matrices stay as they are (decoder rows keep unit
-    norm, tied weights stay tied), biases of the encoder are divided by ``s`` and ``b_dec`` becomes ``mean + b_dec / s``.
-    Where the reconstruction has a ``shift`` that the encoder's input has not, ``b_dec`` takes it and ``b_enc`` makes up for it.
+    With ``z = (x - mean) s`` and codes divided by ``s``, the weight matrices stay as they are (decoder rows
+    keep unit norm, tied weights stay tied), biases of the encoder are divided by ``s`` and ``b_dec`` becomes
+    ``mean + b_dec / s``. Where the reconstruction has a ``shift`` that the encoder's input has not, ``b_dec``
+    takes it and ``b_enc`` makes up for it.
     """
     shift = params.get("shift")
     if shift is not None:

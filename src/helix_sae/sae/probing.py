@@ -1,8 +1,9 @@
 """k-sparse probing: a concept told by its k best features (Gurnee et al. 2023, arXiv:2305.01610).
 
-Features are ranked by how much their mean differs between tokens with and without the concept, in units of their standard
-deviation, on one part of the clusters; a logistic regression on the first k is fitted there and judged on the other part.
-One on all raw activations stands beside it: what a linear read-out of the site can tell at all.
+Features are ranked by how much their mean differs between tokens with and without the concept, in units of
+their standard deviation, on one part of the clusters; a logistic regression on the first k is fitted there
+and judged on the other part. One on all raw activations stands beside it: what a linear read-out of the site
+can tell at all.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def sparse_probes(
     Parameters
     ----------
     fitted, judged : Sample
-        Tokens on which features are chosen and regressions fitted, and tokens of other clusters to judge them on.
+        Tokens on which features are chosen and regressions fitted, and tokens of other clusters to judge them
+        on.
     concepts : mapping of name to (labels of ``fitted``, labels of ``judged``)
         Concepts with fewer than ``min_positive`` tokens with, or without, in either part are left out.
     sizes : sequence of int
@@ -64,8 +66,9 @@ def sparse_probes(
     Returns
     -------
     DataFrame
-        ``concept``, ``probe`` (``1 feature``, ``5 features``, ..., ``raw activations``), ``k`` (0 for raw), ``features``
-        (their numbers, best first), ``auc``, ``balanced_accuracy`` (both on ``judged``; 0.5 by chance), ``n_judged``.
+        ``concept``, ``probe`` (``1 feature``, ``5 features``, ..., ``raw activations``), ``k`` (0 for raw),
+        ``features`` (their numbers, best first), ``auc``, ``balanced_accuracy`` (both on ``judged``; 0.5 by
+        chance), ``n_judged``.
     """
     rng = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []

@@ -19,8 +19,8 @@ from helix_sae.sae.sparse import ActiveCodes, kept
 class RestrictedAutoencoder(SparseAutoencoder):
     """An SAE whose other features are silent; they keep their numbers.
 
-    What the silent features would have reconstructed is left in the error ``x - decode(encode(x))``: in an experiment it
-    belongs to the error node.
+    What the silent features would have reconstructed is left in the error ``x - decode(encode(x))``: in an
+    experiment it belongs to the error node.
 
     Parameters
     ----------
@@ -64,7 +64,8 @@ def certified_masks(
     Parameters
     ----------
     stability : mapping of site to DataFrame or None
-        Tables with ``certified``, a row a feature: :attr:`SparseAutoencoder.stability`, or the ``var`` of AnnData.
+        Tables with ``certified``, a row a feature: :attr:`SparseAutoencoder.stability`, or the ``var`` of
+        AnnData.
 
     Raises
     ------
@@ -78,8 +79,9 @@ def certified_masks(
     ]
     if unknown:
         raise AnalysisError(
-            f"Certified features were asked for, but the stability of those of {', '.join(unknown)} is unknown: fewer than "
-            "five seeds were trained. Set sae_training.n_seeds to 5 or more and train again, or certified_only to false."
+            f"Certified features were asked for, but the stability of those of {', '.join(unknown)} is"
+            " unknown: fewer than five seeds were trained. Set sae_training.n_seeds to 5 or more and train"
+            " again, or certified_only to false."
         )
     masks = {
         site: (table["certified"] == "yes").to_numpy()
@@ -88,7 +90,8 @@ def certified_masks(
     }
     if not any(mask.any() for mask in masks.values()):
         raise AnalysisError(
-            f"Certified features were asked for, but no feature of {', '.join(masks)} comes back in three quarters of the "
-            "other seeds. Train longer or with fewer features, or set certified_only to false."
+            f"Certified features were asked for, but no feature of {', '.join(masks)} comes back in three"
+            " quarters of the other seeds. Train longer or with fewer features, or set certified_only to"
+            " false."
         )
     return masks

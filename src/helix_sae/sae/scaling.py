@@ -20,8 +20,8 @@ class InputScaling:
     mean : Tensor (d_in,)
         Mean activation.
     scale : float
-        Chosen so that the mean L2 norm of ``z`` is ``sqrt(d_in)``: coefficients and rates then mean the same at
-        every site.
+        Chosen so that the mean L2 norm of ``z`` is ``sqrt(d_in)``: coefficients and rates then mean the same
+        at every site.
     """
 
     mean: Float[Tensor, " d_in"]
@@ -48,8 +48,8 @@ def estimate_scaling(x: Float[Tensor, "n d_in"], site: str) -> InputScaling:
     if not bool(finite.all()):
         row, column = (int(i) for i in torch.nonzero(~finite)[0])
         raise DataError(
-            f"The activations of site {site} are not finite ({float(x[row, column])} in row {row}, dimension {column}); "
-            "extract them again, in float32 if they overflowed a smaller type."
+            f"The activations of site {site} are not finite ({float(x[row, column])} in row {row}, dimension"
+            f" {column}); extract them again, in float32 if they overflowed a smaller type."
         )
     wide = x.double()
     mean = wide.mean(dim=0)
@@ -57,7 +57,7 @@ def estimate_scaling(x: Float[Tensor, "n d_in"], site: str) -> InputScaling:
     # Below this the differences are the rounding of float32, not something to learn.
     if float(spread) <= 1e-6 * float(wide.norm(dim=1).mean()) or float(spread) == 0.0:
         raise DataError(
-            f"Site {site} has constant activations ({x.shape[0]} rows, all the same): there is nothing to learn there; "
-            "leave this site out or check the extraction."
+            f"Site {site} has constant activations ({x.shape[0]} rows, all the same): there is nothing to"
+            " learn there; leave this site out or check the extraction."
         )
     return InputScaling(mean.float(), float(x.shape[1] ** 0.5 / spread))

@@ -1,8 +1,8 @@
 """From activations to active pairs: the encoder's product and the choice of features in one go.
 
-On the CPU rows are taken in blocks, so that a block's pre-activations are still in the cache when its features are
-chosen (:mod:`helix_sae.sae.kernels`); elsewhere by torch's own operations. ``weight`` is (d_sae, d_in), and
-``pre = centred @ weight.T + bias``.
+On the CPU rows are taken in blocks, so that a block's pre-activations are still in the cache when its
+features are chosen (:mod:`helix_sae.sae.kernels`); elsewhere by torch's own operations. ``weight`` is (d_sae,
+d_in), and ``pre = centred @ weight.T + bias``.
 """
 
 from __future__ import annotations

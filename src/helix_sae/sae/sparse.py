@@ -1,7 +1,8 @@
 """Active (token, feature) pairs: decoding and gradients that touch nothing else.
 
-A batch of codes with a few active features a token is kept as its active pairs, grouped by token. Decoding and the
-gradients of the active values and of the weight rows are then gathers, a small share of the dense products' work.
+A batch of codes with a few active features a token is kept as its active pairs, grouped by token. Decoding
+and the gradients of the active values and of the weight rows are then gathers, a small share of the dense
+products' work.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from torch import Tensor
 from helix_sae.sae.workers import SERIAL, Workers
 
 _pair_products: Callable[..., Tensor] = torch.ops.aten._embedding_bag_per_sample_weights_backward  # pyright: ignore[reportAssignmentType]
-"""``<gradient[row], weight[column]>`` of each pair: the part of ``embedding_bag``'s backward that is needed here."""
+"""``<gradient[row], weight[column]>`` of each pair: the part of ``embedding_bag``'s backward that is needed
+here."""
 
 
 class ActiveCodes(NamedTuple):

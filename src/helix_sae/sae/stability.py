@@ -1,10 +1,11 @@
 """Whether other seeds learn the same features.
 
-A feature *comes back* in another dictionary of the same site if that has a feature whose decoder row points the same way
-(cosine at least 0.7) and whose codes on held-out tokens rise and fall with its own (Pearson correlation at least 0.7).
-Directions alone are not enough: two features may point the same way and be active on different tokens. The *stability* of
-a feature is the share of other seeds in which it comes back (Gerasimov et al. 2026, arXiv:2606.12138; the cosine is that
-of Paulo and Belrose 2025, arXiv:2501.16615). Seeds have to differ in their initialisation and in the order of the data.
+A feature *comes back* in another dictionary of the same site if that has a feature whose decoder row points
+the same way (cosine at least 0.7) and whose codes on held-out tokens rise and fall with its own (Pearson
+correlation at least 0.7). Directions alone are not enough: two features may point the same way and be active
+on different tokens. The *stability* of a feature is the share of other seeds in which it comes back
+(Gerasimov et al. 2026, arXiv:2606.12138; the cosine is that of Paulo and Belrose 2025, arXiv:2501.16615).
+Seeds have to differ in their initialisation and in the order of the data.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ class Partners(NamedTuple):
     feature : int (d_sae,)
         Number of the partner in the other dictionary.
     cosine, correlation : float (d_sae,)
-        With the partner, each in -1 to 1; the correlation is 0 where one of the two is never active or constant.
+        With the partner, each in -1 to 1; the correlation is 0 where one of the two is never active or
+        constant.
     """
 
     feature: Int[np.ndarray, " d_sae"]
@@ -144,7 +146,8 @@ def similarities(
     n = one.codes.shape[0]
     if n != other.codes.shape[0]:
         raise AnalysisError(
-            f"Codes of {n} and of {other.codes.shape[0]} held-out tokens cannot be compared; encode the same tokens."
+            f"Codes of {n} and of {other.codes.shape[0]} held-out tokens cannot be compared; encode the same"
+            " tokens."
         )
     cosine = unit_rows(one.directions[rows]) @ unit_rows(other.directions).T
     codes = scipy.sparse.csr_array(one.codes.tocsc()[:, rows])
@@ -175,10 +178,11 @@ def feature_stability(
     Returns
     -------
     DataFrame
-        A row a feature. ``alive`` (active on a held-out token), ``n_others``, ``stability`` (share of the others in which
-        the feature comes back, 0 to 1) with its 95 % interval ``stability_low`` to ``stability_high``
-        (:func:`exact_interval`), ``best_cosine`` and ``correlation`` (with the partner in each other seed, the mean),
-        ``certified`` ("yes" or "no"; "unknown" with fewer than four others). Without others :func:`unknown_stability`.
+        A row a feature. ``alive`` (active on a held-out token), ``n_others``, ``stability`` (share of the
+        others in which the feature comes back, 0 to 1) with its 95 % interval ``stability_low`` to
+        ``stability_high`` (:func:`exact_interval`), ``best_cosine`` and ``correlation`` (with the partner in
+        each other seed, the mean), ``certified`` ("yes" or "no"; "unknown" with fewer than four others).
+        Without others :func:`unknown_stability`.
 
     Raises
     ------
@@ -243,9 +247,9 @@ def exact_interval(
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Interval of Clopper and Pearson (1934) for a binomial share.
 
-    Given the reference, the other seeds are independent trials, so the count is binomial. With a handful of them the
-    approximate intervals (Wilson, Jeffreys) cover less than they say for some shares; this one never does. It is wide: four
-    of four give [0.40, 1].
+    Given the reference, the other seeds are independent trials, so the count is binomial. With a handful of
+    them the approximate intervals (Wilson, Jeffreys) cover less than they say for some shares; this one never
+    does. It is wide: four of four give [0.40, 1].
     """
     k = np.asarray(successes, dtype=float)
     tail = (1 - level) / 2
@@ -272,11 +276,12 @@ def stability_summary(
     Returns
     -------
     dict
-        ``site``, ``n_seeds``, ``n_tokens``, ``n_features`` (living ones of the reference), ``n_certified``, ``share_certified``
-        and ``share_back`` (mean stability) of these, ``share_cosine`` (the same by directions alone), ``pw_mcc`` (mean matched
-        cosine over all pairs of seeds, living features) and ``pw_mcc_lowest`` (of a pair), ``chance_cosine`` (matched cosine of
-        random directions), ``chance_back`` (share of the features that come back in an untrained dictionary). NaN where there
-        is nothing to measure it on.
+        ``site``, ``n_seeds``, ``n_tokens``, ``n_features`` (living ones of the reference), ``n_certified``,
+        ``share_certified`` and ``share_back`` (mean stability) of these, ``share_cosine`` (the same by
+        directions alone), ``pw_mcc`` (mean matched cosine over all pairs of seeds, living features) and
+        ``pw_mcc_lowest`` (of a pair), ``chance_cosine`` (matched cosine of random directions),
+        ``chance_back`` (share of the features that come back in an untrained dictionary). NaN where there is
+        nothing to measure it on.
     """
     table = feature_stability(reference, others, site)
     living = table[table["alive"]]
@@ -338,9 +343,9 @@ def seed_stability(
     Returns
     -------
     DataFrame
-        ``site``, ``config``, ``other``, ``n_matched``, ``matched_cosine`` (mean), ``share_stable`` (at least 0.7),
-        ``random_cosine`` (of random dictionaries of the same size). Empty when no two configurations differ in their seed
-        only.
+        ``site``, ``config``, ``other``, ``n_matched``, ``matched_cosine`` (mean), ``share_stable`` (at least
+        0.7), ``random_cosine`` (of random dictionaries of the same size). Empty when no two configurations
+        differ in their seed only.
     """
     rows: list[dict[str, Any]] = []
     for one, other in combinations(configs, 2):
@@ -369,13 +374,13 @@ def _check_seeds(reference: SeedFeatures, others: Mapping[str, SeedFeatures], si
     for name, seed in {"the reference": reference, **others}.items():
         if not np.isfinite(seed.directions).all() or not seed.alive.any():
             raise AnalysisError(
-                f"At {site}, {name} has collapsed: none of its {len(seed.directions)} features is active on the "
-                f"{seed.codes.shape[0]} held-out tokens. Lower the learning rate or the price of activity, or leave that "
-                "seed out."
+                f"At {site}, {name} has collapsed: none of its {len(seed.directions)} features is active on"
+                f" the {seed.codes.shape[0]} held-out tokens. Lower the learning rate or the price of"
+                " activity, or leave that seed out."
             )
     for name, seed in others.items():
         if np.array_equal(seed.directions, reference.directions):
             raise AnalysisError(
-                f"At {site}, {name} is the reference again, to the bit: stability needs seeds that differ in their "
-                "initialisation and in the order of the data."
+                f"At {site}, {name} is the reference again, to the bit: stability needs seeds that differ in"
+                " their initialisation and in the order of the data."
             )

@@ -1,11 +1,11 @@
 """SAEs of one shape under training: one step of all of them at once, the same as a step of each alone.
 
-Gradients are the same to the bit. So are parameters where a site's width is a multiple of 16; elsewhere Adam rounds what does
-not fill a vector of the processor otherwise (1e-7).
+Gradients are the same to the bit. So are parameters where a site's width is a multiple of 16; elsewhere Adam
+rounds what does not fill a vector of the processor otherwise (1e-7).
 
-A dictionary of a hundred features keeps no processor busy: most of a step is spent on telling it what to do. Seeds, sites
-and configurations of the same shape therefore lie behind one another in memory, and each operation of a step is one over
-all of them (batched products, one Adam).
+A dictionary of a hundred features keeps no processor busy: most of a step is spent on telling it what to do.
+Seeds, sites and configurations of the same shape therefore lie behind one another in memory, and each
+operation of a step is one over all of them (batched products, one Adam).
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ class Stack:
         Raises
         ------
         DataError
-            If a loss is not finite, that is, an activation was not. On a GPU up to some steps later, as it would stand
-            still to be asked after each.
+            If a loss is not finite, that is, an activation was not. On a GPU up to some steps later, as it
+            would stand still to be asked after each.
         """
         result = self._gradients(z, workers)
         self._unchecked.append((self.learners[0].steps_done, result.loss))
@@ -118,9 +118,9 @@ class Stack:
             for learner, loss in zip(self.learners, of_each, strict=True):
                 if not math.isfinite(loss):
                     raise DataError(
-                        f"The loss of the SAE {learner.key.config!r} at site {learner.key.site} became {loss} at step "
-                        f"{step}: the activations of that batch are not finite, or the learning rate "
-                        f"({learner.rate():.2g}) is far too high."
+                        f"The loss of the SAE {learner.key.config!r} at site {learner.key.site} became {loss}"
+                        f" at step {step}: the activations of that batch are not finite, or the learning rate"
+                        f" ({learner.rate():.2g}) is far too high."
                     )
 
     def _gradients(self, z: Float[Tensor, "n batch d_in"], workers: Workers) -> StepResult:

@@ -1,7 +1,7 @@
 """Gradients of reconstruction and L1, by hand: through active pairs only, or dense.
 
-Both walk the same chain: ``pre = (z - b_dec) W_enc^T + b_enc``, ``c = f(pre)`` with ``f' = 1`` where ``c > 0``,
-``z_hat = c W_dec + b_dec``. Results do not depend on the number of threads.
+Both walk the same chain: ``pre = (z - b_dec) W_enc^T + b_enc``, ``c = f(pre)`` with ``f' = 1`` where
+``c > 0``, ``z_hat = c W_dec + b_dec``. Results do not depend on the number of threads.
 """
 
 from __future__ import annotations

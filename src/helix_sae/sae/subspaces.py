@@ -1,8 +1,9 @@
 """What does not come back, described as a subspace.
 
-Features that no other seed has may still lie in a subspace that every seed has: where activations fill some dimensions
-densely, any basis of them serves, and each seed takes its own (Gerasimov et al. 2026, arXiv:2606.12138). A feature of such
-a basis is not to be named; the subspace is, by its dimension, how well seeds agree on it, and how much hangs on it.
+Features that no other seed has may still lie in a subspace that every seed has: where activations fill some
+dimensions densely, any basis of them serves, and each seed takes its own (Gerasimov et al. 2026,
+arXiv:2606.12138). A feature of such a basis is not to be named; the subspace is, by its dimension, how well
+seeds agree on it, and how much hangs on it.
 """
 
 from __future__ import annotations
@@ -56,12 +57,12 @@ def describe_unstable(
     Returns
     -------
     dict
-        ``site``; means over the seeds of ``n_unstable`` (living features with a stability below 0.75), ``share_unstable``,
-        ``participation_ratio`` and ``dimensions`` (of the variance that these features reconstruct; dimensions that hold 90 %
-        of it) and ``share_variance`` (:func:`share_of_variance`); ``overlap`` (:func:`overlap` of the seeds' subspaces, mean
-        over pairs) and ``overlap_lowest``, ``overlap_by_chance`` (between subspaces of as many random activations) and
-        ``overlap_isotropic`` (between random subspaces of the whole space). Overlaps are NaN where a seed has no such
-        feature.
+        ``site``; means over the seeds of ``n_unstable`` (living features with a stability below 0.75),
+        ``share_unstable``, ``participation_ratio`` and ``dimensions`` (of the variance that these features
+        reconstruct; dimensions that hold 90 % of it) and ``share_variance`` (:func:`share_of_variance`);
+        ``overlap`` (:func:`overlap` of the seeds' subspaces, mean over pairs) and ``overlap_lowest``,
+        ``overlap_by_chance`` (between subspaces of as many random activations) and ``overlap_isotropic``
+        (between random subspaces of the whole space). Overlaps are NaN where a seed has no such feature.
 
     Raises
     ------
@@ -160,8 +161,8 @@ def share_of_effect(
 def _overlap_by_chance(x: Float[np.ndarray, "n d_in"], n_features: int, k: int, seed: int) -> float:
     """Overlap of leading subspaces of ``n_features`` activations drawn at random, twice.
 
-    Activations keep to few directions, and any two dictionaries share those: this, not the whole space, is what seeds that
-    agree on nothing would show.
+    Activations keep to few directions, and any two dictionaries share those: this, not the whole space, is
+    what seeds that agree on nothing would show.
     """
     rng = np.random.default_rng(seed)
     centred = np.asarray(x, dtype=np.float64) - np.mean(x, axis=0, dtype=np.float64)

@@ -1,10 +1,10 @@
 """Activations whose features are known: a truth that the stability of learned features is held against.
 
-A token's activation is ``x = mean + sum_j strength_j direction_j + background + noise``. The features are the sort that make
-dictionary learning hard, as in SynthSAEBench of SAELens and the synthetic model of Gerasimov et al. (2026,
-arXiv:2606.12138): they are seldom or often active by Zipf's law, occur together (a Gaussian copula with a few common
-factors), some only where their parent is active and never beside their siblings, and below them lies a dense background of
-low rank, in which no direction is a feature.
+A token's activation is ``x = mean + sum_j strength_j direction_j + background + noise``. The features are the
+sort that make dictionary learning hard, as in SynthSAEBench of SAELens and the synthetic model of Gerasimov
+et al. (2026, arXiv:2606.12138): they are seldom or often active by Zipf's law, occur together (a Gaussian
+copula with a few common factors), some only where their parent is active and never beside their siblings, and
+below them lies a dense background of low rank, in which no direction is a feature.
 """
 
 from __future__ import annotations
@@ -75,8 +75,9 @@ class SyntheticConfig:
         )
         if not sizes or not all(shares) or not 0 < self.active < _OFTENEST * self.n_features:
             raise ConfigurationError(
-                f"{self} cannot be drawn from: 0 < active < {_OFTENEST} n_features, correlation and background_share from 0 "
-                "to below 1, share_children from 0 to 2/3, background_rank at most d_in."
+                f"{self} cannot be drawn from: 0 < active < {_OFTENEST} n_features, correlation and"
+                " background_share from 0 to below 1, share_children from 0 to 2/3, background_rank at most"
+                " d_in."
             )
 
 
@@ -90,8 +91,9 @@ class Draw(NamedTuple):
     known : SeedFeatures
         The known features: their directions, and the strength of each at every token.
     absorbed : SeedFeatures
-        What a sparse dictionary may put in their place where a child is never active without its parent: for each child the
-        two together (one active feature in place of two), for each parent the rest of its tokens. Empty without children.
+        What a sparse dictionary may put in their place where a child is never active without its parent: for
+        each child the two together (one active feature in place of two), for each parent the rest of its
+        tokens. Empty without children.
     """
 
     activations: Float[np.ndarray, "n d_in"]
@@ -181,7 +183,8 @@ def zipf_frequencies(n: int, total: float, exponent: float) -> Float[np.ndarray,
     capped = _OFTENEST * n
     if total >= capped:
         raise ConfigurationError(
-            f"{n} features without a parent cannot make {total} active a token: at most {capped:.1f}; lower active."
+            f"{n} features without a parent cannot make {total} active a token: at most {capped:.1f}; lower"
+            " active."
         )
     scale = brentq(lambda c: np.minimum(_OFTENEST, c * law).sum() - total, 0.0, _OFTENEST / law[-1])
     return np.minimum(_OFTENEST, scale * law)
@@ -190,9 +193,9 @@ def zipf_frequencies(n: int, total: float, exponent: float) -> Float[np.ndarray,
 def judge_stability(table: pd.DataFrame, learned: SeedFeatures, draw: Draw) -> dict[str, float]:
     """Hold the stability of learned features against the known ones.
 
-    A learned feature is *true* where a known feature is like it (:class:`~helix_sae.sae.stability.Partners`: cosine and
-    correlation of held-out codes at least 0.7), else *absorbed* where a child together with its parent is, or a parent without
-    its children, else an *artefact*.
+    A learned feature is *true* where a known feature is like it (:class:`~helix_sae.sae.stability.Partners`:
+    cosine and correlation of held-out codes at least 0.7), else *absorbed* where a child together with its
+    parent is, or a parent without its children, else an *artefact*.
 
     Parameters
     ----------
@@ -206,11 +209,12 @@ def judge_stability(table: pd.DataFrame, learned: SeedFeatures, draw: Draw) -> d
     Returns
     -------
     dict
-        Of the living features: ``n_learned``, ``n_true``, ``n_absorbed``, ``n_artefacts``, ``n_certified``; ``auc`` of the
-        stability, true against all others (NaN if there is only one kind); ``precision``, the share of certified ones that are
-        true; ``recall``, the share of known features, active on these tokens, that a certified one is like, and ``recall_all``
-        that any learned one is like, which no certificate can pass. ``auc_or_absorbed`` and ``precision_or_absorbed`` are the
-        same where absorbed ones count as true: every seed absorbs alike, so that no number of seeds tells them apart.
+        Of the living features: ``n_learned``, ``n_true``, ``n_absorbed``, ``n_artefacts``, ``n_certified``;
+        ``auc`` of the stability, true against all others (NaN if there is only one kind); ``precision``, the
+        share of certified ones that are true; ``recall``, the share of known features, active on these
+        tokens, that a certified one is like, and ``recall_all`` that any learned one is like, which no
+        certificate can pass. ``auc_or_absorbed`` and ``precision_or_absorbed`` are the same where absorbed
+        ones count as true: every seed absorbs alike, so that no number of seeds tells them apart.
     """
     alive = table["alive"].to_numpy(dtype=bool)
     certified = (table["certified"] == "yes").to_numpy() & alive

@@ -65,8 +65,9 @@ class TrainingResult:
     scalings : dict of str to InputScaling
         The centring and scaling of each site, already folded into the SAEs.
     history : DataFrame
-        ``site``, ``config``, ``seed``, ``step``, ``tokens``, ``loss``, ``mse`` (in scaled units), ``l1``, ``explained_variance``
-        (of that training batch), ``l0``, ``dead_share`` (by the training clock), ``lr``.
+        ``site``, ``config``, ``seed``, ``step``, ``tokens``, ``loss``, ``mse`` (in scaled units), ``l1``,
+        ``explained_variance`` (of that training batch), ``l0``, ``dead_share`` (by the training clock),
+        ``lr``.
     evaluations : dict of SaeKey to SaeEvaluation
         Held-out measures; empty without held-out batches.
     steps_done : int
@@ -152,21 +153,21 @@ def train_saes(
 ) -> TrainingResult:
     """Train an SAE for every site, configuration and seed in one pass over the activations.
 
-    Each SAE has its own optimiser, schedule and random stream: it comes out the same as when it is trained alone (to
-    the bit on a CPU, where widths are multiples of 16), and on any number of threads.
+    Each SAE has its own optimiser, schedule and random stream: it comes out the same as when it is trained
+    alone (to the bit on a CPU, where widths are multiples of 16), and on any number of threads.
 
     Parameters
     ----------
     batches : iterable of mapping of site to (batch, d_in) array, or function of a seed that gives one
-        Shuffled raw activations; batches may differ in length. A batch must not be overwritten by a later one. Given an
-        iterable, all SAEs see the same batches. Given a function, each seed sees the order that the function gives it:
-        two seeds of a configuration then differ in their start *and* in the order of their data, which is what the
-        stability of a feature asks for.
+        Shuffled raw activations; batches may differ in length. A batch must not be overwritten by a later
+        one. Given an iterable, all SAEs see the same batches. Given a function, each seed sees the order that
+        the function gives it: two seeds of a configuration then differ in their start *and* in the order of
+        their data, which is what the stability of a feature asks for.
     configs : mapping of str to SaeConfig
         Configurations by a name of your choice, each trained at every site.
     n_seeds : int
-        How many times each is trained: with ``seed + config.seed``, and so many more that follow it. They stand in
-        :meth:`TrainingResult.seeds`.
+        How many times each is trained: with ``seed + config.seed``, and so many more that follow it. They
+        stand in :meth:`TrainingResult.seeds`.
     sites : sequence of str, optional
         Which sites of the batches to train on; default all.
     n_steps : int, optional
@@ -176,14 +177,15 @@ def train_saes(
     holdout : iterable of mapping of site to (batch, d_in) array, optional
         Batches to measure the finished SAEs on.
     calibration_tokens : int
-        Tokens at the start of the batches from which each site's mean and scale, and thresholds, are estimated; they are
-        trained on too.
+        Tokens at the start of the batches from which each site's mean and scale, and thresholds, are
+        estimated; they are trained on too.
     log_every : int
         Steps between rows of the history; the first and last step are always there.
     device : str or torch.device
         Where to train.
     precision : {"float32", "bfloat16"}
-        Of the matrix products of the steps (autocast); worth it on a GPU. Parameters, sums and optimiser stay float32.
+        Of the matrix products of the steps (autocast); worth it on a GPU. Parameters, sums and optimiser stay
+        float32.
     compiled : bool
         Whether steps go through ``torch.compile``, which on a GPU is worth it for long trainings.
     progress : callable, optional
@@ -322,8 +324,8 @@ class _Run:
             inner.close()
         if self.done < self.n_steps and self.running:
             logger.warning(
-                "The activations ended after %d of the %d steps that were asked for, before the learning rate had "
-                "come down. Lower n_steps or go through the activations more often.",
+                "The activations ended after %d of the %d steps that were asked for, before the learning rate"
+                " had come down. Lower n_steps or go through the activations more often.",
                 self.done,
                 self.n_steps,
             )
@@ -427,8 +429,8 @@ def _number_of_steps(batches: Iterable[SiteBatch], n_steps: int | None) -> int:
         raise DataError("There is no batch to train on: no activations were given, or n_steps is below 1.")
     if available is not None and available < wanted:
         raise ConfigurationError(
-            f"{wanted} steps were asked for but there are only {available} batches; lower n_steps, make the batches "
-            "smaller, or go through the activations more often (epochs)."
+            f"{wanted} steps were asked for but there are only {available} batches; lower n_steps, make the"
+            " batches smaller, or go through the activations more often (epochs)."
         )
     return wanted
 

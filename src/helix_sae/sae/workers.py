@@ -1,7 +1,7 @@
 """A few threads that share the work of a step.
 
-Work is cut into pieces that do not depend on how many threads there are, and each piece runs single-threaded: the
-same bits come out on any number of cores.
+Work is cut into pieces that do not depend on how many threads there are, and each piece runs single-threaded:
+the same bits come out on any number of cores.
 """
 
 from __future__ import annotations

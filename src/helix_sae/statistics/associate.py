@@ -34,9 +34,9 @@ class AssociationTables(NamedTuple):
         The whole declared family: one row a (site, alive feature, property) on the discovery set. ``site``,
         ``feature``, ``property``, ``category``, ``kind``, ``estimator``, ``n``, ``statistic``, ``effect``,
         ``p_value`` (sequences taken as independent, equal to scipy's), ``design_effect``,
-        ``cluster_p_value`` (discounted for relatives, and with the tail of a skewed null where feature and property
-        are both sparse, :mod:`helix_sae.statistics.skewness`; otherwise the same),
-        ``q_value`` (of ``cluster_p_value``), ``partial_n``, ``partial_effect``, ``partial_p_value``, ``partial_q_value``,
+        ``cluster_p_value`` (discounted for relatives, and with the tail of a skewed null where feature and
+        property are both sparse, :mod:`helix_sae.statistics.skewness`; otherwise the same), ``q_value`` (of
+        ``cluster_p_value``), ``partial_n``, ``partial_effect``, ``partial_p_value``, ``partial_q_value``,
         ``significant``, ``partial_significant``.
     significant : DataFrame
         Rows of ``associations`` with q <= alpha, by falling |effect|, joined with ``validation_n``,
@@ -44,9 +44,9 @@ class AssociationTables(NamedTuple):
         ``validation_p_value`` (one-sided, in the direction found), ``validation_q_value``,
         ``validation_partial_effect``, ``validation_partial_p_value``, ``replicated``, ``partial_replicated``.
     masked : DataFrame
-        The same columns, for associations that show only when the confounders are held fixed (partial q <= alpha, q
-        above it), by falling |partial effect|: a confounder hides them. ``partial_replicated`` is their replication;
-        ``replicated`` is False, ``validation_q_value`` missing.
+        The same columns, for associations that show only when the confounders are held fixed (partial q <=
+        alpha, q above it), by falling |partial effect|: a confounder hides them. ``partial_replicated`` is
+        their replication; ``replicated`` is False, ``validation_q_value`` missing.
     best_matches : DataFrame
         For every (site, feature) with a significant association the property of the largest discovery effect
         (partial where there is one), with ``rank_within_property`` (1 = strongest feature of that property
@@ -283,8 +283,8 @@ def calibrate(
     know nothing of the source: where sources differ in features and in labels they rightly find that even
     within-source permutation leaves an association. So two families are calibrated: ``raw`` with labels
     permuted over all sequences, and ``partial`` (source held fixed) with labels permuted within source. With
-    one source both permutations are the same. The p-values are those of ``cluster_p_value`` and ``partial_p_value``
-    but for the discount for relatives, of which permuted labels know nothing.
+    one source both permutations are the same. The p-values are those of ``cluster_p_value`` and
+    ``partial_p_value`` but for the discount for relatives, of which permuted labels know nothing.
 
     Returns
     -------

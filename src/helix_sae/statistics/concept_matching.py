@@ -226,8 +226,8 @@ def _checked(site: str, matrix: Any, concepts: Concepts) -> Any:
     csr = sparse.csr_array(matrix)
     if csr.shape[0] != concepts.n_nucleotides:
         raise DataError(
-            f"Site {site!r} has codes of {csr.shape[0]} nucleotides, the concepts label {concepts.n_nucleotides}. "
-            "Leave out the rows of codon-start tokens."
+            f"Site {site!r} has codes of {csr.shape[0]} nucleotides, the concepts label"
+            f" {concepts.n_nucleotides}. Leave out the rows of codon-start tokens."
         )
     if csr.data.size and csr.data.min() < 0:
         raise AnalysisError(
@@ -506,8 +506,8 @@ def compare_with_baselines(tables: Mapping[str, ConceptTables]) -> pd.DataFrame:
     Parameters
     ----------
     tables : mapping kind -> ConceptTables
-        For example ``sae``, ``neurons``, ``pca``, ``kmers``, ``random_model``: all made with the same concepts
-        and split.
+        For example ``sae``, ``neurons``, ``pca``, ``kmers``, ``random_model``: all made with the same
+        concepts and split.
 
     Returns
     -------
@@ -545,11 +545,11 @@ def judge_detectors(
 ) -> pd.DataFrame:
     """Say which detectors find a concept that cannot be read off the model's input.
 
-    A detector *passes* for a concept when its F1 on the validation clusters (1) is at least ``min_f1``, (2) is above
-    what circular shifts of the labels give, at a false discovery rate of ``alpha`` over the concepts of its kind, and
-    (3) exceeds by ``margin`` the F1 of every reader: detectors of the letters, markers and positions in the input,
-    which know no model. A model with random weights passes for what it mixes from several letters, such as the
-    composition of a window; it has not learnt anything.
+    A detector *passes* for a concept when its F1 on the validation clusters (1) is at least ``min_f1``, (2)
+    is above what circular shifts of the labels give, at a false discovery rate of ``alpha`` over the concepts
+    of its kind, and (3) exceeds by ``margin`` the F1 of every reader: detectors of the letters, markers and
+    positions in the input, which know no model. A model with random weights passes for what it mixes from
+    several letters, such as the composition of a window; it has not learnt anything.
 
     Parameters
     ----------

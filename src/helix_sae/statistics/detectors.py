@@ -113,7 +113,8 @@ def marker_detectors(
     -------
     codes : csr float32 (n_nucleotides, 7)
     names : list of str
-        Before the first marker, in a codon, its first to third nucleotide, in the first codon, after the last codon.
+        Before the first marker, in a codon, its first to third nucleotide, in the first codon, after the last
+        codon.
     """
     since, count = np.asarray(since_marker), np.asarray(n_markers)
     in_codon = (since >= 1) & (since <= 3)

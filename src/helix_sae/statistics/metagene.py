@@ -40,8 +40,8 @@ def metagene_profile(
     Returns
     -------
     DataFrame
-        ``feature``, ``position`` (-before to after - 1; 0 is the landmark), ``mean``, ``standard_error`` (over
-        sequences), ``n_sequences`` that reach that position.
+        ``feature``, ``position`` (-before to after - 1; 0 is the landmark), ``mean``, ``standard_error``
+        (over sequences), ``n_sequences`` that reach that position.
 
     Raises
     ------
@@ -119,8 +119,8 @@ def periodicity_by_side(profile: pd.DataFrame, period: int = 3) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``side`` (``upstream`` or ``downstream``) and the columns of :func:`periodicity`; ``phase`` counts from the
-        landmark on either side (upstream, -period has phase 0).
+        ``side`` (``upstream`` or ``downstream``) and the columns of :func:`periodicity`; ``phase`` counts
+        from the landmark on either side (upstream, -period has phase 0).
     """
     upstream = profile[profile["position"] < 0]
     n = -int(upstream["position"].min()) // period * period if len(upstream) else 0

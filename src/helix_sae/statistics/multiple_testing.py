@@ -47,9 +47,9 @@ class Calibration(NamedTuple):
     Attributes
     ----------
     summary : DataFrame, one row
-        ``n_permutations``, ``n_tests``, ``inflation_factor`` (median of the permuted chi-square quantiles over
-        0.4549; 1 when calibrated), ``share_with_discovery`` (permutations with any q <= alpha; at most about
-        alpha when calibrated) with its binomial ``standard_error``, ``share_p_below_alpha``.
+        ``n_permutations``, ``n_tests``, ``inflation_factor`` (median of the permuted chi-square quantiles
+        over 0.4549; 1 when calibrated), ``share_with_discovery`` (permutations with any q <= alpha; at most
+        about alpha when calibrated) with its binomial ``standard_error``, ``share_p_below_alpha``.
     permutations : DataFrame, one row a permutation
         ``permutation``, ``n_discoveries``, ``smallest_p``, ``inflation_factor``.
     quantiles : DataFrame

@@ -263,8 +263,9 @@ def _sort_float64(
 def _in_threads(work: Callable[[int, int], None], indptr: IntArray) -> None:
     """Do ``work(first, last)`` on blocks of columns with about the same number of non-zeros, one a thread.
 
-    Columns know nothing of each other, so the result is the same on any number of threads; the compiled loops let go
-    of the interpreter. Numba's own threads are not used: they cannot be entered from several threads at once.
+    Columns know nothing of each other, so the result is the same on any number of threads; the compiled loops
+    let go of the interpreter. Numba's own threads are not used: they cannot be entered from several threads
+    at once.
     """
     # The attribute is set when Numba reads its environment.
     n_threads = min(numba_config.NUMBA_NUM_THREADS, len(indptr) - 1)  # pyright: ignore[reportAttributeAccessIssue]
@@ -345,9 +346,9 @@ def _rank_products(
 ) -> None:  # pragma: no cover - compiled
     """One walk over the tied groups of some columns, for all vectors at once.
 
-    A row of ``entries`` holds that row's value of each vector, then for each vector 1 where the row takes part and
-    else 0; ``totals`` is how many rows do. Where the zeros stand is known only at the end of a column; until then
-    ranks are counted from the first value below zero, and from the first above.
+    A row of ``entries`` holds that row's value of each vector, then for each vector 1 where the row takes
+    part and else 0; ``totals`` is how many rows do. Where the zeros stand is known only at the end of a
+    column; until then ranks are counted from the first value below zero, and from the first above.
     """
     width = totals.shape[0]
     before, below, total = np.empty(width), np.empty(width), np.empty(width)
@@ -482,8 +483,8 @@ def grouped_rank_products(columns: SortedColumns, groups: Sequence[RankedRows]) 
 def _side_by_side(vectors: FloatArray, members: BoolArray) -> npt.NDArray[Any]:
     """All that belongs to a row, in as few cache lines as it can be.
 
-    The walk visits the rows in no order and is bound by reading them. So the numbers are float32 where that loses
-    nothing, as with ranks and indicators.
+    The walk visits the rows in no order and is bound by reading them. So the numbers are float32 where that
+    loses nothing, as with ranks and indicators.
 
     Returns
     -------

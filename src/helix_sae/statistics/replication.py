@@ -36,14 +36,15 @@ def validate(
 ) -> pd.DataFrame:
     """Add estimates, intervals and replication on the validation clusters.
 
-    An association replicates when its validation q-value (over all significant ones, one-sided in the direction
-    found) is at most alpha and its cluster interval excludes zero. What was carried here for its partial correlation
-    alone can only replicate in that.
+    An association replicates when its validation q-value (over all significant ones, one-sided in the
+    direction found) is at most alpha and its cluster interval excludes zero. What was carried here for its
+    partial correlation alone can only replicate in that.
 
     Parameters
     ----------
     significant : DataFrame
-        Associations that passed on the discovery clusters, raw (by falling size of effect) or, after these, partial.
+        Associations that passed on the discovery clusters, raw (by falling size of effect) or, after these,
+        partial.
     study : Study
     alpha, correction, n_resamples, max_bootstrapped, confidence, seed
         As in :func:`~helix_sae.statistics.associate.associate`.

@@ -1,14 +1,14 @@
 """Tails of rank tests where both sides are sparse.
 
-A feature that is active in a few sequences and a property that differs in a few leave a rank statistic with a long
-tail: the normal and Student's approximations, exact enough at p = 0.05, are off by orders of magnitude at the
-p = 1e-7 that a family of a hundred thousand tests turns on. Under permutation of the labels the third moment of
-T = sum x_i y_i (x, y centred) is known in closed form,
+A feature that is active in a few sequences and a property that differs in a few leave a rank statistic with a
+long tail: the normal and Student's approximations, exact enough at p = 0.05, are off by orders of magnitude
+at the p = 1e-7 that a family of a hundred thousand tests turns on. Under permutation of the labels the third
+moment of T = sum x_i y_i (x, y centred) is known in closed form,
 
     E[T^2] = Sxx Syy / (n - 1),   E[T^3] = n Sxxx Syyy / ((n - 1) (n - 2)),
 
-and a Pearson type III distribution of that skewness follows the tail (Mielke and Berry, Permutation Methods, 2007).
-The p-values of scipy are kept beside.
+and a Pearson type III distribution of that skewness follows the tail (Mielke and Berry, Permutation Methods,
+2007). The p-values of scipy are kept beside.
 """
 
 from __future__ import annotations
@@ -97,8 +97,9 @@ def permutation_skewness(
     rows : bool (n_sequences,), optional
         Sequences that take part.
     covariates, exclusions
-        As in :func:`~helix_sae.statistics.partial.partial_associations`; none for the raw tests. The property's
-        residual is used; the feature's skewness is taken from its ranks, of which few confounders change little.
+        As in :func:`~helix_sae.statistics.partial.partial_associations`; none for the raw tests. The
+        property's residual is used; the feature's skewness is taken from its ranks, of which few confounders
+        change little.
 
     Returns
     -------

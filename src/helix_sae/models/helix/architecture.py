@@ -68,7 +68,8 @@ class Architecture(BaseModel):
 def released_architecture() -> Architecture:
     """The size of ``helical-ai/Helix-mRNA``: 9 layers, hidden size 256, 5.2 million parameters.
 
-    The released model's own configuration comes with its weights; this stands in for it where only its size matters.
+    The released model's own configuration comes with its weights; this stands in for it where only its size
+    matters.
     """
     return Architecture(  # pyright: ignore[reportCallIssue]
         hidden_size=256, head_dim=64, state_size=128, expand=1, attention_heads=8, key_value_heads=4

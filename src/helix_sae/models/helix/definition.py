@@ -1,6 +1,7 @@
 """What Helix-mRNA computes, as its papers have it: slow, plain, right in any precision.
 
-A chain of residual blocks over embedded tokens: Mamba-2 mixers (M), gated feed-forwards (+), attention with a feed-forward (*)::
+A chain of residual blocks over embedded tokens: Mamba-2 mixers (M), gated feed-forwards (+), attention with a
+feed-forward (*)::
 
     x <- x + mixer(norm(x))            x <- x + feed_forward(norm(x))
 
@@ -8,8 +9,9 @@ The forms that run (:mod:`helix_sae.models.helix.fast`) are held to these functi
 
 References
 ----------
-Dao and Gu 2024, "Transformers are SSMs", arXiv:2405.21060 (Mamba-2); Wood et al. 2025, "Helix-mRNA", arXiv:2502.13785;
-Zhang and Sennrich 2019, arXiv:1910.07467 (the norm); Shazeer 2020, arXiv:2002.05202 (the gated unit).
+Dao and Gu 2024, "Transformers are SSMs", arXiv:2405.21060 (Mamba-2); Wood et al. 2025, "Helix-mRNA",
+arXiv:2502.13785; Zhang and Sennrich 2019, arXiv:1910.07467 (the norm); Shazeer 2020, arXiv:2002.05202 (the
+gated unit).
 """
 
 from __future__ import annotations

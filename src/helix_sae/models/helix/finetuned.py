@@ -1,9 +1,10 @@
 """Models that a user fine-tuned with helical: their weights, their head, and the model read as the head reads it.
 
-A ``HelixmRNAFineTuningModel`` writes one file with ``save_model``. :func:`import_fine_tuned` turns it into a checkpoint: the
-fine-tuned backbone in the layout that everything here loads, and the head beside it as ``fine_tuned_head.safetensors`` and
-``fine_tuned_head.json``. A head was trained on the activations that helical computes, which this package corrects
-(:mod:`helix_sae.models.helix.mending`): whether it still predicts is measured before anything is concluded from it.
+A ``HelixmRNAFineTuningModel`` writes one file with ``save_model``. :func:`import_fine_tuned` turns it into a
+checkpoint: the fine-tuned backbone in the layout that everything here loads, and the head beside it as
+``fine_tuned_head.safetensors`` and ``fine_tuned_head.json``. A head was trained on the activations that
+helical computes, which this package corrects (:mod:`helix_sae.models.helix.mending`): whether it still
+predicts is measured before anything is concluded from it.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ def import_fine_tuned(
     Parameters
     ----------
     weights : str or Path
-        That file, or the same state dict as ``.safetensors``. A file of ``save_model`` is opened with torch's restricted
-        reader, which builds tensors only and can run nothing; a whole pickled model (helical before 2.1) is refused.
+        That file, or the same state dict as ``.safetensors``. A file of ``save_model`` is opened with torch's
+        restricted reader, which builds tensors only and can run nothing; a whole pickled model (helical
+        before 2.1) is refused.
     base : str or Path
         Directory of the checkpoint that was fine-tuned, for its ``config.json``.
     directory : str or Path
@@ -67,8 +69,9 @@ def import_fine_tuned(
     linear = {n.removeprefix(_HEAD + "linear."): t for n, t in state.items() if n.startswith(_HEAD)}
     if not backbone or set(linear) != {"weight", "bias"}:
         raise ModelError(
-            f"{weights} does not hold a fine-tuned model: expected tensors {_BACKBONE}* and {_HEAD}linear.weight and "
-            f".bias, found {', '.join(sorted(state)[:4]) or 'none'} ... Save it with helical's save_model."
+            f"{weights} does not hold a fine-tuned model: expected tensors {_BACKBONE}* and"
+            f" {_HEAD}linear.weight and .bias, found {', '.join(sorted(state)[:4]) or 'none'} ... Save it"
+            " with helical's save_model."
         )
     if len(linear["bias"]) != len(outputs):
         raise ModelError(
@@ -101,8 +104,9 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
         Exception
     ) as error:  # both readers raise a dozen kinds, those of Python's own unpickling among them
         raise ModelError(
-            f"{path} cannot be read as weights alone ({type(error).__name__}). Give the file that helical's save_model wrote, "
-            "or its state dict as safetensors; a whole pickled model can run code and is never opened."
+            f"{path} cannot be read as weights alone ({type(error).__name__}). Give the file that helical's"
+            " save_model wrote, or its state dict as safetensors; a whole pickled model can run code and is"
+            " never opened."
         ) from error
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise ModelError(f"{path} holds something else than named tensors; save the model with save_model.")
@@ -128,10 +132,11 @@ class SeparatedPrefix(NamedTuple):
 class FineTunedModel(Model):
     """A Helix-mRNA as its fine-tuned head reads it, with the sites of the model without it.
 
-    helical closes each sequence with ``[SEP]`` and gives the head two vectors: the state of the second to last nucleotide, and
-    the sum of the states from the second token to ``[SEP]`` divided by the number of nucleotides and markers less two. (So it is
-    for a sequence that is not padded; beside longer ones helical pads on the left and both shift by one token.) The
-    closing token is added here behind what callers see: activations, edits and patches cover the sequence alone.
+    helical closes each sequence with ``[SEP]`` and gives the head two vectors: the state of the second to
+    last nucleotide, and the sum of the states from the second token to ``[SEP]`` divided by the number of
+    nucleotides and markers less two. (So it is for a sequence that is not padded; beside longer ones helical
+    pads on the left and both shift by one token.) The closing token is added here behind what callers see:
+    activations, edits and patches cover the sequence alone.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """The linear read-outs that are kept beside a checkpoint, in its folder, where helical ignores them.
 
-``heads.safetensors`` and ``heads.json``: the tensors, and the phenotypes' names, of a model that was pretrained here.
-``fine_tuned_head.safetensors`` and ``fine_tuned_head.json``: a head that was trained with helical
-(:mod:`helix_sae.models.helix.finetuned`).
+``heads.safetensors`` and ``heads.json``: the tensors, and the phenotypes' names, of a model that was
+pretrained here. ``fine_tuned_head.safetensors`` and ``fine_tuned_head.json``: a head that was trained with
+helical (:mod:`helix_sae.models.helix.finetuned`).
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ def from_helical(helix_mrna: Any) -> HelixModel:
     found = HelixModel.adopt(helix_mrna)
     if found is None:
         raise ModelError(
-            f"{type(helix_mrna).__name__} is not a helical HelixmRNA model: it has no .model of helical's network."
+            f"{type(helix_mrna).__name__} is not a helical HelixmRNA model: it has no .model of helical's"
+            " network."
         )
     return found

@@ -1,9 +1,10 @@
 """Makes helical's Helix-mRNA compute what its architecture says.
 
-helical 2.2 cuts the chain of layers, scans wrongly past the first chunk and lets left padding leak into the state. The
-network's modules and weights are right; only its ``forward`` is not. :func:`mend` gives the same ``nn.Module`` object the
-forwards of :mod:`helix_sae.models.helix.fast.forward` (parameter names, hooks and module paths stay), after :func:`diagnose` has
-found out by behaviour, on a tiny network of the same class, which of the defects the installed helical has.
+helical 2.2 cuts the chain of layers, scans wrongly past the first chunk and lets left padding leak into the
+state. The network's modules and weights are right; only its ``forward`` is not. :func:`mend` gives the same
+``nn.Module`` object the forwards of :mod:`helix_sae.models.helix.fast.forward` (parameter names, hooks and
+module paths stay), after :func:`diagnose` has found out by behaviour, on a tiny network of the same class,
+which of the defects the installed helical has.
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ __all__ = ["Defects", "compile_parts", "diagnose", "mend"]
 LOGGER = logging.getLogger(__name__)
 
 _SAID: set[Defects] = set()
-"""Findings that this process has already been told of: it is the same helical for every model that is opened."""
+"""Findings that this process has already been told of: it is the same helical for every model that is
+opened."""
 
 
 def mend(module: nn.Module) -> Defects:
     """Correct a ``HelixmRNAPretrainedModel`` in place and say so in the log, once in a process.
 
-    The forwards are put in whether or not the upstream ones are right: they are also some twenty times faster on a CPU.
-    Mending a module twice changes nothing.
+    The forwards are put in whether or not the upstream ones are right: they are also some twenty times faster
+    on a CPU. Mending a module twice changes nothing.
 
     Returns
     -------
@@ -65,8 +67,8 @@ def mend(module: nn.Module) -> Defects:
 def compile_parts(module: nn.Module) -> None:
     """Let ``torch.compile`` at what the mixers and feed-forwards of a mended network compute.
 
-    Their calls stay as they are, so that hooks on blocks, mixers and feed-forwards work; compiling happens at the first
-    pass, and again for shapes that are quite different.
+    Their calls stay as they are, so that hooks on blocks, mixers and feed-forwards work; compiling happens at
+    the first pass, and again for shapes that are quite different.
     """
     modeling = import_helical("helix_mrna.modeling_helix_mrna")
     for child in module.modules():

@@ -1,7 +1,8 @@
 """Trains a small Helix-mRNA from nothing: next token, and phenotypes from the pooled embedding, together.
 
-Trained on the next token alone, a network of this size carries no more of a sequence's ribosome load in its embedding
-than random weights do; the phenotype head is what puts a mechanism inside for an autoencoder to find.
+Trained on the next token alone, a network of this size carries no more of a sequence's ribosome load in its
+embedding than random weights do; the phenotype head is what puts a mechanism inside for an autoencoder to
+find.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ class PretrainingOptions(BaseModel):
     token_budget : int
         Tokens a batch.
     learning_rate : float
-        After a linear warm-up of ``warmup_steps``; constant, then falling linearly to zero from ``decay_from`` of the
-        steps on.
+        After a linear warm-up of ``warmup_steps``; constant, then falling linearly to zero from
+        ``decay_from`` of the steps on.
     next_token_weight : float
-        Weight of the next-token cross-entropy (nats a token) beside the phenotypes' mean squared error (in units of
-        their variance).
+        Weight of the next-token cross-entropy (nats a token) beside the phenotypes' mean squared error (in
+        units of their variance).
     track_weight : float
         Weight of the tracks' mean squared error (in units of their variance).
     warmup_steps : int
@@ -87,8 +88,8 @@ class Corpus(NamedTuple):
     names : tuple of str
         Of the phenotypes.
     predicts_next : bool (n,)
-        Records that the next token is learned from. Random reporter libraries have nothing to predict, and their
-        cross-entropy would only drown the phenotypes' gradient.
+        Records that the next token is learned from. Random reporter libraries have nothing to predict, and
+        their cross-entropy would only drown the phenotypes' gradient.
     tracks : sequence of float (n_tokens, channels), optional
         Targets at every token, NaN where there is none: an auxiliary task whose read-out is not kept.
     """

@@ -37,8 +37,10 @@ class Defects(NamedTuple):
             "float64_is_rounded": "float64 is rounded to float32",
             "padding_leaks": "padding leaks into the state",
             "batches_differ": "a sequence gives something else in a batch",
-            "embedding_is_constant": "helical's own get_embeddings gives every sequence the state of its masked [SEP], "
-            "the same for all (embeddings are pooled over nucleotides here)",
+            "embedding_is_constant": (
+                "helical's own get_embeddings gives every sequence the state of its masked [SEP], "
+                "the same for all (embeddings are pooled over nucleotides here)"
+            ),
         }
         found = [words[name] for name, is_found in self._asdict().items() if is_found]
         return "; ".join(found) if found else "no defect"

@@ -30,8 +30,8 @@ _SAID: set[Defects] = set()
 def mend(module: nn.Module) -> Defects:
     """Correct a ``Mamba2Model`` in place and say so in the log, once in a process.
 
-    The forwards are put in whether or not the upstream ones are right: they are also many times faster on a CPU, where
-    upstream pads every sequence to 256 tokens. Mending a module twice changes nothing.
+    The forwards are put in whether or not the upstream ones are right: they are also many times faster on a
+    CPU, where upstream pads every sequence to 256 tokens. Mending a module twice changes nothing.
 
     Returns
     -------

@@ -1,7 +1,8 @@
 """What a Mamba-2 mixer of transformers computes (Dao and Gu 2024, arXiv:2405.21060), in place of its own forwards.
 
-Each function takes the place of the method of the same module in ``transformers.models.mamba2.modeling_mamba2``, with its
-arguments. Norms and the scan run in at least float32, where upstream rounds float64 to it.
+Each function takes the place of the method of the same module in
+``transformers.models.mamba2.modeling_mamba2``, with its arguments. Norms and the scan run in at least
+float32, where upstream rounds float64 to it.
 """
 
 from __future__ import annotations
@@ -104,7 +105,8 @@ def _scan_inputs(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """``x, dt, A, B, C`` of the scan, whose head ``i`` reads group ``i mod groups``.
 
-    Here it reads group ``i // (heads / groups)``: heads are put into the other order, and outputs back into theirs.
+    Here it reads group ``i // (heads / groups)``: heads are put into the other order, and outputs back into
+    theirs.
     """
     groups, size = mixer.n_groups, mixer.ssm_state_size
     x, B, C = torch.split(widened(convolved), [mixer.intermediate_size, groups * size, groups * size], dim=-1)

@@ -81,13 +81,13 @@ class Mamba2Model(ChainModel):
             raise
         except Exception as error:  # upstream, transformers and safetensors raise a dozen kinds
             raise ModelError(
-                f"The checkpoint in {directory} cannot be loaded ({type(error).__name__}: {error}); fetch it again, or write "
-                "it again with save_pretrained."
+                f"The checkpoint in {directory} cannot be loaded ({type(error).__name__}: {error}); fetch it"
+                " again, or write it again with save_pretrained."
             ) from error
         if len(module.embeddings.weight) <= VOCABULARY["N"]:
             raise ModelError(
-                f"The checkpoint in {directory} has {len(module.embeddings.weight)} tokens, fewer than helical's tokenizer; it "
-                "is no Mamba2-mRNA."
+                f"The checkpoint in {directory} has {len(module.embeddings.weight)} tokens, fewer than"
+                " helical's tokenizer; it is no Mamba2-mRNA."
             )
         mend(module)
         return cls(module)
@@ -128,7 +128,8 @@ def build_model(seed: int, **sizes: Any) -> Mamba2Model:
     seed : int
         Seeds the initialisation; the process's random state is left as it was.
     **sizes
-        Fields of transformers' ``Mamba2Config``: ``hidden_size``, ``num_heads``, ``head_dim``, ``num_hidden_layers`` ...
+        Fields of transformers' ``Mamba2Config``: ``hidden_size``, ``num_heads``, ``head_dim``,
+        ``num_hidden_layers`` ...
     """
     config = import_helical("mamba2_mrna.model").Mamba2Config(
         **{"vocab_size": 13, "pad_token_id": 4, "use_cache": False, **sizes}

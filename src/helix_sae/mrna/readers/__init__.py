@@ -1,9 +1,10 @@
 """Readers of the files that users bring: JSON chunks, FASTA, tables, GenBank, and FASTA with GFF3.
 
-Each reader returns :class:`~helix_sae.mrna.records.RawRecords`: records still to be checked, and places that could not
-be read as a record. A file that is broken as a whole (not text, cut short, malformed) is a :class:`DataError` that
-names it. Paths may be local or any URL that fsspec opens; ``.gz``, ``.bz2`` and ``.xz`` files are decompressed on the
-way. What each format can get wrong, and what is done about it, is in ``docs/formats.md``.
+Each reader returns :class:`~helix_sae.mrna.records.RawRecords`: records still to be checked, and places that
+could not be read as a record. A file that is broken as a whole (not text, cut short, malformed) is a
+:class:`DataError` that names it. Paths may be local or any URL that fsspec opens; ``.gz``, ``.bz2`` and
+``.xz`` files are decompressed on the way. What each format can get wrong, and what is done about it, is in
+``docs/formats.md``.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ def read_sequences(
     Parameters
     ----------
     path : str
-        A file or a folder; local or an fsspec URL. The files of a folder are read in the order of their names, and the log
-        names what else lies there.
+        A file or a folder; local or an fsspec URL. The files of a folder are read in the order of their
+        names, and the log names what else lies there.
     format : str, optional
         By the file's suffix when not given; of a folder by what it holds, JSON chunks first.
     gff3 : str, optional
@@ -110,9 +111,11 @@ def read_sequences(
     Raises
     ------
     DataError
-        If there is no such file, it is not a regular one, a folder holds none of the format, or a file is malformed.
+        If there is no such file, it is not a regular one, a folder holds none of the format, or a file is
+        malformed.
     ConfigurationError
-        If the format cannot be told from the name, a folder holds several, or ``gff3`` goes with another one than FASTA.
+        If the format cannot be told from the name, a folder holds several, or ``gff3`` goes with another one
+        than FASTA.
     """
     options = dict(storage_options or {})
     with file_errors(path):
@@ -153,8 +156,9 @@ def _with_coding_regions(raw: RawRecords, gff3: str, options: dict[str, Any]) ->
     if absent:
         fasta = raw.records[0].file if raw.records else "the FASTA file"
         raise DataError(
-            f"{gff3}: {len(absent)} of {len(annotated)} annotated sequences are not in {fasta}; the first: {absent[:5]}. "
-            "The first column has to hold the first word of a FASTA title, and coordinates those of that transcript."
+            f"{gff3}: {len(absent)} of {len(annotated)} annotated sequences are not in {fasta}; the first:"
+            f" {absent[:5]}. The first column has to hold the first word of a FASTA title, and coordinates"
+            " those of that transcript."
         )
     result = RawRecords([], list(raw.rejected))
     without = 0
@@ -185,7 +189,8 @@ def _format_of_folder(fs: Any, root: str, path: str) -> RawFormat:
     ]
     if len(found) > 1:
         raise ConfigurationError(
-            f"{path}: the folder holds files of several formats ({', '.join(found)}); name one file, or leave one format."
+            f"{path}: the folder holds files of several formats ({', '.join(found)}); name one file, or leave"
+            " one format."
         )
     return found[0] if found else "json"
 
@@ -202,7 +207,8 @@ def _files_of_folder(fs: Any, root: str, path: str, format: RawFormat) -> list[s
         chosen = files_of_folder(fs, root, path, lambda name: has_suffix(name, SUFFIXES[format]))
     if not chosen:
         raise DataError(
-            f"{path}: no file of this folder is named as expected ({wanted}). Rename the files, or name one of them."
+            f"{path}: no file of this folder is named as expected ({wanted}). Rename the files, or name one"
+            " of them."
         )
     return chosen
 

@@ -14,7 +14,8 @@ from helix_sae.mrna.values import RepeatedKey
 def read_json(stream: IO[bytes], name: str) -> RawRecords:
     """Read one JSON chunk: a list of records (see :func:`~helix_sae.mrna.records.flatten_record`).
 
-    A record with an object that names a key twice is rejected: which of the two values is meant cannot be known.
+    A record with an object that names a key twice is rejected: which of the two values is meant cannot be
+    known.
     """
     try:
         entries = json.loads(read_text(stream, name), object_pairs_hook=_object)

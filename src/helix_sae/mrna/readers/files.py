@@ -56,8 +56,8 @@ def files_of_folder(
 ) -> list[str]:
     """Files of a folder whose bare name is wanted, in the order of their names.
 
-    What else lies in the folder is not read, and the log says so: other files, folders below, links to nowhere, pipes.
-    Names that begin with a dot are the system's.
+    What else lies in the folder is not read, and the log says so: other files, folders below, links to
+    nowhere, pipes. Names that begin with a dot are the system's.
 
     Parameters
     ----------

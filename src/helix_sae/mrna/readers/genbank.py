@@ -1,9 +1,9 @@
 """Reader of GenBank records of transcripts, such as RefSeq's mRNA.
 
-A record is taken as it is meant or rejected by name. The length that its LOCUS line states is compared with the sequence,
-so that a file that was cut is not read as shorter transcripts. A coding region whose first codon lies before the record
-(``<1..``, or ``/codon_start`` 2 or 3) has no start in the record: the table cannot hold it, and codons marked from its first
-nucleotide would be out of frame.
+A record is taken as it is meant or rejected by name. The length that its LOCUS line states is compared with
+the sequence, so that a file that was cut is not read as shorter transcripts. A coding region whose first
+codon lies before the record (``<1..``, or ``/codon_start`` 2 or 3) has no start in the record: the table
+cannot hold it, and codons marked from its first nucleotide would be out of frame.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def read_genbank(stream: IO[bytes], name: str) -> RawRecords:
     """Read transcripts with their coding regions from GenBank (e.g. RefSeq mRNA).
 
     A record with one ``CDS`` feature gets its bounds; one whose 3' end is marked as beyond the sequence keeps
-    ``cds_end`` missing. A record without one has no coding region, and the log says how many those are. The ``gene``
-    becomes ``metadata_gene_id``.
+    ``cds_end`` missing. A record without one has no coding region, and the log says how many those are. The
+    ``gene`` becomes ``metadata_gene_id``.
     """
     lines = read_lines(stream, name)
     lengths = [_stated_length(line) for line in _LOCUS.findall(lines.getvalue())]
@@ -48,8 +48,8 @@ def read_genbank(stream: IO[bytes], name: str) -> RawRecords:
             result.rejected.append(RejectedRecord(name, place, error.field, error.reason))
     if len(lengths) != len(result.records) + len(result.rejected):
         raise DataError(
-            f"{name}: {len(lengths)} LOCUS lines and {len(result.records) + len(result.rejected)} records that can be "
-            "told apart; the file is cut or damaged. Fetch it again."
+            f"{name}: {len(lengths)} LOCUS lines and {len(result.records) + len(result.rejected)} records"
+            " that can be told apart; the file is cut or damaged. Fetch it again."
         )
     without = sum("cds_start" not in record.values for record in result.records)
     if without:
@@ -93,7 +93,8 @@ def _values(entry: SeqRecord, stated_length: int | None) -> dict[str, object]:
     if stated_length != len(sequence):
         raise FieldError(
             "sequence",
-            f"LOCUS states {stated_length} nt, and the record holds {len(sequence)}: it is cut or damaged; fetch it again",
+            f"LOCUS states {stated_length} nt, and the record holds {len(sequence)}: it is cut or damaged;"
+            " fetch it again",
         )
     values: dict[str, object] = {"sequence_id": entry.id, "sequence": sequence}
     features = cast("list[Any]", entry.features)
@@ -127,8 +128,8 @@ def _bounds(feature: Any) -> dict[str, object]:
     if frame != "1":
         raise FieldError(
             "CDS",
-            f"has codon_start={frame}: its first codon lies before the record, and codons counted from its first nucleotide "
-            "would be out of frame",
+            f"has codon_start={frame}: its first codon lies before the record, and codons counted from its"
+            " first nucleotide would be out of frame",
         )
     beyond = type(region.end).__name__ == "AfterPosition"
     return {"cds_start": int(region.start), "cds_end": None if beyond else int(region.end)}

@@ -1,8 +1,9 @@
 """Coding regions of transcripts from GFF3, beside a FASTA file.
 
-The coordinates are those of the transcripts themselves. A coding region that is cut at its 5' end (a first ``CDS`` of phase 1
-or 2, or marked so by NCBI's ``start_range`` or Ensembl's ``cds_start_NF``) has no start in the transcript: that sequence is
-rejected by name, as codons marked from there would be out of frame or begin with a start codon that is none.
+The coordinates are those of the transcripts themselves. A coding region that is cut at its 5' end (a first
+``CDS`` of phase 1 or 2, or marked so by NCBI's ``start_range`` or Ensembl's ``cds_start_NF``) has no start in
+the transcript: that sequence is rejected by name, as codons marked from there would be out of frame or begin
+with a start codon that is none.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class CodingRegions(NamedTuple):
     Attributes
     ----------
     regions : dict
-        Sequence id -> (start, end), 0-based half-open; the end is None where the coding region is cut at its 3' end.
+        Sequence id -> (start, end), 0-based half-open; the end is None where the coding region is cut at its
+        3' end.
     refused : dict
         Sequence id -> why its coding region cannot be used.
     """
@@ -70,15 +72,16 @@ class CodingRegions(NamedTuple):
 def read_gff3_coding_regions(stream: IO[bytes], name: str) -> CodingRegions:
     """Coding region of each sequence of a GFF3 file whose coordinates are those of the transcripts themselves.
 
-    Features of the types ``CDS``, ``UTR5`` or ``five_prime_UTR``, ``UTR3`` or ``three_prime_UTR`` (or their numbers in the
-    Sequence Ontology) are read; a sequence with both UTRs and no ``CDS`` codes in between. Other features are left out.
+    Features of the types ``CDS``, ``UTR5`` or ``five_prime_UTR``, ``UTR3`` or ``three_prime_UTR`` (or their
+    numbers in the Sequence Ontology) are read; a sequence with both UTRs and no ``CDS`` codes in between.
+    Other features are left out.
 
     Raises
     ------
     DataError
-        If a line is malformed, the file is GTF or says nothing of coding regions, the features of a sequence are on the
-        reverse strand or the coding ones not adjacent (a genome's annotation, not the transcripts'), or a UTR does not end
-        where the coding region begins.
+        If a line is malformed, the file is GTF or says nothing of coding regions, the features of a sequence
+        are on the reverse strand or the coding ones not adjacent (a genome's annotation, not the
+        transcripts'), or a UTR does not end where the coding region begins.
     """
     if has_suffix(name, _GTF_NAMES):
         raise _is_gtf(name)
@@ -99,8 +102,8 @@ def read_gff3_coding_regions(stream: IO[bytes], name: str) -> CodingRegions:
             continue
         if fields[6] == "-":
             raise DataError(
-                f"{place}: a {fields[2]} on the reverse strand; coordinates must be those of the transcripts in the "
-                "FASTA file, not of a genome."
+                f"{place}: a {fields[2]} on the reverse strand; coordinates must be those of the transcripts"
+                " in the FASTA file, not of a genome."
             )
         # GFF3 writes reserved letters of a name in percent notation.
         of_sequence = parts.setdefault(unquote(fields[0]), defaultdict(list))
@@ -110,15 +113,16 @@ def read_gff3_coding_regions(stream: IO[bytes], name: str) -> CodingRegions:
         _add(found, features, sequence_id, name)
     if not found.regions and not found.refused:
         raise DataError(
-            f"{name}: no coding region can be read from it: it has neither a CDS nor both UTRs of any sequence."
+            f"{name}: no coding region can be read from it: it has neither a CDS nor both UTRs of any"
+            " sequence."
         )
     return found
 
 
 def _is_gtf(place: str) -> DataError:
     return DataError(
-        f"{place}: this is GTF, whose CDS leaves out the stop codon; only GFF3 is read. Convert it first, for example "
-        "with `gffread in.gtf -o out.gff3`, in the coordinates of the transcripts."
+        f"{place}: this is GTF, whose CDS leaves out the stop codon; only GFF3 is read. Convert it first, for"
+        " example with `gffread in.gtf -o out.gff3`, in the coordinates of the transcripts."
     )
 
 
@@ -146,8 +150,8 @@ def _add(found: CodingRegions, features: Mapping[str, list[Feature]], sequence_i
     for utr, bound, edge in ((before, 1, coding[0]), (after, 0, coding[1])):
         if utr is not None and utr[bound] != edge:
             raise DataError(
-                f"{name}, sequence {sequence_id}: the UTR [{utr[0]}, {utr[1]}) is not beside the coding region "
-                f"[{coding[0]}, {coding[1]}); correct the one or the other."
+                f"{name}, sequence {sequence_id}: the UTR [{utr[0]}, {utr[1]}) is not beside the coding"
+                f" region [{coding[0]}, {coding[1]}); correct the one or the other."
             )
     trouble = _trouble_with_frame(ordered["cds"])
     if trouble is not None:
@@ -163,15 +167,15 @@ def _trouble_with_frame(coding: Iterable[Feature]) -> str | None:
     for feature in coding:
         if done == 0 and feature.phase:
             return (
-                f"its first CDS has phase {feature.phase}: its first codon lies before the transcript, and codons counted "
-                "from its first nucleotide would be out of frame"
+                f"its first CDS has phase {feature.phase}: its first codon lies before the transcript, and"
+                " codons counted from its first nucleotide would be out of frame"
             )
         if _CUT_START.search(feature.attributes):
             return "its CDS is marked as cut at the 5' end: its start codon is not in the transcript"
         if feature.phase is not None and feature.phase != -done % 3:
             return (
-                f"the CDS that starts at {feature.start + 1} has phase {feature.phase} where {-done % 3} follows from "
-                "those before it: the reading frame shifts"
+                f"the CDS that starts at {feature.start + 1} has phase {feature.phase} where {-done % 3}"
+                " follows from those before it: the reading frame shifts"
             )
         done += feature.end - feature.start
     return None
@@ -182,8 +186,8 @@ def _adjacent(features: list[Feature], sequence_id: str, kind: str, name: str) -
     for left, right in pairwise(ordered):
         if left.end != right.start:
             raise DataError(
-                f"{name}, sequence {sequence_id}: its {'coding' if kind == 'cds' else 'UTR'} features are not adjacent "
-                f"(one ends at {left.end}, the next starts at {right.start + 1}); coordinates must be those of the spliced "
-                "transcripts."
+                f"{name}, sequence {sequence_id}: its {'coding' if kind == 'cds' else 'UTR'} features are not"
+                f" adjacent (one ends at {left.end}, the next starts at {right.start + 1}); coordinates must"
+                " be those of the spliced transcripts."
             )
     return ordered

@@ -1,4 +1,7 @@
-"""Readers of tables: CSV, TSV and Parquet. Every column is kept under its own name; a mapping says later what it is."""
+"""Readers of tables: CSV, TSV and Parquet.
+
+Every column is kept under its own name; a mapping says later what it is.
+"""
 
 from __future__ import annotations
 
@@ -66,8 +69,8 @@ def _header(names: list[str], name: str, delimiter: str) -> list[str]:
         for other, words in _OTHER_DELIMITERS.items():
             if other != delimiter and other in header[0]:
                 raise DataError(
-                    f"{name}: the header {header[0][:60]!r} is one column; its fields look separated by {words}. "
-                    "Save the table with commas as .csv, or with tabs as .tsv."
+                    f"{name}: the header {header[0][:60]!r} is one column; its fields look separated by"
+                    f" {words}. Save the table with commas as .csv, or with tabs as .tsv."
                 )
     _refuse_repeated(header, name)
     return header

@@ -102,7 +102,8 @@ def judge_circuit(
     Returns
     -------
     circuit_quality : DataFrame
-        Faithfulness, completeness and size of every circuit, beside as many features by learnt masks and at random.
+        Faithfulness, completeness and size of every circuit, beside as many features by learnt masks and at
+        random.
     circuit_minimality : DataFrame
         What each node adds to the circuit that is drawn.
     """

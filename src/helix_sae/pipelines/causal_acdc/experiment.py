@@ -77,8 +77,8 @@ def set_up(
     missing = set(wanted or ()) - {model.layer_of(site) for site in chosen}
     if missing:
         raise ConfigurationError(
-            f"There is no autoencoder for block {', '.join(map(str, sorted(missing)))}; those of this run are at "
-            f"{', '.join(saes)}. Set causal_acdc.target_blocks, or extraction.sites and train again."
+            f"There is no autoencoder for block {', '.join(map(str, sorted(missing)))}; those of this run are"
+            f" at {', '.join(saes)}. Set causal_acdc.target_blocks, or extraction.sites and train again."
         )
     spoken: dict[str, np.ndarray] = {}
     if parameters.certified_only:

@@ -52,8 +52,8 @@ def check_estimators(
 ) -> tuple[pd.DataFrame, Effects]:
     """How far estimates and directions can be trusted, by site, on some discovery pairs.
 
-    There, exact effects are measured from the source, by leaving a node out of the fully patched run (integrated gradients
-    estimate the mean of the two) and in the other direction.
+    There, exact effects are measured from the source, by leaving a node out of the fully patched run
+    (integrated gradients estimate the mean of the two) and in the other direction.
 
     Returns
     -------
@@ -132,7 +132,8 @@ def learn_sets(
     Returns
     -------
     learnt_masks : DataFrame
-        ``site, feature, score`` (0 to 1) and ``passes`` a pair, those of the exact effects that it starts from included.
+        ``site, feature, score`` (0 to 1) and ``passes`` a pair, those of the exact effects that it starts
+        from included.
     """
     from helix_sae.causal.effects import stamp
     from helix_sae.causal.inference import attribution, orientation

@@ -55,9 +55,10 @@ def match_features(
     concept_matches : DataFrame
         The leading features of each concept and site.
     concept_baselines : DataFrame
-        The best detector of each concept by kind: SAE features, raw neurons, principal components, SAE features of
-        the same architecture with random weights, and what can be read off the input (k-mers, position, codon
-        markers); and whether it passes, see :func:`~helix_sae.statistics.concept_matching.judge_detectors`.
+        The best detector of each concept by kind: SAE features, raw neurons, principal components, SAE
+        features of the same architecture with random weights, and what can be read off the input (k-mers,
+        position, codon markers); and whether it passes, see
+        :func:`~helix_sae.statistics.concept_matching.judge_detectors`.
     concept_warnings : DataFrame
         Concepts that were left out, with the reason.
     """

@@ -47,7 +47,8 @@ def reader_baselines(
 ) -> Iterator[tuple[str, Codes]]:
     """What can be read off the input without a model: k-mers, position, and the codon markers where there are any.
 
-    The k-mers are those of the tokens, markers included: the model is given ``EUGA`` for a stop codon in frame.
+    The k-mers are those of the tokens, markers included: the model is given ``EUGA`` for a stop codon in
+    frame.
     """
     from helix_sae.mrna.tokens import VOCABULARY, tokenize_table
     from helix_sae.statistics.concept_matching import (

@@ -31,7 +31,8 @@ def associate_features(
 
     Returns
     -------
-    associations, significant_associations, masked_associations, best_matches, validation, by_source, warnings,
+    associations, significant_associations, masked_associations, best_matches, validation, by_source,
+    warnings,
     summary : DataFrame
     """
     from helix_sae.statistics.associate import associate
@@ -74,7 +75,8 @@ def calibrate_associations(
     Returns
     -------
     calibration, calibration_quantiles : DataFrame
-        One row for each kind of test (raw, partial), and the quantiles for the QQ figure. Empty without permutations.
+        One row for each kind of test (raw, partial), and the quantiles for the QQ figure. Empty without
+        permutations.
     """
     from helix_sae.statistics.associate import calibrate
 

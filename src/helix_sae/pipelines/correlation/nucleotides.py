@@ -37,7 +37,8 @@ class Nucleotides(NamedTuple):
     annotation_sequences : int64 (n_sequences,)
         Row of the annotations' ``known``.
     since_marker : int64 (n_nucleotides,)
-        Tokens since the last codon marker in the sequence, the marker itself counted as 0; -1 before the first.
+        Tokens since the last codon marker in the sequence, the marker itself counted as 0; -1 before the
+        first.
     n_markers : int64 (n_nucleotides,)
         Codon markers before the nucleotide in its sequence.
     """
@@ -97,8 +98,8 @@ def _markers(is_nucleotide: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def regions_of(annotations: NucleotideAnnotations, chosen: Nucleotides) -> Int[np.ndarray, " n_nucleotides"]:
     """Region of each nucleotide: 1 to 3 for the 5'UTR, coding sequence and 3'UTR; 0 where it is not known.
 
-    The null of a motif shifts its labels within the region: that a feature fires in the 3'UTR is not yet that it
-    finds the elements in it.
+    The null of a motif shifts its labels within the region: that a feature fires in the 3'UTR is not yet that
+    it finds the elements in it.
     """
     region = np.zeros(len(chosen.annotation_rows), dtype=np.int64)
     for value, name in enumerate(REGIONS, start=1):
@@ -126,7 +127,8 @@ def _runs(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The annotations' runs in rows of the chosen nucleotides; those with no nucleotide among them are left out.
 
-    Chosen nucleotides of a sequence keep their order, so a run stays one even where nucleotides in it were not kept.
+    Chosen nucleotides of a sequence keep their order, so a run stays one even where nucleotides in it were
+    not kept.
     """
     order = np.argsort(chosen.annotation_rows)
     rows = chosen.annotation_rows[order]

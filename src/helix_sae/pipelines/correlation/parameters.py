@@ -44,8 +44,8 @@ class CorrelationParameters(BaseModel):
     Attributes
     ----------
     properties : list of str, optional
-        Columns of the mRNA table, or of the file under their own names; all functional_, structural_ and regulatory_ ones when
-        not given.
+        Columns of the mRNA table, or of the file under their own names; all functional_, structural_ and
+        regulatory_ ones when not given.
     leave_out : list of str
         Prefixes of columns not to test.
     confounders : list of str

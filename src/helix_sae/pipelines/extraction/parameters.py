@@ -13,11 +13,11 @@ class ExtractionParameters(BaseModel):
     Attributes
     ----------
     mode : {"store", "stream"}
-        ``store`` writes the activations to disk. ``stream`` keeps none: the other nodes of the same run compute them anew
-        whenever they read them, for corpora whose activations fit nowhere.
+        ``store`` writes the activations to disk. ``stream`` keeps none: the other nodes of the same run
+        compute them anew whenever they read them, for corpora whose activations fit nowhere.
     sites : list of str, optional
-        Module paths of the model, e.g. ``layers.0.mixer`` (what the mixer adds) or ``layers.0`` (the residual stream
-        after the block); the mixers when not given.
+        Module paths of the model, e.g. ``layers.0.mixer`` (what the mixer adds) or ``layers.0`` (the residual
+        stream after the block); the mixers when not given.
     dtype : {"float32", "float16", "bfloat16"}
         Of the stored activations.
     token_budget : int

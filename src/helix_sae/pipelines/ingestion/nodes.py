@@ -29,12 +29,14 @@ def tabulate(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Check the records, complete their properties and say which part each belongs to.
 
-    ``target`` and ``properties`` are those that later parts ask for: a column of the file that is called so is read as one.
+    ``target`` and ``properties`` are those that later parts ask for: a column of the file that is called so
+    is read as one.
 
     Returns
     -------
     mrna_table, rejected_records : DataFrame
-        The table with a column ``split`` (``discovery`` or ``validation``, by cluster), and the records set aside.
+        The table with a column ``split`` (``discovery`` or ``validation``, by cluster), and the records set
+        aside.
     """
     from helix_sae.mrna.absences import absences
     from helix_sae.mrna.doubts import coding_region_doubts

@@ -41,13 +41,13 @@ class IngestionParameters(BaseModel):
     Attributes
     ----------
     columns : dict
-        Column of the table -> column of the file, e.g. ``{sequence: utr, mrl: mean_load}``; null leaves one out. A name without
-        a prefix is that of a ``functional_`` column.
+        Column of the table -> column of the file, e.g. ``{sequence: utr, mrl: mean_load}``; null leaves one
+        out. A name without a prefix is that of a ``functional_`` column.
     reporter : Reporter, optional
         Constant flanks around bare 5'UTRs.
     counted_from : {0, 1}
-        Whether ``cds_start`` and ``cds_end`` are 0-based half-open, or count from 1 with both positions in the region. GFF3
-        and GenBank say so themselves.
+        Whether ``cds_start`` and ``cds_end`` are 0-based half-open, or count from 1 with both positions in
+        the region. GFF3 and GenBank say so themselves.
     max_tokens : int, optional
         Longest input of the model, an ``E`` for each codon among it; null for any length.
     on_long_sequence : {"error", "cut", "set_aside"}

@@ -61,9 +61,14 @@ def evaluate_mini(
     unseen = heldout[heldout["source"] == "transcripts"]
     score = language_score(model, tokenize_table(unseen, parameters.codon_markers), markov)
     rows: list[dict[str, object]] = [
-        {"measure": "bits_per_nucleotide", "records": "transcripts", "value": score.model, "reference": score.markov,
-         "n": score.n_nucleotides}
-    ]  # fmt: skip
+        {
+            "measure": "bits_per_nucleotide",
+            "records": "transcripts",
+            "value": score.model,
+            "reference": score.markov,
+            "n": score.n_nucleotides,
+        }
+    ]
     for kind, group in heldout.groupby("source"):
         embedding = model.embed(tokenize_table(group, parameters.codon_markers))
         train = _first_half_of_clusters(group)
@@ -106,7 +111,8 @@ def _mixture(table: pd.DataFrame, shares: dict[str, float]) -> pd.DataFrame:
     known = [str(source) for source in table["source"].unique()]
     if unknown := sorted(set(shares) - set(known)):
         raise ConfigurationError(
-            f"pretraining.finishing.shares names {', '.join(unknown)}; the table's sources are {', '.join(known)}."
+            f"pretraining.finishing.shares names {', '.join(unknown)}; the table's sources are"
+            f" {', '.join(known)}."
         )
     parts = [
         group.iloc[: round(shares[str(source)] * len(group))]
@@ -116,7 +122,8 @@ def _mixture(table: pd.DataFrame, shares: dict[str, float]) -> pd.DataFrame:
     mixture = pd.concat(parts).sort_index().reset_index(drop=True)
     if mixture.empty:
         raise ConfigurationError(
-            f"pretraining.finishing.shares leaves no record of the table's sources ({', '.join(known)}); raise a share."
+            f"pretraining.finishing.shares leaves no record of the table's sources ({', '.join(known)});"
+            " raise a share."
         )
     return mixture
 

@@ -104,15 +104,16 @@ class SaeTrainingParameters(BaseModel):
     Attributes
     ----------
     saes : dict of str to SAE configuration
-        By name; all are trained at every site in one pass over the activations, which is how a sweep is written.
+        By name; all are trained at every site in one pass over the activations, which is how a sweep is
+        written.
     chosen : str
         The one whose checkpoints and codes the later pipelines use.
     dictionaries : {"auto", "train", "shipped"}
         Whether autoencoders are trained, or those that come with the model are used; ``auto`` trains where there are tokens
         enough to.
     n_seeds : int
-        How many times each is trained, from starts and in orders of the data of their own; the first is the one that the
-        later pipelines use, the others show which of its features come back.
+        How many times each is trained, from starts and in orders of the data of their own; the first is the
+        one that the later pipelines use, the others show which of its features come back.
     batch_size : int
         Tokens a step.
     epochs : int
@@ -122,8 +123,8 @@ class SaeTrainingParameters(BaseModel):
     max_steps : int, optional
         Steps at most.
     min_explained_variance : float
-        Held-out explained variance of the chosen autoencoders below which the run ends with an error: features that do
-        not describe what the model computes are not worth analysing.
+        Held-out explained variance of the chosen autoencoders below which the run ends with an error:
+        features that do not describe what the model computes are not worth analysing.
     holdout_tokens : int
         At most that many tokens of the validation part are used for the held-out metrics.
     calibration_tokens : int

@@ -44,7 +44,8 @@ N_TOP = 10
 POOR_REPLICATION = 0.5
 """Share of replicated associations below which the report warns."""
 TOO_MANY_FALSE = 0.08
-"""Share of permutations with a discovery above which the tests are called miscalibrated, at a level of 0.05."""
+"""Share of permutations with a discovery above which the tests are called miscalibrated, at a level of
+0.05."""
 
 
 class AssociationInputs(NamedTuple):
@@ -169,9 +170,9 @@ def _replication(validation: pd.DataFrame | None) -> tuple[float, float, float] 
 def _tested(associations: pd.DataFrame, totals: Mapping[str, int], alpha: float) -> Statement:
     n_properties = associations["property"].nunique()
     return Statement(
-        f"{count(totals.get('n_tests', len(associations)), 'test')} of {totals.get('n_alive', 0):,} live features against "
-        f"{count(int(n_properties), 'property', 'properties')} were one family for the false discovery rate of "
-        f"{percent(alpha)}."
+        f"{count(totals.get('n_tests', len(associations)), 'test')} of {totals.get('n_alive', 0):,} live"
+        f" features against {count(int(n_properties), 'property', 'properties')} were one family for the"
+        f" false discovery rate of {percent(alpha)}."
     )
 
 
@@ -182,8 +183,9 @@ def _replicated(
     if rate is None or n == 0:
         return [Statement("No association was significant on the discovery families.", "weak", headline=True)]
     text = (
-        f"{count(n, 'association was', 'associations were')} significant on the discovery families; "
-        f"{percent(rate[0])} of them {interval(100 * rate[1], 100 * rate[2], 0)} replicated on held-out families."
+        f"{count(n, 'association was', 'associations were')} significant on the discovery families;"
+        f" {percent(rate[0])} of them {interval(100 * rate[1], 100 * rate[2], 0)} replicated on held-out"
+        " families."
     )
     return [Statement(text, "weak" if rate[0] < POOR_REPLICATION else "finding", headline=True)]
 
@@ -192,8 +194,9 @@ def _strongest(top: pd.DataFrame) -> list[Statement]:
     if top.empty:
         return []
     named = [
-        f"{property_label(str(row['property']))} with {feature_name(str(row['site']), row['feature'])} "
-        f"({signed(float(row['validation_effect']))} {interval(row['validation_low'], row['validation_high'])})"
+        f"{property_label(str(row['property']))} with {feature_name(str(row['site']), row['feature'])}"
+        f" ({signed(float(row['validation_effect']))}"
+        f" {interval(row['validation_low'], row['validation_high'])})"
         for row in top.head(3).to_dict("records")
     ]
     return [Statement(f"The strongest that replicated: {listing(named)}.", headline=True)]
@@ -214,8 +217,8 @@ def _partial(significant: pd.DataFrame) -> list[Statement]:
     )
     share = kept / len(tested)
     text = (
-        f"With GC content, length and source held fixed, {kept:,} of the {len(tested):,} significant associations that can be "
-        f"adjusted ({percent(share)}) remain significant with the same sign."
+        f"With GC content, length and source held fixed, {kept:,} of the {len(tested):,} significant"
+        f" associations that can be adjusted ({percent(share)}) remain significant with the same sign."
     )
     return [Statement(text, "weak" if share < POOR_REPLICATION else "finding")]
 
@@ -227,8 +230,8 @@ def _masked(masked: pd.DataFrame | None) -> list[Statement]:
     kept = int(truth(masked["partial_replicated"]).sum())
     return [
         Statement(
-            f"{count(len(masked), 'further association shows', 'further associations show')} only with these held fixed; "
-            f"{kept:,} of them ({percent(kept / len(masked))}) replicated on held-out families."
+            f"{count(len(masked), 'further association shows', 'further associations show')} only with these"
+            f" held fixed; {kept:,} of them ({percent(kept / len(masked))}) replicated on held-out families."
         )
     ]
 
@@ -242,8 +245,9 @@ def _high_low(table: pd.DataFrame | None) -> list[Statement]:
     agrees = int(truth(known["agrees"]).sum())
     return [
         Statement(
-            f"Held-out sequences on which a top feature is high differ from those on which it is low in the expected "
-            f"direction, with an interval that excludes zero, in {agrees} of {len(known)} comparisons.",
+            "Held-out sequences on which a top feature is high differ from those on which it is low in the"
+            f" expected direction, with an interval that excludes zero, in {agrees} of {len(known)}"
+            " comparisons.",
             "finding" if agrees >= POOR_REPLICATION * len(known) else "weak",
         )
     ]
@@ -258,8 +262,9 @@ def _calibrated(calibration: pd.DataFrame | None) -> list[Statement]:
         bad = share - 1.96 * error > TOO_MANY_FALSE
         statements.append(
             Statement(
-                f"With permuted labels ({int(row['n_permutations'])} times), {percent(share)} of the runs of the "
-                f"{row.get('test', 'raw')} tests made any discovery (inflation factor {fixed(float(row['inflation_factor']))}): "
+                f"With permuted labels ({int(row['n_permutations'])} times), {percent(share)} of the runs of"
+                f" the {row.get('test', 'raw')} tests made any discovery (inflation factor"
+                f" {fixed(float(row['inflation_factor']))}): "
                 + ("more than the level allows." if bad else "the false discovery rate holds."),
                 "weak" if bad else "finding",
             )
@@ -284,9 +289,10 @@ def _blocks(given: AssociationInputs, top: pd.DataFrame, alpha: float) -> list[B
     if len(top):
         blocks += [
             Prose(
-                "The table gives the best replicated feature of each property. The estimate is that of the held-out families, "
-                "which had no part in choosing it; the interval resamples families. Partial: with GC content, length and "
-                "source held fixed, where they do not define the property."
+                "The table gives the best replicated feature of each property. The estimate is that of the"
+                " held-out families, which had no part in choosing it; the interval resamples families."
+                " Partial: with GC content, length and source held fixed, where they do not define the"
+                " property."
             ),
             _top_table(top),
         ]
@@ -295,7 +301,8 @@ def _blocks(given: AssociationInputs, top: pd.DataFrame, alpha: float) -> list[B
         picture(
             "figure-volcano",
             "Every association tested",
-            "Effect against significance on the discovery families; coloured where the false discovery rate is kept.",
+            "Effect against significance on the discovery families; coloured where the false discovery rate"
+            " is kept.",
             volcano(given.associations, alpha=alpha),
         )
     )
@@ -304,7 +311,8 @@ def _blocks(given: AssociationInputs, top: pd.DataFrame, alpha: float) -> list[B
             picture(
                 "figure-heatmap",
                 "The strongest features and all properties",
-                "Rank correlation or rank-biserial effect on the discovery families; dotted cells are not significant.",
+                "Rank correlation or rank-biserial effect on the discovery families; dotted cells are not"
+                " significant.",
                 association_heatmap(given.associations, given.best_matches, alpha=alpha),
             )
         )

@@ -52,7 +52,8 @@ def autoencoder_section(
     Parameters
     ----------
     metrics : DataFrame or None
-        ``site, config, n_tokens, l0, mse, explained_variance, cosine, dead_share, dense_share, ...`` on held-out tokens.
+        ``site, config, n_tokens, l0, mse, explained_variance, cosine, dead_share, dense_share, ...`` on
+        held-out tokens.
     history : DataFrame or None
         Of the training: ``site, config, step, tokens, ...``.
     densities : mapping of site to float (n_features,), optional
@@ -60,7 +61,8 @@ def autoencoder_section(
     chosen : str, optional
         The configuration that the analyses use; when absent, all are spoken of.
     downstream : DataFrame, optional
-        What the model computes from the reconstructions: ``site, embedding_cosine, ce_clean, ce_recovered, ...``.
+        What the model computes from the reconstructions:
+        ``site, embedding_cosine, ce_clean, ce_recovered, ...``.
     probing : DataFrame, optional
         Concepts told by few features: ``site, concept, probe, k, auc``.
     stability : DataFrame, optional
@@ -84,8 +86,9 @@ def autoencoder_section(
     statements.insert(
         0,
         Statement(
-            f"On held-out tokens the autoencoders explain {_span(worst, best)} of the variance of the activations, with "
-            f"{number(float(used['l0'].median()), 2)} active features a token (median over {count(len(used), 'site')}).",
+            f"On held-out tokens the autoencoders explain {_span(worst, best)} of the variance of the"
+            f" activations, with {number(float(used['l0'].median()), 2)} active features a token (median over"
+            f" {count(len(used), 'site')}).",
             "weak" if low else "finding",
             headline=True,
         ),
@@ -93,8 +96,8 @@ def autoencoder_section(
     statements[1:1] = [*_fit_statements(used), *_stability_statements(stability)]
     statements += [*_subspace_statements(subspaces), *_downstream_statements(downstream)]
     warnings = [
-        f"The autoencoder of {site_label(site)} does not explain {percent(LOW_VARIANCE)} of the variance: much of what the "
-        "model computes there is in the reconstruction error, not in the features."
+        f"The autoencoder of {site_label(site)} does not explain {percent(LOW_VARIANCE)} of the variance:"
+        " much of what the model computes there is in the reconstruction error, not in the features."
         for site in low
     ]
     warnings += [f"More than half of the features of {site_label(site)} never fire." for site in dead]
@@ -175,8 +178,9 @@ def _blocks(
         for row in metrics.to_dict("records")
     ]
     table = ReportTable(
-        "Held-out quality of the autoencoders. L0: features active a token. Dense: share of features active at more than a "
-        "tenth of the tokens. Nearest decoder: mean cosine of each feature's direction with the one most like it.",
+        "Held-out quality of the autoencoders. L0: features active a token. Dense: share of features active"
+        " at more than a tenth of the tokens. Nearest decoder: mean cosine of each feature's direction with"
+        " the one most like it.",
         [
             Column("Site", "code"),
             Column("Configuration"),
@@ -197,8 +201,8 @@ def _blocks(
     if densities:
         blocks += [
             Prose(
-                "A feature that fires nearly everywhere says little about any place, and one that never fires says nothing; "
-                "what can be read lies in between."
+                "A feature that fires nearly everywhere says little about any place, and one that never fires"
+                " says nothing; what can be read lies in between."
             ),
             picture(
                 "figure-density",
@@ -219,14 +223,14 @@ def _downstream_statements(downstream: pd.DataFrame | None) -> list[Statement]:
         return []
     low = float(downstream["embedding_cosine"].min())
     text = (
-        "Run on from the reconstruction of one site, the model gives embeddings whose cosine with the undisturbed ones, "
-        f"counted from their mean, is at least {number(low, 2)} on average"
+        "Run on from the reconstruction of one site, the model gives embeddings whose cosine with the"
+        f" undisturbed ones, counted from their mean, is at least {number(low, 2)} on average"
     )
     recovered = downstream["ce_recovered"].dropna()
     if len(recovered):
         text += (
-            f"; {_span(float(recovered.min()), float(recovered.max()))} of the next-token cross-entropy that the site is "
-            "worth comes back"
+            f"; {_span(float(recovered.min()), float(recovered.max()))} of the next-token cross-entropy that"
+            " the site is worth comes back"
         )
     weak = bool(len(recovered)) and float(recovered.min()) < LOW_RECOVERY
     return [Statement(f"{text}.", "weak" if weak else "finding")]
@@ -246,8 +250,9 @@ def _downstream_blocks(downstream: pd.DataFrame | None) -> list[Block]:
     }
     return [
         _table(
-            "The model run on with one site replaced, on held-out sequences: by its reconstruction, by its mean, by zeros. "
-            "Cross-entropy in nats a token; recovered is the share of the loss by the mean that the reconstruction undoes.",
+            "The model run on with one site replaced, on held-out sequences: by its reconstruction, by its"
+            " mean, by zeros. Cross-entropy in nats a token; recovered is the share of the loss by the mean"
+            " that the reconstruction undoes.",
             downstream,
             columns,
         )
@@ -262,8 +267,9 @@ def _probing_blocks(probing: pd.DataFrame | None) -> list[Block]:
     n = probing["concept"].nunique()
     return [
         _table(
-            f"Telling {count(n, 'concept')} by the best few features: mean AUC of a logistic regression on held-out clusters. "
-            "The raw activations are what a linear read-out of the site can tell at all.",
+            f"Telling {count(n, 'concept')} by the best few features: mean AUC of a logistic regression on"
+            " held-out clusters. The raw activations are what a linear read-out of the site can tell at"
+            " all.",
             wide.reset_index(),
             columns,
         )
@@ -294,8 +300,8 @@ def _stability_statements(stability: pd.DataFrame | None) -> list[Statement]:
     if judged is None:
         return [
             Statement(
-                "Whether these features come back in other seeds is unknown: one seed was trained. None is certified; train "
-                "five (sae_training.n_seeds) before a feature is named in earnest.",
+                "Whether these features come back in other seeds is unknown: one seed was trained. None is"
+                " certified; train five (sae_training.n_seeds) before a feature is named in earnest.",
                 "absent",
                 headline=True,
             )
@@ -306,18 +312,20 @@ def _stability_statements(stability: pd.DataFrame | None) -> list[Statement]:
     if judged["share_certified"].isna().any():
         return [
             Statement(
-                f"With {count(n_seeds, 'seed')} no feature can be certified (five are needed); {percent(back)} of the "
-                f"{count(total, 'living feature')} come back in another one, {percent(chance)} in untrained ones.",
+                f"With {count(n_seeds, 'seed')} no feature can be certified (five are needed);"
+                f" {percent(back)} of the {count(total, 'living feature')} come back in another one,"
+                f" {percent(chance)} in untrained ones.",
                 "weak",
                 headline=True,
             )
         ]
     certain = int(judged["n_certified"].sum())
     text = (
-        f"{certain:,} of {count(total, 'living feature')} ({percent(certain / total)}) are certified: they come back in at "
-        f"least three quarters of {n_seeds - 1} other seeds, with the same direction and on the same held-out tokens. Of "
-        f"untrained dictionaries {percent(chance)} have a feature like one of them; the seeds' dictionaries match with a cosine of "
-        f"{number(float(judged['pw_mcc'].mean()), 2)} on average, random ones with {number(float(judged['chance_cosine'].mean()), 2)}."
+        f"{certain:,} of {count(total, 'living feature')} ({percent(certain / total)}) are certified: they"
+        f" come back in at least three quarters of {n_seeds - 1} other seeds, with the same direction and on"
+        f" the same held-out tokens. Of untrained dictionaries {percent(chance)} have a feature like one of"
+        f" them; the seeds' dictionaries match with a cosine of {number(float(judged['pw_mcc'].mean()), 2)}"
+        f" on average, random ones with {number(float(judged['chance_cosine'].mean()), 2)}."
     )
     return [Statement(text, "finding" if certain >= FEW_BACK * total else "weak", headline=True)]
 
@@ -340,9 +348,10 @@ def _subspace_statements(subspaces: pd.DataFrame | None) -> list[Statement]:
     shared = there[there["overlap"] > there["overlap_by_chance"]]
     low, high = there["share_variance"].min(), there["share_variance"].max()
     text = (
-        f"What does not come back accounts for {_span(low, high)} of the variance. It lies in "
-        f"{number(float(there['dimensions'].median()), 2)} dimensions (median over {count(len(there), 'site')}), on which the seeds agree "
-        f"better than on those of random activations at {len(shared)} of {len(there)}."
+        f"What does not come back accounts for {_span(low, high)} of the variance. It lies in"
+        f" {number(float(there['dimensions'].median()), 2)} dimensions (median over"
+        f" {count(len(there), 'site')}), on which the seeds agree better than on those of random activations"
+        f" at {len(shared)} of {len(there)}."
     )
     return [Statement(text, "finding" if len(shared) == len(there) else "weak")]
 
@@ -355,10 +364,10 @@ def _stability_blocks(
         return []
     blocks: list[Block] = [
         _table(
-            "Features that come back in other seeds, which differ in initialisation and order of the data. Comes back: mean "
-            "share of the other seeds in which a living feature has one like it (cosine of the decoder rows and correlation of "
-            "held-out codes at least 0.7); certified: in three quarters of at least four. Matched cosine: decoder rows of two "
-            "seeds matched one to one.",
+            "Features that come back in other seeds, which differ in initialisation and order of the data."
+            " Comes back: mean share of the other seeds in which a living feature has one like it (cosine of"
+            " the decoder rows and correlation of held-out codes at least 0.7); certified: in three quarters"
+            " of at least four. Matched cosine: decoder rows of two seeds matched one to one.",
             judged,
             {
                 "n_features": ("Living", 0),
@@ -377,16 +386,18 @@ def _stability_blocks(
             picture(
                 "figure-stability",
                 "What comes back",
-                "Left: living features of each site. Right: how alike each feature is to its partner in the other seeds.",
+                "Left: living features of each site. Right: how alike each feature is to its partner in the"
+                " other seeds.",
                 feature_stability(features),
             )
         )
     if subspaces is not None and not is_empty(subspaces):
         blocks.append(
             _table(
-                "What does not come back, as a subspace: features below three quarters of the seeds, the dimensions that hold 90 % "
-                "of what they reconstruct, their share of the variance, and the overlap of the seeds' subspaces (mean squared "
-                "cosine of the principal angles; 1 is the same) beside that of as many random activations.",
+                "What does not come back, as a subspace: features below three quarters of the seeds, the"
+                " dimensions that hold 90 % of what they reconstruct, their share of the variance, and the"
+                " overlap of the seeds' subspaces (mean squared cosine of the principal angles; 1 is the"
+                " same) beside that of as many random activations.",
                 subspaces,
                 {
                     "n_unstable": ("Features", 1),

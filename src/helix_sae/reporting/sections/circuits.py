@@ -36,7 +36,8 @@ KEY, TITLE = "circuit", "The circuit (ACDC)"
 
 BY_ATTRIBUTION = "attribution"
 UNSTABLE = 0.5
-"""Mean overlap of circuits found in different visiting orders, below which the circuit is called order-dependent."""
+"""Mean overlap of circuits found in different visiting orders, below which the circuit is called
+order-dependent."""
 FAITHFUL = 0.8
 """Share of the difference at which a circuit is called faithful."""
 IDLE = 0.01
@@ -55,9 +56,11 @@ def circuit_section(
     Parameters
     ----------
     circuit : DataFrame or None
-        ``site, feature, attribution, order, tau``: the largest threshold that a node survived (missing: none).
+        ``site, feature, attribution, order, tau``: the largest threshold that a node survived (missing:
+        none).
     steps : DataFrame or None
-        ``order, tau, step, site, n_removed, n_nodes, divergence, edit_magnitude, screening``, and ``starts_from``.
+        ``order, tau, step, site, n_removed, n_nodes, divergence, edit_magnitude, screening``, and
+        ``starts_from``.
     quality : DataFrame or None
         Of :func:`helix_sae.causal.curves.circuit_quality`: the circuits on held-out pairs.
     contributions : DataFrame or None
@@ -169,8 +172,8 @@ def _middle(sizes: pd.DataFrame) -> int:
 def _sizes(sizes: pd.DataFrame) -> Statement:
     first, last = sizes.iloc[0], sizes.iloc[-1]
     text = (
-        f"Pruning every node whose removal costs less than τ leaves {count(int(first['n_nodes']), 'node')} at τ = "
-        f"{setting(first['tau'])} (divergence from the target {number(first['divergence'])} nats)"
+        f"Pruning every node whose removal costs less than τ leaves {count(int(first['n_nodes']), 'node')} at"
+        f" τ = {setting(first['tau'])} (divergence from the target {number(first['divergence'])} nats)"
     )
     if len(sizes) > 1:
         text += (
@@ -188,12 +191,13 @@ def _held_out(quality: pd.DataFrame | None) -> list[Statement]:
     row = {str(k): v for k, v in (faithful.iloc[0] if len(faithful) else rows.iloc[-1]).items()}
     better = float(row["faithfulness_low"]) > float(row["random_high"])
     text = (
-        f"On {count(int(row['n_pairs']), 'held-out pair')} the {count(int(row['n_nodes']), 'node')} that survive τ = "
-        f"{setting(row['tau'])} recover {percent(row['faithfulness'])} "
-        f"{interval(100 * row['faithfulness_low'], 100 * row['faithfulness_high'], 0)} of the difference, as many random nodes "
-        f"{percent(row['random'])} {interval(100 * row['random_low'], 100 * row['random_high'], 0)}{_by_masks(row)}, and everything but "
-        f"the circuit {percent(row['completeness'])} "
-        f"{interval(100 * row['completeness_low'], 100 * row['completeness_high'], 0)}."
+        f"On {count(int(row['n_pairs']), 'held-out pair')} the {count(int(row['n_nodes']), 'node')} that"
+        f" survive τ = {setting(row['tau'])} recover {percent(row['faithfulness'])}"
+        f" {interval(100 * row['faithfulness_low'], 100 * row['faithfulness_high'], 0)} of the difference, as"
+        f" many random nodes {percent(row['random'])}"
+        f" {interval(100 * row['random_low'], 100 * row['random_high'], 0)}{_by_masks(row)}, and everything"
+        f" but the circuit {percent(row['completeness'])}"
+        f" {interval(100 * row['completeness_low'], 100 * row['completeness_high'], 0)}."
     )
     if not better:
         text += " The circuit is not clearly better than random nodes."
@@ -214,8 +218,8 @@ def _idle(contributions: pd.DataFrame | None) -> list[Statement]:
         return []
     idle = int((contributions["contribution"].abs() < IDLE).sum())
     text = (
-        f"Of the {len(contributions)} nodes at τ = {setting(contributions['tau'].iloc[0])}, {idle} add less than "
-        f"{percent(IDLE)} of the circuit's gain on held-out pairs"
+        f"Of the {len(contributions)} nodes at τ = {setting(contributions['tau'].iloc[0])}, {idle} add less"
+        f" than {percent(IDLE)} of the circuit's gain on held-out pairs"
     )
     minimal = idle * 2 <= len(contributions)
     return [Statement(text + ("." if minimal else ": it is not minimal."), "finding" if minimal else "weak")]
@@ -233,8 +237,8 @@ def _quality_blocks(quality: pd.DataFrame | None, contributions: pd.DataFrame | 
     names = [name for name in titles if name in quality]
     return [
         ReportTable(
-            "The circuits on validation pairs: the share of the difference that the circuit alone, everything but the circuit, and "
-            "as many nodes chosen by learnt masks and at random recover.",
+            "The circuits on validation pairs: the share of the difference that the circuit alone, everything"
+            " but the circuit, and as many nodes chosen by learnt masks and at random recover.",
             [
                 Column("τ (nats)", "number"),
                 Column("Nodes", "number"),
@@ -257,7 +261,8 @@ def _quality_blocks(quality: pd.DataFrame | None, contributions: pd.DataFrame | 
         picture(
             "figure-circuit-quality",
             "The circuits on held-out pairs",
-            "Left, what circuits of the sweep recover, alone and taken away. Right, what each node adds to one of them.",
+            "Left, what circuits of the sweep recover, alone and taken away. Right, what each node adds to"
+            " one of them.",
             circuit_quality(quality, contributions),
         ),
     ]
@@ -281,8 +286,8 @@ def _orders(overlap: pd.DataFrame) -> list[Statement]:
         return [Statement("The circuit was searched in one visiting order only.", "absent")]
     mean = float(known["jaccard"].mean())
     text = (
-        f"Circuits found in {int(known['n_orders'].iloc[0])} visiting orders share {fixed(mean)} of their nodes on average "
-        "(Jaccard overlap over orders and thresholds)"
+        f"Circuits found in {int(known['n_orders'].iloc[0])} visiting orders share {fixed(mean)} of their"
+        " nodes on average (Jaccard overlap over orders and thresholds)"
     )
     if mean < UNSTABLE:
         return [Statement(text + ": which nodes survive depends much on the order.", "weak")]
@@ -292,9 +297,9 @@ def _orders(overlap: pd.DataFrame) -> list[Statement]:
 def _blocks(sizes: pd.DataFrame, members: pd.DataFrame, steps: pd.DataFrame, tau: float) -> list[Block]:
     blocks: list[Block] = [
         Prose(
-            "All nodes start out patched; sites are visited from the last to the first, and inside a site from the least to the most "
-            "important node. The survivors of one threshold are where the next starts, so the circuits are nested. Found on "
-            "discovery pairs."
+            "All nodes start out patched; sites are visited from the last to the first, and inside a site"
+            " from the least to the most important node. The survivors of one threshold are where the next"
+            " starts, so the circuits are nested. Found on discovery pairs."
         ),
         ReportTable(
             "Circuits by threshold.",

@@ -40,10 +40,11 @@ class ComparisonInputs(NamedTuple):
     Attributes
     ----------
     curves : DataFrame or None
-        ``dictionary, ranking, curve, k, share, faithfulness, low, high, edit_magnitude, n_pairs, n_clusters``.
+        ``dictionary, ranking, curve, k, share, faithfulness, low, high``, ``edit_magnitude``,
+        ``n_pairs, n_clusters``.
     baselines : DataFrame or None
-        ``dictionary, ranking, n_nodes, cpr, cmd, log_area`` and ``lead`` with ``*_low, *_high``; ``k_at_level, level,
-        reached``. The first row is the reference.
+        ``dictionary, ranking, n_nodes, cpr, cmd, log_area`` and ``lead`` with ``*_low, *_high``;
+        ``k_at_level, level, reached``. The first row is the reference.
     ceilings : DataFrame or None
         ``site, nodes, recovered, low, high, divergence, edit_magnitude``.
     blocks : DataFrame or None
@@ -96,12 +97,14 @@ def comparison_section(given: ComparisonInputs) -> Section:
                 weak=len(better) < len(others),
             )
         ],
-        [
-            f"All features together recover {percent(ceiling)} of the difference between the predictions: most of it goes past "
-            "these sites or lies in the reconstruction error."
-        ]
-        if ceiling is not None and ceiling < LOW_CEILING
-        else [],
+        (
+            [
+                f"All features together recover {percent(ceiling)} of the difference between the predictions:"
+                " most of it goes past these sites or lies in the reconstruction error."
+            ]
+            if ceiling is not None and ceiling < LOW_CEILING
+            else []
+        ),
     )
 
 
@@ -111,8 +114,8 @@ def judge(baselines: pd.DataFrame) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``dictionary, ranking, label, lead, lead_low, lead_high`` and ``verdict``: ``better`` or ``worse`` when the
-        interval of the lead excludes zero, else ``no better``; ``unknown`` without an interval.
+        ``dictionary, ranking, label, lead, lead_low, lead_high`` and ``verdict``: ``better`` or ``worse``
+        when the interval of the lead excludes zero, else ``no better``; ``unknown`` without an interval.
     """
     verdicts: list[dict[str, Any]] = []
     for row in baselines.iloc[1:].to_dict("records"):
@@ -154,7 +157,8 @@ def _verdict_statements(verdicts: Sequence[dict[str, Any]]) -> list[Statement]:
             parts.append(f"cannot be told apart from {listing(unknown)} for want of families")
         statements.append(
             Statement(
-                f"With equally many features and the same budget for ranking them, SAE features {listing(parts)}.",
+                "With equally many features and the same budget for ranking them, SAE features"
+                f" {listing(parts)}.",
                 "finding" if len(beaten) == len(others) else "weak",
                 headline=True,
             )
@@ -189,9 +193,16 @@ def _ceiling_of_choice(v: dict[str, Any]) -> Statement:
     """How far the features are from directions that were trained on the read-out."""
     gap = f"lead {signed(v['lead'])} {interval(v['lead_low'], v['lead_high'])}"
     words = {
-        "worse": f"As many directions of a supervised subspace, the ceiling of any choice, come closer ({gap}).",
-        "no better": f"They are not told apart from a supervised subspace, the ceiling of any choice ({gap}).",
-        "better": f"They do better than a supervised subspace trained on the same pairs ({gap}): it generalises less.",
+        "worse": (
+            f"As many directions of a supervised subspace, the ceiling of any choice, come closer ({gap})."
+        ),
+        "no better": (
+            f"They are not told apart from a supervised subspace, the ceiling of any choice ({gap})."
+        ),
+        "better": (
+            f"They do better than a supervised subspace trained on the same pairs ({gap}): it generalises"
+            " less."
+        ),
     }
     return Statement(
         words.get(v["verdict"], "Too few families to say how far a supervised subspace is ahead."),
@@ -240,8 +251,9 @@ def _ceilings(ceilings: pd.DataFrame | None) -> tuple[float | None, list[Stateme
         return None, []
     recovered = float(whole["recovered"])
     text = (
-        f"Patching every feature of all sites at once recovers {percent(recovered)} "
-        f"{interval(100 * float(whole['low']), 100 * float(whole['high']), 0)} of the difference between the two predictions"
+        f"Patching every feature of all sites at once recovers {percent(recovered)}"
+        f" {interval(100 * float(whole['low']), 100 * float(whole['high']), 0)} of the difference between the"
+        " two predictions"
     )
     if with_error is not None:
         text += f", and {percent(float(with_error['recovered']))} with the reconstruction errors"
@@ -260,8 +272,9 @@ def _blocks_in_words(blocks: pd.DataFrame | None) -> list[Statement]:
     best = blocks.loc[blocks["share"].idxmax()]
     return [
         Statement(
-            f"{percent(float(best['share']))} of the features' total effect is at {site_label(str(best['site']))}, spread over "
-            f"about {number(float(best['effective_features']), 2)} features."
+            f"{percent(float(best['share']))} of the features' total effect is at"
+            f" {site_label(str(best['site']))}, spread over about"
+            f" {number(float(best['effective_features']), 2)} features."
         )
     ]
 
@@ -271,23 +284,25 @@ def _section_blocks(given: ComparisonInputs, verdicts: Sequence[dict[str, Any]])
     baselines: Any = given.baselines
     made: list[Block] = [
         Prose(
-            "Faithfulness is the share of the full effect of these sites that a set of features brings about, as a ratio of sums "
-            "over pairs. CPR is the area under it against the share of nodes, CMD the area of its distance from 1; both depend on "
-            "the size of a dictionary. The lead compares equally many nodes by their mean closeness 1 − |1 − F|, in which overshooting "
-            "counts like falling short, on the same resampled families."
+            "Faithfulness is the share of the full effect of these sites that a set of features brings about,"
+            " as a ratio of sums over pairs. CPR is the area under it against the share of nodes, CMD the"
+            " area of its distance from 1; both depend on the size of a dictionary. The lead compares equally"
+            " many nodes by their mean closeness 1 − |1 − F|, in which overshooting counts like falling"
+            " short, on the same resampled families."
         ),
         _baseline_table(baselines, verdicts),
         picture(
             "figure-baselines",
             "Are the features better than other directions?",
-            "Left, the share of the difference recovered by the best k nodes of each dictionary. Right, how far the SAE features "
-            "lead each of the others, with the 95 % interval.",
+            "Left, the share of the difference recovered by the best k nodes of each dictionary. Right, how"
+            " far the SAE features lead each of the others, with the 95 % interval.",
             baseline_curves(curves, baselines),
         ),
         picture(
             "figure-curves",
             "Cumulative interventions",
-            "Sufficiency: the k best features patched into the source. Necessity: everything patched but the k best.",
+            "Sufficiency: the k best features patched into the source. Necessity: everything patched but the"
+            " k best.",
             intervention_curves(
                 curves, ranking=str(baselines["ranking"].iloc[0]), level=float(baselines["level"].iloc[0])
             ),
@@ -300,7 +315,8 @@ def _section_blocks(given: ComparisonInputs, verdicts: Sequence[dict[str, Any]])
             picture(
                 "figure-blocks",
                 "The blocks compared",
-                "What each site can recover alone, its share of the features' effect, and over how many features that is spread.",
+                "What each site can recover alone, its share of the features' effect, and over how many"
+                " features that is spread.",
                 block_comparison(given.blocks),
             )
         )
@@ -331,9 +347,9 @@ def _baseline_table(baselines: pd.DataFrame, verdicts: Sequence[dict[str, Any]])
     ]
     level = percent(float(baselines["level"].iloc[0]))
     return ReportTable(
-        "SAE features and the baselines through the same machinery, ranked on discovery and run on validation pairs. Passes: "
-        "runs of a sequence that the choice took for each pair, a backward run counted as two. The last column says how SAE "
-        "features do against each.",
+        "SAE features and the baselines through the same machinery, ranked on discovery and run on validation"
+        " pairs. Passes: runs of a sequence that the choice took for each pair, a backward run counted as"
+        " two. The last column says how SAE features do against each.",
         [
             Column("Dictionary"),
             Column("Nodes", "number"),
@@ -362,7 +378,8 @@ def _ceiling_table(ceilings: pd.DataFrame) -> ReportTable:
         for row in ceilings.to_dict("records")
     ]
     return ReportTable(
-        "Ceilings: the share of the difference between the two predictions that patching everything recovers.",
+        "Ceilings: the share of the difference between the two predictions that patching everything"
+        " recovers.",
         [
             Column("Site", "code"),
             Column("Patched"),

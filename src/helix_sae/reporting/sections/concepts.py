@@ -46,8 +46,8 @@ def concept_section(
         ``site, feature, concept, f1, precision, recall, null_f1_95, p_value, ...``
         (:func:`helix_sae.statistics.concept_matching.match_concepts`).
     baselines : DataFrame or None
-        ``concept, kind, site, feature, discovery_f1, f1, ...`` of the best detector of each kind; SAE features are the
-        kind ``sae``.
+        ``concept, kind, site, feature, discovery_f1, f1, ...`` of the best detector of each kind; SAE
+        features are the kind ``sae``.
     warnings : DataFrame or None
         ``concept, warning, detail`` of concepts left out.
     profiles : DataFrame or None
@@ -125,8 +125,9 @@ def _against_rivals(best: pd.DataFrame, ahead: pd.DataFrame, behind: pd.DataFram
         return Statement("No other detectors were compared.", "absent")
     equal = len(compared) - len(ahead) - len(behind)
     text = (
-        f"Of {count(len(compared), 'concept')}, a single SAE feature detects {len(ahead)} better than the best neuron "
-        f"or principal component, {equal} about as well (within {fixed(MARGIN)}), and {len(behind)} worse."
+        f"Of {count(len(compared), 'concept')}, a single SAE feature detects {len(ahead)} better than the"
+        f" best neuron or principal component, {equal} about as well (within {fixed(MARGIN)}), and"
+        f" {len(behind)} worse."
     )
     if len(ahead) <= len(behind):
         text += " For reading concepts off single units, the features are no better than these."
@@ -150,8 +151,8 @@ def _beyond_the_input(baselines: pd.DataFrame) -> list[Statement]:
     said = listing([_words(c) for c in own]) if own else "none"
     statements = [
         Statement(
-            f"Beyond what k-mers, the position and codon markers in the input give away (F1 of at least 0.5, and 0.05 more "
-            f"than any of these), features detect {count(len(own), 'concept')}: {said}.",
+            "Beyond what k-mers, the position and codon markers in the input give away (F1 of at least 0.5,"
+            f" and 0.05 more than any of these), features detect {count(len(own), 'concept')}: {said}.",
             "finding" if own else "weak",
             headline=True,
         )
@@ -197,10 +198,10 @@ def _blocks(best: pd.DataFrame, baselines: pd.DataFrame, profiles: pd.DataFrame 
     ]
     blocks: list[Block] = [
         Prose(
-            "Precision is counted per nucleotide; recall per nucleotide for regions and codons, per instance for elements. "
-            "Threshold and detector were chosen on the discovery families. Shifted: the F1 that 95 % of circular shifts of the "
-            "labels within their region stay below. Passes: above these, and beyond what the k-mers of the input, the position "
-            "and the codon markers give away."
+            "Precision is counted per nucleotide; recall per nucleotide for regions and codons, per instance"
+            " for elements. Threshold and detector were chosen on the discovery families. Shifted: the F1"
+            " that 95 % of circular shifts of the labels within their region stay below. Passes: above these,"
+            " and beyond what the k-mers of the input, the position and the codon markers give away."
         ),
         ReportTable(
             "The best SAE feature for each concept, and the F1 of the best detector of every other kind.",

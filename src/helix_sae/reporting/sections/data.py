@@ -62,8 +62,9 @@ def data_section(table: pd.DataFrame, rejected: pd.DataFrame | None, model: Mode
     statements = [
         Statement(_records(table, sources), headline=True),
         Statement(
-            f"Sequences are {_range(lengths)} nt long (median {number(float(np.median(lengths)))}); the start codon is "
-            f"known in {known:,} of them and the stop codon in {int(table['cds_end'].notna().sum()):,}."
+            f"Sequences are {_range(lengths)} nt long (median {number(float(np.median(lengths)))}); the start"
+            f" codon is known in {known:,} of them and the stop codon in"
+            f" {int(table['cds_end'].notna().sum()):,}."
         ),
         _set_aside(rejected),
         _model(model),
@@ -112,9 +113,9 @@ def _model(model: ModelFacts | None) -> Statement:
         return Statement("No activations of a model were recorded.", "absent")
     markers = "with a marker before each codon" if model.codon_markers == "cds" else "without codon markers"
     return Statement(
-        f"The model is {model.source} (fingerprint {model.fingerprint[:12]}). Its activations were recorded at "
-        f"{count(len(model.widths), 'site')} ({listing(list(model.widths))}) for {count(model.n_tokens, 'token')} of "
-        f"{count(model.n_sequences, 'sequence')}, {markers}."
+        f"The model is {model.source} (fingerprint {model.fingerprint[:12]}). Its activations were recorded"
+        f" at {count(len(model.widths), 'site')} ({listing(list(model.widths))}) for"
+        f" {count(model.n_tokens, 'token')} of {count(model.n_sequences, 'sequence')}, {markers}."
     )
 
 
@@ -140,8 +141,8 @@ def _records(table: pd.DataFrame, sources: Mapping[str, int]) -> str:
     if "split" in table:
         parts = table["split"].value_counts()
         text += (
-            f"; whole families went to discovery ({int(parts.get('discovery', 0)):,} records) or were held out for "
-            f"validation ({int(parts.get('validation', 0)):,})"
+            f"; whole families went to discovery ({int(parts.get('discovery', 0)):,} records) or were held"
+            f" out for validation ({int(parts.get('validation', 0)):,})"
         )
     return text + "."
 

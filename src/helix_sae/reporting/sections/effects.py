@@ -52,16 +52,19 @@ class EffectInputs(NamedTuple):
     Attributes
     ----------
     effects : DataFrame or None
-        Selection on discovery, test on held-out pairs: ``site, feature, estimator, direction, positions, selected,
-        confirmed, q_value`` and ``discovery_*``, ``validation_*`` of ``oriented, low, high, n_pairs, n_clusters``.
+        Selection on discovery, test on held-out pairs:
+        ``site, feature, estimator, direction, positions, selected, confirmed, q_value`` and
+        ``discovery_*``, ``validation_*`` of ``oriented, low, high, n_pairs, n_clusters``.
     agreement : DataFrame or None
         ``site, estimator, against, spearman, top_overlap, sign_agreement, n_nodes, screened``.
     designed : DataFrame or None
-        One row a designed pair: ``kind, role`` (effect, sham or decoy), ``total_effect, predicted_difference``.
+        One row a designed pair: ``kind, role`` (effect, sham or decoy),
+        ``total_effect, predicted_difference``.
     designed_test : DataFrame or None
         ``split, kind, n, n_sham, median, median_sham, p_value, auc, sign_agreement, sign_low, sign_high``.
     positions : DataFrame or None
-        Strata of the edit's position: ``following_low, following_high, n_pairs, predicted, known, feature_effect``.
+        Strata of the edit's position:
+        ``following_low, following_high, n_pairs, predicted, known, feature_effect``.
     """
 
     effects: pd.DataFrame | None
@@ -150,8 +153,9 @@ def _tested(effects: pd.DataFrame, tested: pd.DataFrame, confirmed: pd.DataFrame
         "running the model on from the patched site" if estimator == "exact" else f"the estimate {estimator}"
     )
     text = (
-        f"Of {count(len(effects), 'feature or error node', 'features and error nodes')} that differ within pairs, measured by "
-        f"{how}, the {len(tested)} of largest effect on the discovery pairs were tested on held-out families: "
+        f"Of {count(len(effects), 'feature or error node', 'features and error nodes')} that differ within"
+        f" pairs, measured by {how}, the {len(tested)} of largest effect on the discovery pairs were tested"
+        " on held-out families: "
     )
     if confirmed.empty:
         return Statement(text + f"none was confirmed at q ≤ {setting(q)}.", "weak", headline=True)
@@ -165,14 +169,16 @@ def _strongest(top: pd.DataFrame, are_confirmed: bool, target: str) -> list[Stat
     shown = top.head(3)
     decimals = decimals_for(shown["validation_oriented"].tolist())
     named = [
-        f"{feature_name(str(row['site']), row['feature'])} ({signed(row['validation_oriented'], decimals)} "
-        f"{interval(row['validation_low'], row['validation_high'], decimals)}, q = {probability(row['q_value'])})"
+        f"{feature_name(str(row['site']), row['feature'])} ({signed(row['validation_oriented'], decimals)}"
+        f" {interval(row['validation_low'], row['validation_high'], decimals)}, q ="
+        f" {probability(row['q_value'])})"
         for row in shown.to_dict("records")
     ]
     kind = "The largest effects" if are_confirmed else "The largest effects, none of them confirmed,"
     return [
         Statement(
-            f"{kind} on predicted {property_label(target)}, towards the difference of the pair: {listing(named)}.",
+            f"{kind} on predicted {property_label(target)}, towards the difference of the pair:"
+            f" {listing(named)}.",
             "finding" if are_confirmed else "weak",
             headline=True,
         )
@@ -192,8 +198,8 @@ def _errors(effects: pd.DataFrame) -> list[Statement]:
         return []
     return [
         Statement(
-            f"At {listing([site_label(s) for s in ahead])} the reconstruction error, which no feature accounts for, moves the "
-            "prediction more than any single feature does.",
+            f"At {listing([site_label(s) for s in ahead])} the reconstruction error, which no feature"
+            " accounts for, moves the prediction more than any single feature does.",
             "weak",
         )
     ]
@@ -210,13 +216,18 @@ def _designed(test: pd.DataFrame | None, designed: pd.DataFrame | None) -> list[
         passed = float(row["p_value"]) < SHAM_LEVEL
         statements.append(
             Statement(
-                f"Edits that make or break an upstream AUG ({int(row['n'])}) are felt more than their shams "
-                f"({int(row['n_sham'])}): median total effect {number(row['median'])} against {number(row['median_sham'])}, "
-                f"one-sided Mann–Whitney {p_value(row['p_value'])}."
-                if passed
-                else f"Edits that make or break an upstream AUG ({int(row['n'])}) are not clearly felt more than their shams "
-                f"({int(row['n_sham'])}): median total effect {number(row['median'])} against {number(row['median_sham'])}, "
-                f"one-sided Mann–Whitney {p_value(row['p_value'])}.",
+                (
+                    f"Edits that make or break an upstream AUG ({int(row['n'])}) are felt more than their"
+                    f" shams ({int(row['n_sham'])}): median total effect {number(row['median'])} against"
+                    f" {number(row['median_sham'])}, one-sided Mann–Whitney {p_value(row['p_value'])}."
+                    if passed
+                    else (
+                        f"Edits that make or break an upstream AUG ({int(row['n'])}) are not clearly felt"
+                        f" more than their shams ({int(row['n_sham'])}): median total effect"
+                        f" {number(row['median'])} against {number(row['median_sham'])}, one-sided"
+                        f" Mann–Whitney {p_value(row['p_value'])}."
+                    )
+                ),
                 "finding" if passed else "weak",
                 headline=True,
             )
@@ -234,8 +245,9 @@ def _signs(test: pd.DataFrame) -> list[Statement]:
     rate = float(row["sign_agreement"])
     return [
         Statement(
-            f"On held-out families the prediction moves in the direction of the true difference in {percent(rate)} of those "
-            f"edits {interval(100 * float(row['sign_low']), 100 * float(row['sign_high']), 0)}.",
+            "On held-out families the prediction moves in the direction of the true difference in"
+            f" {percent(rate)} of those edits"
+            f" {interval(100 * float(row['sign_low']), 100 * float(row['sign_high']), 0)}.",
             "finding" if rate >= 0.8 else "weak",
         )
     ]
@@ -270,8 +282,9 @@ def _decoys(designed: pd.DataFrame | None) -> list[Statement]:
         return []
     passes = found["p_value"] < SHAM_LEVEL
     text = (
-        f"Decoys ({found['n']}), edits of something that only correlates with the phenotype, have a median total effect of "
-        f"{number(found['median'])} against {number(found['median_sham'])} of all shams ({p_value(found['p_value'])}): "
+        f"Decoys ({found['n']}), edits of something that only correlates with the phenotype, have a median"
+        f" total effect of {number(found['median'])} against {number(found['median_sham'])} of all shams"
+        f" ({p_value(found['p_value'])}): "
     )
     text += "they pass as causes, which they are not." if passes else "they do not pass."
     return [Statement(text, "weak" if passes else "finding", headline=True)]
@@ -319,9 +332,9 @@ def _agreement(agreement: pd.DataFrame | None) -> list[Statement]:
         poor = [site_label(str(s)) for s in known.loc[known["spearman"] < POOR_AGREEMENT, "site"]]
         span = fixed(low) if round(low, 2) == round(high, 2) else f"{fixed(low)} to {fixed(high)}"
         text = (
-            f"{names.get(str(estimator), f'{estimator} ranks the nodes like exact interventions')}, with Spearman's ρ = {span} "
-            f"over {count(len(known), 'site')}; {percent(float(known['sign_agreement'].mean()))} of the largest have the same "
-            "sign."
+            f"{names.get(str(estimator), f'{estimator} ranks the nodes like exact interventions')}, with"
+            f" Spearman's ρ = {span} over {count(len(known), 'site')};"
+            f" {percent(float(known['sign_agreement'].mean()))} of the largest have the same sign."
         )
         if truth(known["screened"]).any():
             text += " This is within the screened set that was run exactly."
@@ -335,7 +348,8 @@ def _warnings(given: EffectInputs, confirmed: pd.DataFrame) -> list[str]:
     warnings: list[str] = []
     if confirmed.empty:
         warnings.append(
-            "No feature's effect was confirmed on held-out families; rankings of single features below are exploratory."
+            "No feature's effect was confirmed on held-out families; rankings of single features below are"
+            " exploratory."
         )
     found = decoy_test(given.designed)
     if found is not None and found["p_value"] < SHAM_LEVEL:
@@ -347,16 +361,18 @@ def _blocks(given: EffectInputs, tested: pd.DataFrame, target: str) -> list[Bloc
     effects: Any = given.effects
     blocks: list[Block] = [
         Prose(
-            "Giving one feature the value it has in the other sequence of the pair, leaving everything else and the "
-            "reconstruction error in place, and running the model on: the effect is the change of the prediction, positive "
-            "towards the difference of the pair (the predicted one where no other is known). Features were chosen on the discovery families; estimate, "
-            "interval and test are those of the held-out ones. Intervals resample families, the test flips their signs."
+            "Giving one feature the value it has in the other sequence of the pair, leaving everything else"
+            " and the reconstruction error in place, and running the model on: the effect is the change of"
+            " the prediction, positive towards the difference of the pair (the predicted one where no other"
+            " is known). Features were chosen on the discovery families; estimate, interval and test are"
+            " those of the held-out ones. Intervals resample families, the test flips their signs."
         ),
         _top_table(_largest(tested, N_TOP)),
         picture(
             "figure-effects",
             f"Features that move predicted {property_label(target)}",
-            "Held-out effect with its 95 % interval; filled where confirmed. The tick is the effect on the discovery pairs.",
+            "Held-out effect with its 95 % interval; filled where confirmed. The tick is the effect on the"
+            " discovery pairs.",
             feature_effects(
                 effects.assign(selected=truth(effects["selected"]), confirmed=truth(effects["confirmed"])),
                 target=target,
@@ -370,7 +386,8 @@ def _blocks(given: EffectInputs, tested: pd.DataFrame, target: str) -> list[Bloc
             picture(
                 "figure-designed",
                 "Designed edits beside their shams",
-                "Each point is a pair. A sham makes the same kind of substitution nearby and changes no element.",
+                "Each point is a pair. A sham makes the same kind of substitution nearby and changes no"
+                " element.",
                 designed_effects(given.designed, target=target),
             )
         )
@@ -409,7 +426,8 @@ def _top_table(top: pd.DataFrame) -> ReportTable:
         for row, whisker, yes in zip(top.to_dict("records"), drawn, truth(top["confirmed"]), strict=True)
     ]
     return ReportTable(
-        "The features tested, by the size of their held-out effect. Pairs / families: those in which the feature differs.",
+        "The features tested, by the size of their held-out effect. Pairs / families: those in which the"
+        " feature differs.",
         [
             Column("Feature", "code"),
             Column("Held-out effect", "whisker"),
@@ -445,8 +463,8 @@ def _designed_table(test: pd.DataFrame) -> ReportTable:
         for row in whole.to_dict("records")
     ]
     return ReportTable(
-        "Designed edits against their shams. Total effect: sum of the absolute effects of all features run. AUC: chance that an "
-        "edit is felt more than a sham. Same sign: predicted and true difference.",
+        "Designed edits against their shams. Total effect: sum of the absolute effects of all features run."
+        " AUC: chance that an edit is felt more than a sham. Same sign: predicted and true difference.",
         [
             Column("Edit"),
             Column("n", "number"),
@@ -475,7 +493,8 @@ def _agreement_table(agreement: pd.DataFrame) -> ReportTable:
         for row in agreement.to_dict("records")
     ]
     return ReportTable(
-        "Estimates against exact interventions, over the mean effects of nodes. Overlap and sign: of the twenty largest.",
+        "Estimates against exact interventions, over the mean effects of nodes. Overlap and sign: of the"
+        " twenty largest.",
         [
             Column("Site", "code"),
             Column("Estimate"),
@@ -508,8 +527,8 @@ def _position_table(positions: pd.DataFrame) -> ReportTable:
         for row in positions.to_dict("records")
     ]
     return ReportTable(
-        "By the share of the sequence that follows the first edit. Nothing before it changes in a model that reads from left to "
-        "right, so what follows limits what a pooled read-out can feel.",
+        "By the share of the sequence that follows the first edit. Nothing before it changes in a model that"
+        " reads from left to right, so what follows limits what a pooled read-out can feel.",
         [
             Column("Following"),
             Column("Pairs", "number"),

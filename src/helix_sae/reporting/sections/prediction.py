@@ -49,8 +49,9 @@ def prediction_section(
     Parameters
     ----------
     probe_metrics : DataFrame or None
-        One row: ``target, kind, metric, out_of_fold, validation, n_validation, n_clusters_validation, floor``, and ``n_further`` with
-        ``out_of_fold_own`` when it was also fitted on further labelled sequences.
+        One row:
+        ``target, kind, metric, out_of_fold, validation, n_validation, n_clusters_validation, floor``, and
+        ``n_further`` with ``out_of_fold_own`` when it was also fitted on further labelled sequences.
     pairs : DataFrame or None
         ``split, kind, is_sham, cluster, difference, difference_kind``.
     exclusions : DataFrame or None
@@ -70,8 +71,8 @@ def prediction_section(
     warnings: list[str] = []
     if weak_probe:
         warnings.append(
-            f"The read-out {_shortfall(probe)}: the interventions below say what moves a prediction that is hardly right to "
-            "begin with."
+            f"The read-out {_shortfall(probe)}: the interventions below say what moves a prediction that is"
+            " hardly right to begin with."
         )
     statements = [_probe(probe, weak_probe)]
     blocks: list[Block] = []
@@ -83,7 +84,10 @@ def prediction_section(
     if held is None:
         text = "Predicted and known differences were not compared."
         if _difference_kind(pairs) == "unknown":
-            text = "What the edits do to the property is not known, so that predicted differences are compared with nothing."
+            text = (
+                "What the edits do to the property is not known, so that predicted differences are compared"
+                " with nothing."
+            )
         statements.append(Statement(text, "absent"))
     else:
         statement, warning = _agreement(held, str(probe["target"]), _difference_kind(pairs))
@@ -135,9 +139,10 @@ def prediction_section(
 def _probe(probe: Mapping[str, Any], weak: bool) -> Statement:
     metric = _METRICS.get(str(probe["metric"]), str(probe["metric"]))
     text = (
-        f"{_KINDS.get(str(probe['kind']), str(probe['kind']))} predicts {property_label(str(probe['target']))} with {metric} = "
-        f"{fixed(float(probe['validation']), 3)} on {count(int(probe['n_validation']), 'sequence')} of "
-        f"{count(int(probe['n_clusters_validation']), 'held-out family', 'held-out families')}"
+        f"{_KINDS.get(str(probe['kind']), str(probe['kind']))} predicts"
+        f" {property_label(str(probe['target']))} with {metric} = {fixed(float(probe['validation']), 3)} on"
+        f" {count(int(probe['n_validation']), 'sequence')} of"
+        f" {count(int(probe['n_clusters_validation']), 'held-out family', 'held-out families')}"
     )
     further = int(probe.get("n_further", 0))
     if probe["kind"] != "head":
@@ -166,8 +171,9 @@ def _pairs(pairs: pd.DataFrame) -> Statement:
     kinds = pairs["kind"][~sham].astype(str).value_counts()
     parts = pairs["split"].astype(str).value_counts()
     text = (
-        f"{count(len(pairs), 'pair')} of sequences from {count(int(pairs['cluster'].nunique()), 'family', 'families')} "
-        f"({int(parts.get('discovery', 0)):,} for discovery, {int(parts.get('validation', 0)):,} held out)"
+        f"{count(len(pairs), 'pair')} of sequences from"
+        f" {count(int(pairs['cluster'].nunique()), 'family', 'families')} ({int(parts.get('discovery', 0)):,}"
+        f" for discovery, {int(parts.get('validation', 0)):,} held out)"
     )
     if sham.any():
         text += f", {int(sham.sum()):,} of them shams"
@@ -211,9 +217,9 @@ def _agreement(held: Mapping[str, Any], target: str, kind: str) -> tuple[Stateme
         text = f"Too few held-out pairs to correlate predicted with {kind} differences of {label}."
         return Statement(text, "weak", headline=True), [text]
     text = (
-        f"Over {count(int(held['n_pairs']), 'held-out pair')} of {count(int(held['n_clusters']), 'family', 'families')}, "
-        f"predicted and {kind} differences of {label} correlate with Spearman's ρ = {fixed(rho)} {interval(low, high)}"
-        f"{_same_sign(held, kind)}."
+        f"Over {count(int(held['n_pairs']), 'held-out pair')} of"
+        f" {count(int(held['n_clusters']), 'family', 'families')}, predicted and {kind} differences of"
+        f" {label} correlate with Spearman's ρ = {fixed(rho)} {interval(low, high)}{_same_sign(held, kind)}."
     )
     if low > 0:
         return Statement(text, headline=True), []
@@ -254,8 +260,8 @@ def _agreement_table(agreement: pd.DataFrame) -> ReportTable:
         for row, indel in zip(agreement.to_dict("records"), truth(agreement["has_indel"]), strict=True)
     ]
     return ReportTable(
-        "Predicted against known differences; shams left out, intervals resample families. Same sign: of the pairs whose "
-        "known difference is not zero.",
+        "Predicted against known differences; shams left out, intervals resample families. Same sign: of the"
+        " pairs whose known difference is not zero.",
         [
             Column("Pairs"),
             Column("Edits"),

@@ -1,8 +1,9 @@
 """BatchTopK: the n k largest pre-activations of a batch of n tokens (Bussmann et al. 2024, arXiv:2412.06410).
 
-Tokens get as many features as they need, ``k`` on average. Loss as TopK, with AuxK. For use, one token at a time, the
-choice becomes a threshold: ``c = pre * 1[pre > threshold]``. It is set once, after training, to the value that gives
-``k`` active features a token on the last batches: a moving average kept during training would be biased by its start.
+Tokens get as many features as they need, ``k`` on average. Loss as TopK, with AuxK. For use, one token at a
+time, the choice becomes a threshold: ``c = pre * 1[pre > threshold]``. It is set once, after training, to the
+value that gives ``k`` active features a token on the last batches: a moving average kept during training
+would be biased by its start.
 """
 
 from __future__ import annotations

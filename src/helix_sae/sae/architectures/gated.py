@@ -2,7 +2,8 @@
 
 With ``a = W_enc (x - b_dec)``: gate ``p = a + b_gate``, magnitude ``m = ReLU(exp(r_mag) a + b_mag)``,
 ``c = 1[p > 0] m``, ``x_hat = W_dec^T c + b_dec``. Loss
-``|z - z_hat|^2 / d_in + l1_coefficient sum_j ReLU(p)_j / (0.01 sqrt(d_in)) + |z - W_dec'^T ReLU(p) - b_dec'|^2 / d_in``,
+``|z - z_hat|^2 / d_in + l1_coefficient sum_j ReLU(p)_j / (0.01 sqrt(d_in))``
+``+ |z - W_dec'^T ReLU(p) - b_dec'|^2 / d_in``,
 the primed parameters held fixed: the penalty shrinks the gate, not the magnitude.
 """
 

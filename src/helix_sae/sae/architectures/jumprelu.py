@@ -1,12 +1,11 @@
 """JumpReLU: a learned threshold for each feature (Rajamanoharan et al. 2024, arXiv:2407.14435).
 
-``c = pre * 1[pre > threshold]`` with ``pre = W_enc (x - b_dec) + b_enc`` and ``threshold = exp(rate * log_threshold)``
-(Adam moves a parameter by about the learning rate a step; ``rate``, the configuration's ``threshold_rate``, lets
-thresholds go further than weights);
-loss ``|z - z_hat|^2 / d_in + l0_coefficient * (active features) + AuxK``. Steps have no gradient: for the threshold
-it is taken from a rectangle of width ``bandwidth`` around it,
-``dc/dthreshold = -threshold / bandwidth`` and ``d1/dthreshold = -1 / bandwidth`` where
-``|pre - threshold| < bandwidth / 2``.
+``c = pre * 1[pre > threshold]`` with ``pre = W_enc (x - b_dec) + b_enc`` and
+``threshold = exp(rate * log_threshold)`` (Adam moves a parameter by about the learning rate a step;
+``rate``, the configuration's ``threshold_rate``, lets thresholds go further than weights); loss
+``|z - z_hat|^2 / d_in + l0_coefficient * (active features) + AuxK``. Steps have no gradient: for the
+threshold it is taken from a rectangle of width ``bandwidth`` around it, ``dc/dthreshold = -threshold /
+bandwidth`` and ``d1/dthreshold = -1 / bandwidth`` where ``|pre - threshold| < bandwidth / 2``.
 """
 
 from __future__ import annotations

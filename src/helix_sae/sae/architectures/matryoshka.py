@@ -1,8 +1,9 @@
 """Matryoshka BatchTopK: nested dictionaries (Bussmann et al. 2025, arXiv:2503.17547).
 
-Codes as BatchTopK. Each prefix of the dictionary, ``m_1 < m_2 < ... = d_sae`` features long, has to reconstruct by
-itself: loss ``mean_g |z - z_hat_g|^2 / d_in`` with ``z_hat_g = sum_{j < m_g} c_j d_j + b_dec``, and AuxK on the whole.
-Early features stay general, so that later ones cannot absorb them.
+Codes as BatchTopK. Each prefix of the dictionary, ``m_1 < m_2 < ... = d_sae`` features long, has to
+reconstruct by itself: loss ``mean_g |z - z_hat_g|^2 / d_in`` with
+``z_hat_g = sum_{j < m_g} c_j d_j + b_dec``, and AuxK on the whole. Early features stay general, so that later
+ones cannot absorb them.
 """
 
 from __future__ import annotations

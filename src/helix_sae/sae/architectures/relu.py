@@ -2,11 +2,12 @@
 
 ``c = ReLU(W_enc (x - b_dec) + b_enc)``, ``x_hat = W_dec^T c + b_dec``,
 loss ``|z - z_hat|^2 / d_in + l1_coefficient * sum_j c_j |d_j| / (0.01 sqrt(d_in))``: as ``z`` has mean norm
-``sqrt(d_in)``, codes are counted in per cent of it. Decoder rows ``d_j`` are kept at unit norm, so the weighting by
-their norm is 1.
+``sqrt(d_in)``, codes are counted in per cent of it. Decoder rows ``d_j`` are kept at unit norm, so the
+weighting by their norm is 1.
 
-The penalty also shrinks the codes. What is given out undoes that: each feature's codes are stretched by a factor of its own,
-all factors together by least squares (as the relaxed lasso does, Meinshausen 2007). Directions and active features stay.
+The penalty also shrinks the codes. What is given out undoes that: each feature's codes are stretched by a
+factor of its own, all factors together by least squares (as the relaxed lasso does, Meinshausen 2007).
+Directions and active features stay.
 """
 
 from __future__ import annotations
@@ -105,8 +106,8 @@ def stretched(params: Params, sample: Float[Tensor, "n d_in"]) -> Params:
     """Undo the shrinkage of codes: the factors by which they reconstruct a sample best, in least squares.
 
     With unit rows ``d_j`` and centred codes, ``|z - sum_j g_j c_j d_j|^2`` is least where ``H g = h`` with
-    ``H_jk = cov(c_j, c_k) d_j d_k`` and ``h_j = cov(c_j, z) d_j``. Factors are drawn a little towards 1, and so stay 1 for
-    features that the sample does not tell about.
+    ``H_jk = cov(c_j, c_k) d_j d_k`` and ``h_j = cov(c_j, z) d_j``. Factors are drawn a little towards 1, and
+    so stay 1 for features that the sample does not tell about.
     """
     decoder = params["decoder"].double()
     codes = torch.relu((sample - params["b_dec"]) @ params["encoder"].T + params["b_enc"]).double()

@@ -1,7 +1,7 @@
 """The original's tied autoencoder: ``c = ReLU(W x + b)``, ``x_hat = W^T c``, loss as :mod:`relu`.
 
-Activations are centred first, and rows of ``W`` kept at unit norm: without that the codes could shrink, and the
-penalty with them, while ``W`` grows. The mean comes back as ``b_dec`` on export.
+Activations are centred first, and rows of ``W`` kept at unit norm: without that the codes could shrink, and
+the penalty with them, while ``W`` grows. The mean comes back as ``b_dec`` on export.
 """
 
 from __future__ import annotations

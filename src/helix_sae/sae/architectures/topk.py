@@ -1,8 +1,8 @@
 """TopK: the k largest pre-activations of each token (Gao et al. 2024, arXiv:2406.04093).
 
 ``c = TopK(ReLU(W_enc (x - b_dec) + b_enc))``, ``x_hat = W_dec^T c + b_dec``,
-loss ``|z - z_hat|^2 / d_in + aux_coefficient |e - e_hat|^2 / d_in`` where ``e_hat`` reconstructs the error ``e`` from
-the best ``aux_k`` dead features (AuxK).
+loss ``|z - z_hat|^2 / d_in + aux_coefficient |e - e_hat|^2 / d_in`` where ``e_hat`` reconstructs the error
+``e`` from the best ``aux_k`` dead features (AuxK).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Which form of a computation is taken, and when: decided here and nowhere else.
 
-Each function gives what its namesake in :mod:`helix_sae.models.helix.definition` gives; a test holds each form to it. In short:
-a frozen network in float32 on a CPU has fused and factored forms, with gradients of their own where one is wanted in its inputs;
-on a GPU mamba-ssm's scan is used where it is installed and right; everything else is computed as it is defined, but for the
-scan, which goes in chunks.
+Each function gives what its namesake in :mod:`helix_sae.models.helix.definition` gives; a test holds each
+form to it. In short: a frozen network in float32 on a CPU has fused and factored forms, with gradients of
+their own where one is wanted in its inputs; on a GPU mamba-ssm's scan is used where it is installed and
+right; everything else is computed as it is defined, but for the scan, which goes in chunks.
 """
 
 from __future__ import annotations
@@ -146,7 +146,8 @@ def scan_outputs(
     """
     wanting = _gradient_of_a_scan(x, dt, A, B, C, D, initial_state)
     if x.is_cuda and initial_state is None and B.shape[2] == 1 and not wanting:
-        # Groups of heads are numbered otherwise there, and a state to begin with is not asked for where it pays.
+        # Groups of heads are numbered otherwise there, and a state to begin with is not asked for where it
+        # pays.
         kernel = installed_scan(chunked_outputs)
         if kernel is not None:
             return kernel(x, dt, A, B, C, D)

@@ -1,16 +1,19 @@
 """The scan of Mamba-2 with the decay between two tokens of a chunk split in two factors, and its gradient.
 
-The decay from token ``j`` to token ``i`` is ``exp(c_i - c_j)``, with ``c`` the sum of the log decays since the start of the
-chunk. Split into ``exp(c_i - c_0)`` and ``exp(c_0 - c_j)`` it goes into the rows and columns of the products: every head
-of a group shares one matrix of scores, and nothing of the size (chunk, chunk) has to be made for each head. (Splitting in
-the middle of the chunk would allow stronger decays, but the last bits of a token would then depend on tokens after it.)
+The decay from token ``j`` to token ``i`` is ``exp(c_i - c_j)``, with ``c`` the sum of the log decays since
+the start of the chunk. Split into ``exp(c_i - c_0)`` and ``exp(c_0 - c_j)`` it goes into the rows and columns
+of the products: every head of a group shares one matrix of scores, and nothing of the size (chunk, chunk) has
+to be made for each head. (Splitting in the middle of the chunk would allow stronger decays, but the last bits
+of a token would then depend on tokens after it.)
 
-Heads share the B and C of their group, so the products with states are made once a group, over all its heads' columns
-together: heads are viewed as (heads of a group, groups), as head ``i`` belongs to group ``i mod groups``.
+Heads share the B and C of their group, so the products with states are made once a group, over all its heads'
+columns together: heads are viewed as (heads of a group, groups), as head ``i`` belongs to group ``i mod
+groups``.
 
-The gradient is written by hand: autograd's own would go through the factors, each of which has a gradient far larger than
-that of the decay. Here it comes from the decays themselves: ``c_t`` raises what token ``t`` reads of those before it, and
-lowers what it gives to those after (the difference that the kernels of Dao and Gu 2024, arXiv:2405.21060, take).
+The gradient is written by hand: autograd's own would go through the factors, each of which has a gradient far
+larger than that of the decay. Here it comes from the decays themselves: ``c_t`` raises what token ``t`` reads
+of those before it, and lowers what it gives to those after (the difference that the kernels of Dao and Gu
+2024, arXiv:2405.21060, take).
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNKS = (256, 128, 64, 32, 16)
-"""Tokens a chunk: the longest of them in which the decay is not too strong; of a long sequence not the longest.
+"""Tokens a chunk: the longest of them in which the decay is not too strong; of a long sequence not the
+longest.
 
 One chunk needs no states, and a few long ones need few: worth it as long as what lies inside is small.
 """
@@ -146,7 +150,8 @@ class _Found(NamedTuple):
     from_initial : (batch, groups, chunk, columns), optional
         What the tokens of the first chunk read in it, decayed to the first of them: a part of ``read``.
     states : (batch, n - 1, groups, state, columns), optional
-        What earlier chunks leave in the state before each chunk but the first, decayed to the first token of that chunk.
+        What earlier chunks leave in the state before each chunk but the first, decayed to the first token of
+        that chunk.
     """
 
     values: Tensor
@@ -207,7 +212,8 @@ def _states(
     to_last, onward = _from_first_to_first(chunks)
     if initial is not None:
         states[:, 0].addcmul_(initial, _columns(chunks.first[:, 0], chunks))
-    # In place, one chunk after another: there may be many, and each state is as large as what a chunk adds to it.
+    # In place, one chunk after another: there may be many, and each state is as large as what a chunk adds to
+    # it.
     for k in range(states.shape[1]):
         if k:
             states[:, k] += states[:, k - 1]
@@ -229,7 +235,8 @@ def _backwards(
     entering = _backwards_through_states(chunks, found, read, values, grad_B, grad_C)
     by_weight = by_head(values, heads, head_dim)
     weight = chunks.off * chunks.dt
-    # What each token reads of others, less what it gives: the gradient of the log decay since the chunk's first token ...
+    # What each token reads of others, less what it gives: the gradient of the log decay since the chunk's
+    # first token ...
     given = (by_weight * chunks.x).sum(-1)
     balance = _by_columns(read * found.read, heads, head_dim).double() - given.double() * weight
     # ... and of the last one, what the chunk hands on to the next.
@@ -276,7 +283,8 @@ def _backwards_through_states(
 def _from_first_to_first(chunks: _Chunks) -> tuple[Tensor, Tensor]:
     """Decays from the first token of each chunk but the last to its last, and on to the first of the next.
 
-    Two factors to be used by turns, as their product might be too small for float32; (batch, n - 1, groups, 1, columns).
+    Two factors to be used by turns, as their product might be too small for float32; (batch, n - 1, groups,
+    1, columns).
     """
     return _columns(chunks.through[:, :-1], chunks), _columns(chunks.first[:, 1:], chunks)
 

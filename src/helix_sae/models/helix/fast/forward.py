@@ -1,8 +1,9 @@
 """What Helix-mRNA's modules compute: the forwards that :func:`helix_sae.models.helix.mending.mend` puts in place of helical's.
 
-Each takes the place of the method of the same module in ``helical.models.helix_mrna.modeling_helix_mrna``, with its
-arguments. Everything runs in the weights' precision except norms and the scan, which take at least float32. What is
-computed is :mod:`helix_sae.models.helix.definition`'s; in which form, :mod:`helix_sae.models.helix.fast.choice` says.
+Each takes the place of the method of the same module in ``helical.models.helix_mrna.modeling_helix_mrna``,
+with its arguments. Everything runs in the weights' precision except norms and the scan, which take at least
+float32. What is computed is :mod:`helix_sae.models.helix.definition`'s; in which form,
+:mod:`helix_sae.models.helix.fast.choice` says.
 """
 
 from __future__ import annotations
@@ -85,8 +86,9 @@ def chained_forward(
 ) -> Any:
     """``HelixmRNAPretrainedModel.forward`` with its layers chained.
 
-    Rows padded on the left are rolled so that their padding stands on the right, where a causal model cannot feel it,
-    and rolled back at the end. Decoding with a cache is not offered: upstream's raises on the attention layer.
+    Rows padded on the left are rolled so that their padding stands on the right, where a causal model cannot
+    feel it, and rolled back at the end. Decoding with a cache is not offered: upstream's raises on the
+    attention layer.
 
     Raises
     ------
@@ -171,8 +173,8 @@ def mixer_forward(
 ) -> Float[Tensor, "batch time hidden"]:
     """``Mamba2Mixer.forward`` with the chunked matmul scan.
 
-    ``cache_params`` is the state to go on from. ``attention_mask`` is ignored: :func:`chained_forward` has moved any
-    padding to the right, where causality makes it harmless.
+    ``cache_params`` is the state to go on from. ``attention_mask`` is ignored: :func:`chained_forward` has
+    moved any padding to the right, where causality makes it harmless.
     """
     tail, state = (None, None) if cache_params is None else cache_params
     is_gated = _fuses_gate(self, hidden_states)
@@ -185,7 +187,8 @@ def mixer_forward(
 def norm_forward(self: Any, hidden_states: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
     """``Mamba2RMSNorm.forward``, given out in the precision of its weight.
 
-    Upstream's keeps that of its input, a float32 residual stream, which the bfloat16 matrices after it cannot take.
+    Upstream's keeps that of its input, a float32 residual stream, which the bfloat16 matrices after it cannot
+    take.
     """
     return norm(hidden_states, self)
 
@@ -285,8 +288,8 @@ def _attention_mask(
 ) -> Float[Tensor, "1 1 time keys"] | None:
     """The causal mask, where the attention of a block needs to be given one.
 
-    The classes for ``sdpa`` and flash attention are causal by themselves; the eager one attends everywhere. With keys
-    from before the batch, ``sdpa`` would put the diagonal in the wrong corner.
+    The classes for ``sdpa`` and flash attention are causal by themselves; the eager one attends everywhere.
+    With keys from before the batch, ``sdpa`` would put the diagonal in the wrong corner.
     """
     attention = getattr(layer, "self_attn", None)
     if attention is None:

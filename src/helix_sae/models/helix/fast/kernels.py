@@ -1,7 +1,7 @@
 """mamba-ssm's scan on a GPU: used where it is installed and gives what the scan of this package does.
 
-``mamba_ssm`` (the authors' own package, with kernels written in Triton) is no dependency. Whether it is right, in the
-installed version and on the present device, is found out by trying it once.
+``mamba_ssm`` (the authors' own package, with kernels written in Triton) is no dependency. Whether it is
+right, in the installed version and on the present device, is found out by trying it once.
 """
 
 from __future__ import annotations

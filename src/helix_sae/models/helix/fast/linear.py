@@ -1,7 +1,7 @@
 """Matrix products with weights on a CPU, through oneDNN, and what can be computed inside of them.
 
-torch hands float32 products to MKL, which on processors of another maker than its own runs at about half of the rate that
-oneDNN, also inside torch, reaches. Both add up the same float32 products, in another order.
+torch hands float32 products to MKL, which on processors of another maker than its own runs at about half of
+the rate that oneDNN, also inside torch, reaches. Both add up the same float32 products, in another order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ _ONEDNN: Any = torch.ops.mkldnn
 """torch's own operators for oneDNN, made for its compiler and no part of its public interface."""
 
 GATED_ROWS = 1024
-"""Rows of a gated unit that are computed at a time: what lies between its products then stays in the cache."""
+"""Rows of a gated unit that are computed at a time: what lies between its products then stays in the
+cache."""
 
 
 def keep_few_shapes() -> None:

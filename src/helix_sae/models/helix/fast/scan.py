@@ -1,12 +1,13 @@
 """The state-space scan of Mamba-2, as chunked matrix products.
 
-The recurrence of Dao and Gu 2024 ("Transformers are SSMs", arXiv:2405.21060), for each head with state ``S`` of shape
-(state_size, head_dim)::
+The recurrence of Dao and Gu 2024 ("Transformers are SSMs", arXiv:2405.21060), for each head with state ``S``
+of shape (state_size, head_dim)::
 
     S_t = exp(dt_t A) S_{t-1} + dt_t B_t x_t^T        y_t = S_t^T C_t + D x_t
 
-is computed in chunks: inside a chunk as a masked attention-like product, between chunks through the states at the chunk
-borders. :func:`helix_sae.models.helix.definition.recurrence` is the plain form, which the tests hold this one to.
+is computed in chunks: inside a chunk as a masked attention-like product, between chunks through the states at
+the chunk borders. :func:`helix_sae.models.helix.definition.recurrence` is the plain form, which the tests
+hold this one to.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from torch import Tensor
 from helix_sae.models.helix.fast.factored_scan import by_group, by_head, evenly, head_columns, padded
 
 PLAIN_CHUNK = 128
-"""Tokens a chunk where decays are not split: longer ones cost more inside, shorter ones more between chunks."""
+"""Tokens a chunk where decays are not split: longer ones cost more inside, shorter ones more between
+chunks."""
 
 
 def chunked_outputs(
@@ -33,7 +35,8 @@ def chunked_outputs(
 ) -> Float[Tensor, "batch time heads head_dim"]:
     """The outputs of :func:`helix_sae.models.helix.definition.recurrence`, for decays of any strength, on any device.
 
-    ``chunk`` is the most tokens a chunk; all chunks of a sequence are of one length. Differentiable in everything.
+    ``chunk`` is the most tokens a chunk; all chunks of a sequence are of one length. Differentiable in
+    everything.
     """
     batch, time, heads, head_dim = x.shape
     n, chunk = evenly(time, chunk)
@@ -101,7 +104,8 @@ def _lower_triangular_decay(
     chunk = log_decay.shape[-1]
     difference = log_decay.unsqueeze(-1) - log_decay.unsqueeze(-2)
     above = torch.ones(chunk, chunk, dtype=torch.bool, device=log_decay.device).triu(1)
-    # Masked before the exponential: above the diagonal it could overflow, and infinity times zero has no gradient.
+    # Masked before the exponential: above the diagonal it could overflow, and infinity times zero has no
+    # gradient.
     return difference.masked_fill_(above, -torch.inf).exp_()
 
 
