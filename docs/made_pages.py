@@ -356,7 +356,25 @@ def _format(entry: dict[str, Any]) -> str:
 
 
 def _schemas() -> dict[str, list[str]]:
-    return {}
+    """Columns of the tables that have a schema, by the name of the table."""
+    if not (SOURCE / "tables" / "__init__.py").exists():
+        return {}
+    return {
+        name: schema_section(name, table) for name, table in import_module("helix_sae.tables").SCHEMAS.items()
+    }
+
+
+def schema_section(name: str, table: Any) -> list[str]:
+    """A heading, what a row is, and a table of the columns: type and bounds, unit, meaning."""
+    rows = []
+    for column, said in table.columns.items():
+        bounds = [
+            f"{sign} {bound:g}" for sign, bound in (("≥", said.low), ("≤", said.high)) if bound is not None
+        ]
+        kind = ", ".join([said.kind, *bounds, *(["may be missing"] if said.nullable else [])])
+        rows.append(f"| `{column}` | {kind} | {said.unit or ''} | {_prose(said.meaning)} |")
+    heading = ["| column | type | unit | meaning |", "|---|---|---|---|"]
+    return [f"### {name}\n", f"{_prose(table.meaning)}\n", *heading, *rows, ""]
 
 
 # ---------------------------------------------------------------- API

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from pydantic import BaseModel, Field
@@ -98,6 +98,21 @@ def test_the_dictionary_holds_every_entry_of_the_catalogs(made_pages: ModuleType
         "run_report",
     ):
         assert f"| `{name}` |" in page
+
+
+def test_a_schema_becomes_a_table_of_its_columns(made_pages: ModuleType) -> None:
+    column = SimpleNamespace(
+        kind="number", meaning="A ``share``.", unit="nt", low=0.0, high=None, nullable=True
+    )
+    table = SimpleNamespace(meaning="One place.", columns={"start": column})
+    assert made_pages.schema_section("places", table) == [
+        "### places\n",
+        "One place.\n",
+        "| column | type | unit | meaning |",
+        "|---|---|---|---|",
+        "| `start` | number, ≥ 0, may be missing | nt | A `share`. |",
+        "",
+    ]
 
 
 def test_a_page_that_has_not_changed_keeps_its_time(
