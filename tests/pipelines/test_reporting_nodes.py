@@ -20,6 +20,7 @@ from helix_sae.pipelines.reporting import nodes
 from helix_sae.pipelines.reporting.parameters import ReportingParameters
 from helix_sae.reporting.document import Section, Statement, not_run
 from helix_sae.sae.codes import TokenCodes
+from helix_sae.sae.stability import unknown_stability
 
 SITE = report_data.SITES[0]
 
@@ -51,6 +52,14 @@ def handle(source: str = "/models/helix_mini") -> Any:
     return SimpleNamespace(source=source, codon_markers="cds")
 
 
+def known() -> pd.DataFrame:
+    """What the codes say of each feature; no other seed was trained."""
+    n = len(report_data.decoder(SITE))
+    return pd.DataFrame({"feature": range(n)}).join(
+        unknown_stability(np.ones(n, dtype=bool)).drop(columns="feature")
+    )
+
+
 def drawn(**changes: Any) -> str:
     chosen = pd.DataFrame(
         {"site": [SITE], "feature": [report_data.UAUG], "chosen_for": "association", "reason": "no. 1"}
@@ -59,7 +68,7 @@ def drawn(**changes: Any) -> str:
     given: dict[str, Any] = {
         "chosen": chosen,
         "sparse_codes": {SITE: token_codes(), "layers.9": token_codes()},
-        "sequence_codes": {SITE: SimpleNamespace(varm={"decoder": report_data.decoder(SITE)})},
+        "sequence_codes": {SITE: SimpleNamespace(varm={"decoder": report_data.decoder(SITE)}, var=known())},
         "activations": activations(),
         "table": report_data.table(),
         "significant": none, "concepts": none, "baselines": none, "effects": none, "circuit": none,
