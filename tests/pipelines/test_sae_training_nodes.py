@@ -164,6 +164,22 @@ def test_too_few_tokens_are_said_with_their_number() -> None:
         nodes.check_enough(499, {SITE: 100}, given)
 
 
+def test_dictionaries_beyond_the_rank_of_a_site_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """Four directions of equal variance in 40 dimensions, and a trace of all others."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(5000, 4)), 1e-3 * rng.normal(size=(5000, 36))], axis=1)
+    wide = {"a": {"architecture": "topk", "k": 4, "expansion_factor": 1}}
+    rank = nodes.warn_of_rank({SITE: x}, parameters(saes=wide))[SITE]
+    assert rank.participation_ratio == pytest.approx(4, abs=0.05)
+    assert rank.n_directions == 4
+    assert "a has 40 features at layers.0.mixer, whose activations have 4 directions" in caplog.text
+    assert "expansion_factor to 0.5 or less" in caplog.text
+    assert "k = 4 features are active at layers.0.mixer, whose activations have 4 directions" in caplog.text
+    caplog.clear()
+    nodes.warn_of_rank({SITE: x}, parameters(saes={"a": {**wide["a"], "k": 3, "expansion_factor": 0.5}}))
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
 @pytest.mark.parametrize("explained", [0.49, float("nan")])
 def test_too_little_explained_ends_the_run(explained: float) -> None:
     columns = {"config": "a", "seed": 0}

@@ -36,6 +36,31 @@ class InputScaling:
         return InputScaling(self.mean.to(device), self.scale)
 
 
+@dataclass(frozen=True)
+class EffectiveRank:
+    """In how many directions the activations of a site vary.
+
+    Attributes
+    ----------
+    participation_ratio : float
+        ``(sum v)^2 / sum v^2`` of the variances ``v`` of the principal components: 1 to the width.
+    n_directions : int
+        Principal components that hold 99 % of the variance.
+    """
+
+    participation_ratio: float
+    n_directions: int
+
+
+def effective_rank(x: Float[Tensor, "n d_in"]) -> EffectiveRank:
+    """Estimate the effective rank of activations, in float64."""
+    variances = torch.linalg.eigvalsh(torch.cov(x.double().T)).flip(0).clamp_min(0.0)
+    total = variances.sum()
+    enough = variances.cumsum(0) >= 0.99 * total
+    ratio = float(total.square() / variances.square().sum())
+    return EffectiveRank(ratio, int(enough.int().argmax()) + 1)
+
+
 def estimate_scaling(x: Float[Tensor, "n d_in"], site: str) -> InputScaling:
     """Estimate mean and scale in float64.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from helix_sae.errors import AnalysisError, DataError
 from helix_sae.pipelines.sae_training.certify import certify_seeds
@@ -22,14 +23,20 @@ if TYPE_CHECKING:
 
     from helix_sae.activations import Activations
     from helix_sae.sae import SparseAutoencoder, TokenCodes
+    from helix_sae.sae.scaling import EffectiveRank
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    AnnData = Activations = SparseAutoencoder = TokenCodes = Any
+    AnnData = Activations = EffectiveRank = SparseAutoencoder = TokenCodes = Any
 
 LOGGER = logging.getLogger(__name__)
 
 TOKENS_PER_FEATURE = 5
 """Discovery tokens for each feature of a dictionary below which it is not trained."""
+
+FEATURES_PER_DIRECTION = 5
+"""Features for each direction of a site's activations above which they are near chance to be found again."""
+
+_RANK_TOKENS = 16_384
 
 _IN_MEMORY = 2**31
 """Bytes of activations up to which they are read once and kept, in place of once a seed and epoch."""
@@ -82,6 +89,16 @@ def train(
         return adopt(shipped, holdout, parameters, str(error))
     n_steps = parameters.n_steps(n_tokens)
     rule = parameters.early_stopping
+    if holdout:
+        warn_of_rank(
+            {
+                s: np.concatenate(
+                    [batch[s] for batch in holdout[: 1 + _RANK_TOKENS // parameters.batch_size]]
+                )
+                for s in sites
+            },
+            parameters,
+        )
     with progress_bar("training autoencoders", n_steps, "steps") as advance:
         result = train_saes(
             _orders(activations, discovery, parameters),
@@ -106,6 +123,60 @@ def train(
     saes = result.by_site(parameters.chosen)
     remember_origin(saes, holdout, activations, result.metrics[result.metrics["config"] == parameters.chosen])
     return saes, result.history, result.metrics, *stability
+
+
+def warn_of_rank(
+    rows: Mapping[str, Float[Any, "n d_in"]], parameters: SaeTrainingParameters
+) -> dict[str, EffectiveRank]:
+    """Say where a dictionary is far wider, or more of it active, than the directions that a site's activations have.
+
+    Parameters
+    ----------
+    rows : mapping of site to float (n, d_in)
+        Some activations.
+    parameters : SaeTrainingParameters
+
+    Returns
+    -------
+    dict of site to EffectiveRank
+    """
+    import torch
+
+    from helix_sae.sae.scaling import effective_rank
+
+    ranks = {site: effective_rank(torch.as_tensor(values)) for site, values in rows.items()}
+    for site, rank in ranks.items():
+        LOGGER.info(
+            "%s: 99 %% of the variance in %d of %d directions, participation ratio %.1f.",
+            site,
+            rank.n_directions,
+            rows[site].shape[1],
+            rank.participation_ratio,
+        )
+        for name, config in parameters.saes.items():
+            resolved = config.resolve(int(rows[site].shape[1]), f"site {site}")
+            k = getattr(config, "k", 0)
+            if resolved.d_sae > FEATURES_PER_DIRECTION * rank.n_directions:
+                LOGGER.warning(
+                    "%s has %d features at %s, whose activations have %d directions (99 %% of the variance): other seeds "
+                    "will hardly find the same. Lower sae_training.saes.%s.expansion_factor to %.2g or less.",
+                    name,
+                    resolved.d_sae,
+                    site,
+                    rank.n_directions,
+                    name,
+                    FEATURES_PER_DIRECTION * rank.n_directions / rows[site].shape[1],
+                )
+            if k >= rank.n_directions:
+                LOGGER.warning(
+                    "k = %d features are active at %s, whose activations have %d directions (99 %% of the variance): "
+                    "there is nothing sparse about that. Lower sae_training.saes.%s.k.",
+                    k,
+                    site,
+                    rank.n_directions,
+                    name,
+                )
+    return ranks
 
 
 def check_enough(n_tokens: int, widths: Mapping[str, int], parameters: SaeTrainingParameters) -> None:
