@@ -193,7 +193,7 @@ def test_a_model_with_random_weights_passes_for_letters_alone(tmp_path: Path) ->
             "batch_size": 1024,
         }
     )
-    saes, *_ = training.train(activations, table, sae)
+    saes, *_ = training.train(activations, table, {}, sae)
     codes, _ = training.encode(activations, saes, table)
     given = CorrelationParameters.model_validate(
         {"concepts": {"n_shifts": 40, "random_model": True, "max_nucleotides": 100_000}, "seed": 3}

@@ -25,6 +25,8 @@ _EXACT_KEYS = ("hidden_size", "vocab_size", "d_model")
 _SIZE_WORDS = ("size", "dim", "heads", "expand", "groups", "rank", "kernel")
 _ROOM = 8
 """Sizes that no tensor has as it is (chunks, what is cut in two) are at most so many times the largest that one has."""
+_HARMLESS = 4096
+"""A size that no tensor needs, for a part that the network does not have, may be up to this: it takes no memory to speak of."""
 
 Stamp = tuple[tuple[str, int, int, int], ...]
 """Name, inode, size and time of change of each file of a checkpoint: what tells that it has to be hashed again."""
@@ -142,7 +144,7 @@ def check_declared(directory: Path) -> None:
         elif key in _EXACT_KEYS:
             limit = largest
         elif any(word in key.split("_") for word in _SIZE_WORDS):
-            limit = _ROOM * largest
+            limit = max(_ROOM * largest, _HARMLESS)
         else:
             continue
         if isinstance(value, int) and value > limit:
