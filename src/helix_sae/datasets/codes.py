@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -45,7 +46,7 @@ class SequenceCodesDataset(DirectoryDataset["Mapping[str, AnnData]", "dict[str, 
         for site, codes in data.items():
             if not _SITE_NAME.fullmatch(site):
                 raise StoreError(f"Site {site!r} cannot be the name of a file.")
-            codes.write_h5ad(folder / f"{site}.h5ad", compression="gzip")
+            (folder / f"{site}.h5ad").write_bytes(_h5ad(codes))
         (folder / _SITES).write_bytes(canonical_json(list(data)))
 
     def _read(self, folder: Path) -> dict[str, AnnData]:
@@ -111,3 +112,14 @@ def _tampered(path: str, what: str) -> StoreError:
     return StoreError(
         f"{path}: {what}; no such file was written here. Load another version, or make it again."
     )
+
+
+def _h5ad(codes: AnnData) -> bytes:
+    """The content of a file; made in memory, for HDF5 crashes the process where the disk is full as it closes a file."""
+    import h5py  # noqa: PLC0415 - slow to import, and catalogs are read by every command
+    from anndata.io import write_elem  # noqa: PLC0415
+
+    stream = io.BytesIO()
+    with cast("Any", h5py).File(stream, "w") as file:
+        cast("Any", write_elem)(file, "/", codes, dataset_kwargs={"compression": "gzip"})
+    return stream.getvalue()
