@@ -147,10 +147,15 @@ def own_folder(folder: str | Path) -> Path:
     Raises
     ------
     StoreError
-        If it belongs to another user, or everybody may write into it: what is read from it could be somebody else's.
+        If it cannot be made, belongs to another user, or everybody may write into it: what is read from it could be somebody else's.
     """
     path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StoreError(
+            f"{path}: the folder cannot be made ({error}). Name another folder, and run again."
+        ) from error
     found = path.stat(follow_symlinks=False)
     if found.st_uid not in (os.getuid(), 0) or stat.S_ISLNK(found.st_mode) or found.st_mode & stat.S_IWOTH:
         raise StoreError(

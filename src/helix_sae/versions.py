@@ -212,6 +212,8 @@ def find_origin(dataset: AbstractDataset[Any, Any]) -> Origin:
     if filepath is None or fs is None:
         return {}
     path = get_filepath_str(filepath, str(cast("Any", dataset)._protocol))
+    if not fs.exists(path):
+        return {"url": shown_path(dataset)}  # what may be absent, and is
     return {"url": shown_path(dataset), "sha256": digest_of(fs, path)}
 
 

@@ -48,6 +48,7 @@ class Soak:
     def __init__(self, root: Path, seed: int) -> None:
         self.root, self.random, self.step = root, random.Random(seed), 0
         self.raw = "A"
+        self.usual = 0.2  # seconds that a run takes
         self.counts: Counter[str] = Counter()
         (root / "raw.txt").write_text(self.raw)
 
@@ -83,10 +84,13 @@ class Soak:
 
     def wait(self, child: int, killed_after: float | None) -> int | None:
         """Its exit code; None if it was killed first."""
+        began = time.monotonic()
         if killed_after is not None:
             time.sleep(killed_after)
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
+        if killed_after is None:
+            self.usual += 0.2 * (time.monotonic() - began - self.usual)
         if os.WIFSIGNALED(status):
             self.counts["kills"] += 1
             return None
@@ -116,7 +120,8 @@ class Soak:
         """Start a random run."""
         version, parameters = self.next_version(), self.parameters()
         kind = self.random.choice(["all", "missing", "part", "part", "part", "pinned", "store"])
-        fate = self.random.uniform(0.0, 0.4) if self.random.random() < 0.25 else None
+        # Within the time that a run takes on this machine now: later, there would be nothing to kill.
+        fate = self.random.uniform(0.0, self.usual) if self.random.random() < 0.25 else None
         names: tuple[str, ...] = ()
         pins: dict[str, str] = {}
         if kind in ("part", "pinned"):

@@ -101,7 +101,7 @@ def test_the_nodes_hang_together(signal: bool, tmp_path: Path) -> None:
         )
     )
     said = " ".join(section.warnings)
-    assert "constant): Constant" in said
+    assert "constant): constant" in said
     assert "all missing): Empty" in said
     if signal:
         best = csv["best_matches"].set_index("property").loc["functional_mrl"]

@@ -32,7 +32,7 @@ class RestrictedAutoencoder(SparseAutoencoder):
     def __init__(self, base: SparseAutoencoder, spoken: Bool[np.ndarray, " d_sae"]) -> None:
         nn.Module.__init__(self)
         self.base = base
-        self.config, self.stability = base.config, base.stability
+        self.config, self.stability, self.origin = base.config, base.stability, base.origin
         self.d_in, self.d_sae = base.d_in, base.d_sae
         for name in ("W_enc", "W_dec", "b_dec"):
             self.register_parameter(name, base.get_parameter(name))
