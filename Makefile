@@ -46,9 +46,10 @@ $(STAMP): $(wildcard requirements-*.lock) pyproject.toml
 run: $(STAMP) ## run the default pipeline: sequences, activations, features, their biology and their effects
 	$(WIDE) $(BIN)/kedro run
 	@echo
-	@echo "Figures and the report: data/08_reporting"
-	@echo "Tables:                 data/07_model_output"
-	@echo "To look at everything:  make viz"
+	@echo "Report:                $(CURDIR)/data/latest/report.html"
+	@echo "Feature atlas:         $(CURDIR)/data/latest/atlas/index.html"
+	@echo "Figures, tables:       $(CURDIR)/data/latest/figures, $(CURDIR)/data/latest/tables"
+	@echo "To look at everything: make viz"
 
 .PHONY: test
 test: $(STAMP) ## run the test suite
