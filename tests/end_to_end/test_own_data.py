@@ -119,5 +119,5 @@ def test_reporting_after_any_subset(finished_run: FinishedRun, tmp_path: Path) -
 
 
 def test_a_run_may_begin_anywhere(finished_run: FinishedRun) -> None:
-    done = finished_run.kedro("run", "--from-nodes=draw_atlas,gather_features")
+    done = finished_run.kedro("run", "--from-nodes=reporting.draw_atlas,reporting.gather_features")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
