@@ -30,21 +30,37 @@ def app(debug: bool) -> None:
     """  # noqa: D301 - click's mark for lines that stay
 
 
+def _of_a_file(command: Callable[..., None]) -> Callable[..., None]:
+    """What every command that goes from a file to a report is told."""
+    told = (
+        click.argument("file"),
+        click.option(
+            "--sequence", metavar="COLUMN", help="Column of the sequences; guessed where there is one."
+        ),
+        click.option("--target", metavar="COLUMN", help="What to explain: a column of numbers or classes."),
+        click.option(
+            "--coding",
+            metavar="LETTERS",
+            help="What follows each 5'UTR, from the start codon on, e.g. AUGGGCGAA, where sequences are bare 5'UTRs.",
+        ),
+        click.option("--gff3", metavar="FILE", help="Coding regions of the transcripts of a FASTA file."),
+        click.option(
+            "--out", metavar="DIR", help="Where to write; by default helix-sae-<name of FILE> here."
+        ),
+        click.option(
+            "--env", metavar="NAME", help="Environment of the project, e.g. helix for the released model."
+        ),
+    )
+    for one in reversed(told):
+        command = one(command)
+    return command
+
+
 @app.command()
-@click.argument("file")
-@click.option("--sequence", metavar="COLUMN", help="Column of the sequences; guessed where there is one.")
-@click.option("--target", metavar="COLUMN", help="What to explain: a column of numbers or classes.")
+@_of_a_file
 @click.option(
     "--label", "labels", metavar="COLUMN", multiple=True, help="A further property to relate; repeat."
 )
-@click.option(
-    "--coding",
-    metavar="LETTERS",
-    help="What follows each 5'UTR, from the start codon on, e.g. AUGGGCGAA, where sequences are bare 5'UTRs.",
-)
-@click.option("--gff3", metavar="FILE", help="Coding regions of the transcripts of a FASTA file.")
-@click.option("--out", metavar="DIR", help="Where to write; by default helix-sae-<name of FILE> here.")
-@click.option("--env", metavar="NAME", help="Environment of the project, e.g. helix for the released model.")
 @click.option(
     "--only",
     type=click.Choice(["sae", "correlation", "causal"]),
@@ -71,17 +87,7 @@ def run(file: str, out: str | None, env: str | None, only: str | None, **wishes:
 
 
 @app.command()
-@click.argument("file")
-@click.option("--sequence", metavar="COLUMN", help="Column of the sequences; guessed where there is one.")
-@click.option(
-    "--target",
-    metavar="COLUMN",
-    help="A measured property to relate features to; guessed where there is one.",
-)
-@click.option("--coding", metavar="LETTERS", help="What follows each 5'UTR, from the start codon on.")
-@click.option("--gff3", metavar="FILE", help="Coding regions of the transcripts of a FASTA file.")
-@click.option("--out", metavar="DIR", help="Where to write; by default helix-sae-<name of FILE> here.")
-@click.option("--env", metavar="NAME", help="Environment of the project.")
+@_of_a_file
 def apply(file: str, out: str | None, env: str | None, **wishes: Any) -> None:
     """Apply the autoencoders that come with the model to the sequences of FILE: no training.
 

@@ -67,3 +67,9 @@ def test_help_has_examples_and_there_is_a_version() -> None:
 
     assert "helix-sae run my_utrs.csv" in CliRunner().invoke(app, ["run", "--help"]).output
     assert __version__ in CliRunner().invoke(app, ["--version"]).output
+
+
+def test_a_named_column_of_sequences_leaves_the_target_to_be_guessed(table: str) -> None:
+    plan = plan_run(table, Wishes(sequence="utr"))
+    assert plan.parameters["ingestion"]["columns"] == {"sequence": "utr", "te": "te"}
+    assert not any("'utr'" in note for note in plan.notes)

@@ -33,8 +33,10 @@ class Columns(NamedTuple):
     numbers: tuple[str, ...]
 
 
-def guess_columns(records: Sequence[Mapping[str, object]], file: str) -> Columns:
-    """Tell which column holds the sequences and which hold numbers.
+def guess_columns(
+    records: Sequence[Mapping[str, object]], file: str, *, sequence: str | None = None
+) -> Columns:
+    """Tell which column holds the sequences, unless it is named, and which hold numbers.
 
     Raises
     ------
@@ -49,7 +51,7 @@ def guess_columns(records: Sequence[Mapping[str, object]], file: str) -> Columns
         for name in names
         if name not in _PLACES and not name.startswith(_COMPUTED) and _are_numbers(values[name])
     )
-    if "sequence" in names:
+    if sequence is not None or "sequence" in names:
         return Columns(None, numbers)
     found = [name for name in names if _are_sequences(values[name])]
     if len(found) == 1:

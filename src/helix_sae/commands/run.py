@@ -118,11 +118,10 @@ def plan_run(source: str, wishes: Wishes) -> Plan:
             meant = f" Did you mean {close[0]!r}?" if close else ""
             raise DataError(f"{shown} has no column {name!r}.{meant} It has {', '.join(names) or 'none'}.")
     notes: list[str] = []
-    found = guess_columns(records, shown) if records and wishes.sequence is None else Columns(None, ())
+    found = guess_columns(records, shown, sequence=wishes.sequence) if records else Columns(None, ())
     if found.sequence is not None:
         notes.append(f"sequences: column {found.sequence!r} (the only one that holds sequences)")
-    numbers = found.numbers or (guess_columns_of_numbers(records, shown) if records else ())
-    target = wishes.target or _only_number(numbers, notes)
+    target = wishes.target or _only_number(found.numbers, notes)
     given: dict[str, Any] = {"sequences": source}
     if wishes.gff3 is not None:
         given["gff3"] = _absolute(wishes.gff3)
@@ -147,11 +146,6 @@ def plan_run(source: str, wishes: Wishes) -> Plan:
             )
         _put(given, key.strip(), yaml.safe_load(value))
     return Plan(given, notes)
-
-
-def guess_columns_of_numbers(records: Sequence[Mapping[str, object]], file: str) -> tuple[str, ...]:
-    """Columns that a read-out could predict, where the column of the sequences is known."""
-    return guess_columns([{**record, "sequence": ""} for record in records[:500]], file).numbers
 
 
 def _only_number(numbers: Sequence[str], notes: list[str]) -> str | None:
