@@ -41,7 +41,8 @@ def _of_a_file(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--coding",
             metavar="LETTERS",
-            help="What follows each 5'UTR, from the start codon on, e.g. AUGGGCGAA, where sequences are bare 5'UTRs.",
+            help="What follows each 5'UTR, from the start codon on, e.g. AUGGGCGAA, "
+            "where sequences are bare 5'UTRs.",
         ),
         click.option("--gff3", metavar="FILE", help="Coding regions of the transcripts of a FASTA file."),
         click.option(
