@@ -102,6 +102,9 @@ wheel: $(STAMP) ## build dist/*.whl, which works without a clone
 	@ls dist/*.whl
 
 # uv resolves for every platform but, told by `environments`, for one Python; that marker on each line is then no news.
+# The extras of pyproject.toml that .venv has.
+LOCKED := --extra structure --extra cluster --extra serve --extra dev
+
 .PHONY: lock
 lock: $(STAMP) ## write both lock files anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
@@ -110,7 +113,7 @@ lock: $(STAMP) ## write both lock files anew from pyproject.toml
 		{ cat pyproject.toml; printf '\n[tool.uv]\nenvironments = ["python_version == '"'%s'"'"]\n' $$version; } > $$folder/pyproject.toml; \
 		test ! -f $$lock || cp $$lock $$folder/lock; \
 		(cd $$folder && $(abspath $(BIN))/uv pip compile --quiet --universal --python-version $$version --generate-hashes \
-			--no-annotate --custom-compile-command "make lock" --all-extras --output-file lock pyproject.toml); \
+			--no-annotate --custom-compile-command "make lock" $(LOCKED) --output-file lock pyproject.toml); \
 		sed -E "s/ ; python_full_version < '3\.1[23]' and / ; /; s/ ; python_full_version < '3\.1[23]'//" $$folder/lock > $$lock; rm -rf "$$folder"; \
 	done
 
