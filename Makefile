@@ -1,5 +1,5 @@
 # make run    from sequences to the report, on the shipped model and data
-# make test   the whole suite
+# make test   the suite; what takes longer is in make test-slow, and CI runs both
 # Each creates the environment it needs in .venv; nothing but Python 3.11 or 3.12, git and make has to be there.
 # On 3.12 the newest helical is installed (3.1.4), on 3.11 the newest that it allows (2.2.0).
 
@@ -52,8 +52,12 @@ run: $(STAMP) ## run the default pipeline: sequences, activations, features, the
 	@echo "To look at everything: make viz"
 
 .PHONY: test
-test: $(STAMP) ## run the test suite
-	$(SINGLE_THREADED) $(BIN)/python -m pytest -n 2 --dist worksteal
+test: $(STAMP) ## run the test suite, without its slow part
+	$(SINGLE_THREADED) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+.PHONY: test-slow
+test-slow: $(STAMP) ## run the slow part of the suite: whole roads, soaks, kills, benchmarks' small cases
+	$(SINGLE_THREADED) $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 .PHONY: fuzz
 fuzz: $(STAMP) ## coverage-guided fuzzing of every reader of sequences, on a fixed number of inputs
