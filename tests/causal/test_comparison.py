@@ -149,7 +149,8 @@ def test_dictionaries_are_compared_with_one_budget(setting, baselines, autoencod
     again = compare_dictionaries(exp, candidates, table, counts=(1, 2, 4))
     assert again.summary.equals(found.summary)
     fewer = exp.compare(candidates, table, counts=(1, 2, 4), necessity="reference")
-    assert fewer.summary.equals(found.summary)
+    # Other sets share the passes, which moves the last digits.
+    pd.testing.assert_frame_equal(fewer.summary, found.summary, atol=1e-4)
     needed = fewer.curves[fewer.curves["curve"] == "necessity"]
     assert set(zip(needed["dictionary"], needed["ranking"], strict=True)) == {("sae", "exact")}
 

@@ -61,4 +61,4 @@ def test_the_soft_patch_at_full_weight_is_the_patch_of_all_features():
         run = BatchRun(exp, batch)
         for weight, nodes in ((1.0, all_nodes(exp.widths, error=False)), (0.0, {})):
             soft = _soft_read(run, {site: torch.full((7,), weight) for site in sites})
-            torch.testing.assert_close(soft.detach(), run.patched(nodes)[0], atol=1e-5, rtol=0)
+            torch.testing.assert_close(soft.detach(), run.patched([nodes])[0][0], atol=1e-5, rtol=0)

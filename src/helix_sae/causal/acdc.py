@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from helix_sae.causal.batches import encode, pair_batches
+from helix_sae.causal.batches import STEPWISE_PADDING, encode, pair_batches
 from helix_sae.causal.experiment import Experiment
 from helix_sae.causal.interventions import BatchRun, NodeSet, all_nodes, check_nodes
 from helix_sae.causal.terms import ERROR
@@ -97,7 +97,7 @@ def acdc(
     begin = {site: begin.get(site, np.zeros(exp.width(site), dtype=bool)) for site in exp.sites}
     check_nodes(exp, begin)
     check_nodes(exp, {site: np.asarray(scores) for site, scores in attribution.items()})
-    runs = [BatchRun(exp, batch) for batch in pair_batches(exp)]
+    runs = [BatchRun(exp, batch) for batch in pair_batches(exp, STEPWISE_PADDING)]
     rng = np.random.default_rng(seed)
     steps: list[dict[str, Any]] = []
     nodes: list[pd.DataFrame] = []
@@ -208,8 +208,8 @@ class _Search:
         self.n_passes += 1
         divergence = magnitude = 0.0
         for run in self.runs:
-            y, size = run.patched(self.kept)
-            divergence += float(self.exp.read_out.divergence(y, run.y_target).double().sum())
+            y, size = run.patched([self.kept])
+            divergence += float(self.exp.read_out.divergence(y[0], run.y_target).double().sum())
             magnitude += float(size.double().sum())
         self._record(tau, "", 0, divergence / self.n_pairs, magnitude / self.n_pairs)
 
@@ -241,18 +241,20 @@ class _Visit:
         exp, batch = run.exp, run.batch
         before = exp.sites[: exp.sites.index(site)]
         after = exp.sites[exp.sites.index(site) + 1 :]
-        self.decoder, patch = exp.decoders[site], run.patches[site]
+        begin = run.source.start
+        self.decoder, patch = exp.decoders[site], run.patches[site].picked(slice(None), begin)
         hooks = run.hooks({s: kept[s] for s in before})
         with torch.no_grad(), exp.model.edited(hooks):
-            self.cache = exp.model.cache(batch.source_ids)
-            self.x = exp.model.at_site(site, self.cache)
+            cache = exp.model.cache(batch.source_ids)
+            self.x = exp.model.at_site(site, cache)[:, begin:]
+            self.prefix = exp.model.prefix_states(cache, begin)
+        squares = (patch.squared_change for patch in hooks.values())
         self.squared_before = sum(
-            (s for s in (run.patches[name].squared_change for name in hooks) if s is not None),
-            torch.zeros_like(self.x[..., 0]),
+            (s[:, begin:] for s in squares if s is not None), torch.zeros_like(self.x[..., 0])
         )
-        self.hooks = run.hooks({s: kept[s] for s in after})
+        self.hooks = run.hooks({s: kept[s] for s in after}, begin)
         codes, error = encode(patch.dictionary, self.x)
-        mask = batch.patched.unsqueeze(-1)
+        mask = patch.patched.unsqueeze(-1)
         self.delta = (patch.target_codes - codes) * mask
         self.error_delta = (patch.target_error - error) * mask
         self.change = patch.choose(kept[site]).change(self.x)
@@ -279,8 +281,10 @@ class _Visit:
         change = self.change if removed is None else self.without(removed)
         exp, batch = self.run.exp, self.run.batch
         with torch.no_grad():
-            hidden = exp.model.resume(self.site, self.x + change, self.cache, self.hooks)
-            y = exp.read(hidden, batch.source_nucleotide)
+            hidden = exp.model.resume_suffix(
+                self.site, self.x + change, self.prefix, self.hooks, still=self.run.source.still
+            )
+            y = exp.read_out(exp.model.pool_suffix(hidden, self.prefix, batch.source_nucleotide))
             return exp.read_out.divergence(y, self.run.y_target)
 
     def remove(self, nodes: Int[np.ndarray, " k"]) -> None:
@@ -289,7 +293,6 @@ class _Visit:
 
     def magnitude(self) -> Float[Tensor, " n"]:
         """Size of the change as it stands, later sites as they were last run."""
-        patches = self.run.patches
-        later = (patches[site].squared_change for site in self.hooks)
+        later = (patch.squared_change for patch in self.hooks.values())
         total = self.squared_before + self.change.square().sum(-1) + sum(s for s in later if s is not None)
         return total.sqrt().sum(1) / self.run.batch.source_nucleotide.sum(1)

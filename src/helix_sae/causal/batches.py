@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -17,9 +17,13 @@ from helix_sae.causal.terms import (
     Dictionary,
     Positions,
 )
-from helix_sae.models.batching import length_batches
-from helix_sae.models.contract import record
+from helix_sae.models.batching import MAX_PADDING, length_batches
+from helix_sae.models.contract import Edit, StillTokens, record
 from helix_sae.mrna.tokens import pad_batch
+
+STEPWISE_PADDING = 0.4
+"""Padding where each step waits for the one before and runs all pairs once: few large passes are then quicker than many
+small ones, even with tokens that are run in vain."""
 
 
 class PairBatch(NamedTuple):
@@ -92,12 +96,19 @@ class Site(NamedTuple):
     target: Float[Tensor, "n time width"]
 
 
-def pair_batches(exp: Experiment) -> Iterator[PairBatch]:
-    """Batches of pairs of nearly equal length, similar in where they first differ."""
+def pair_batches(exp: Experiment, max_padding: float = MAX_PADDING) -> Iterator[PairBatch]:
+    """Batches of pairs of nearly equal length, similar in where they first differ.
+
+    Parameters
+    ----------
+    exp : Experiment
+    max_padding : float
+        Largest share of a batch that may be padding; see :data:`STEPWISE_PADDING`.
+    """
     turned = [p if exp.direction == "source_to_target" else p.reversed() for p in exp.pairs]
     order = np.argsort([p.first for p in turned], kind="stable")
     lengths = np.array([turned[i].source.ids.size for i in order], dtype=np.int64)
-    for batch in length_batches(lengths, exp.token_budget):
+    for batch in length_batches(lengths, exp.token_budget, max_padding):
         yield _batch(exp.model.device, order[batch], turned, exp.positions)
 
 
@@ -192,3 +203,105 @@ def unpatched(
     y_source, source = observe(exp, batch.source_ids, batch.source_nucleotide)
     y_target, target = observe(exp, batch.target_ids, batch.target_nucleotide)
     return y_source, y_target, source, target
+
+
+def still_tokens(batch: PairBatch, start: int) -> StillTokens | None:
+    """Tokens from ``start`` on that come before the first difference of their pair."""
+    position = torch.arange(start, batch.source_ids.shape[1])
+    still = (position < torch.from_numpy(batch.first).unsqueeze(1)).to(batch.source_ids.device)
+    return StillTokens(still) if bool(still.any()) else None
+
+
+class SourceRun:
+    """The sources of a batch, ready to be run again with edits from the first token that differs on.
+
+    Nothing before it moves, whatever is patched: what those tokens hand on is computed once.
+
+    Parameters
+    ----------
+    exp : Experiment
+    batch : PairBatch
+
+    Attributes
+    ----------
+    cache : Cache
+        Of the sources as they are.
+    start : int
+        The first token that differs in any pair.
+    entering : float (n, time - start, width)
+        The activation at the first site.
+    """
+
+    def __init__(self, exp: Experiment, batch: PairBatch) -> None:
+        self.exp, self.batch = exp, batch
+        self.start = min(int(batch.first.min()), batch.source_ids.shape[1] - 1)
+        self.still = still_tokens(batch, self.start)
+        with torch.no_grad():
+            self.cache = exp.model.cache(batch.source_ids)
+            self.prefix = exp.model.prefix_states(self.cache, self.start)
+            self.entering = exp.model.at_site(exp.sites[0], self.cache)[:, self.start :]
+
+    def read(self, edits: Mapping[str, Edit]) -> Float[Tensor, " n"]:
+        """Read-out with edits at some sites, which see the tokens from ``start`` on; differentiable."""
+        first = self.exp.sites[0]
+        later = {site: edit for site, edit in edits.items() if site != first}
+        value = edits[first](self.entering) if first in edits else self.entering
+        hidden = self.exp.model.resume_suffix(first, value, self.prefix, later, still=self.still)
+        pooled = self.exp.model.pool_suffix(hidden, self.prefix, self.batch.source_nucleotide)
+        return self.exp.read_out(pooled)
+
+
+class Pass(NamedTuple):
+    """Pairs, and what is patched in them, that are run together.
+
+    Attributes
+    ----------
+    rows : int64 (n_rows,)
+        The pairs of this pass, rising.
+    row : int64 (b,)
+        Pair of each of its sequences.
+    change : int64 (b,)
+        What is patched in it: the number of a node, or of a set of nodes.
+    first : int
+        First token that any of them changes.
+    """
+
+    rows: Int[Tensor, " rows"]
+    row: Int[Tensor, " b"]
+    change: Int[Tensor, " b"]
+    first: int
+
+
+def passes(
+    differs: Bool[Tensor, "n changes"], first: Int[Tensor, "n changes"], time: int, token_budget: int
+) -> Iterator[Pass]:
+    """All runs of changes that differ, in passes of at most about ``token_budget`` tokens.
+
+    Pair by pair, and each pair's changes by their first token, by turns rising and falling: what is run together then
+    starts at nearly the same token, and hardly any token is run in vain.
+
+    Parameters
+    ----------
+    differs : bool (n, changes)
+        What is run.
+    first : int64 (n, changes)
+        First token of each change.
+    time : int
+        Tokens of the batch.
+    token_budget : int
+    """
+    row, change = differs.nonzero().unbind(1)
+    starts = first[row, change]
+    order = torch.from_numpy(
+        np.lexsort(((starts * (1 - 2 * (row % 2))).cpu().numpy(), row.cpu().numpy()))
+    ).to(row.device)
+    row, change, starts = row[order], change[order], starts[order]
+    begin, earliest = 0, time
+    listed = starts.tolist()
+    for i, start in enumerate(listed):
+        if i > begin and (i + 1 - begin) * (time - min(earliest, start)) > token_budget:
+            yield Pass(row[begin:i].unique(), row[begin:i], change[begin:i], earliest)
+            begin, earliest = i, time
+        earliest = min(earliest, start)
+    if listed:
+        yield Pass(row[begin:].unique(), row[begin:], change[begin:], earliest)

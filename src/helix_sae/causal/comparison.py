@@ -25,7 +25,7 @@ from helix_sae.causal.curves import (
     rank_nodes,
     share_counts,
 )
-from helix_sae.causal.effects import Effects, effects, screen
+from helix_sae.causal.effects import Effects, effects_of_each, screen
 from helix_sae.causal.experiment import Experiment
 from helix_sae.causal.inference import (
     DEFAULT_RESAMPLES,
@@ -146,9 +146,9 @@ def compare_dictionaries(
     found_on, judged_on = exp.on(discovery), exp.on(held)
     known = table[discovery].reset_index(drop=True)
     everything = {reference: exp.dictionaries, **candidates}
+    own_rankings = _own_rankings(found_on, everything, known, top, by)
     ranked: list[_Ranked] = []
-    for name, dictionaries in everything.items():
-        own = _own_rankings(found_on.using(dictionaries), known, top, by)
+    for name, own in own_rankings.items():
         first = own.pop(EXACT)
         ranked.append(
             _Ranked(name, EXACT, rank_nodes(first.scores), first.passes + (spent or {}).get(name, 0.0))
@@ -190,21 +190,33 @@ class _Ranked(NamedTuple):
     passes: float
 
 
-def _own_rankings(exp: Experiment, known: pd.DataFrame, top: int, by: Orientation) -> dict[str, Scored]:
-    """Scores by exact effects of what the estimate chose, by the estimate alone, and by size."""
-    atp = effects(exp, "atp")
-    signs = orientation(atp, known, by)
-    exact = effects(exp, "exact", nodes=screen(atp, top))
-    run = sum(
-        int(((size > 0) & np.isfinite(exact.values[site])).sum()) for site, size in exact.magnitude.items()
-    )
-    size = {site: m.mean(axis=0) for site, m in atp.magnitude.items()}
-    # Both sides forwards and one of them backwards, which counts as two; an exact effect is a pass.
-    return {
-        EXACT: Scored(attribution(exact, signs), 4.0 + run / len(known)),
-        "atp": Scored(attribution(atp, signs), 4.0),
-        "difference": Scored(size, 2.0),
-    }
+def _own_rankings(
+    exp: Experiment,
+    candidates: Mapping[str, Mapping[str, Dictionary]],
+    known: pd.DataFrame,
+    top: int,
+    by: Orientation,
+) -> dict[str, dict[str, Scored]]:
+    """Scores of each dictionary by exact effects of what the estimate chose, by the estimate alone, and by size."""
+    estimates = effects_of_each(exp, candidates, "atp")
+    # Errors are not ranked.
+    nodes = {name: screen(atp, top, error=False) for name, atp in estimates.items()}
+    measured = effects_of_each(exp, candidates, "exact", nodes=nodes)
+    out: dict[str, dict[str, Scored]] = {}
+    for name, atp in estimates.items():
+        exact, signs = measured[name], orientation(atp, known, by)
+        run = sum(
+            int(((size > 0) & np.isfinite(exact.values[site])).sum())
+            for site, size in exact.magnitude.items()
+        )
+        size = {site: m.mean(axis=0) for site, m in atp.magnitude.items()}
+        # Both sides forwards and one of them backwards, which counts as two; an exact effect is a pass.
+        out[name] = {
+            EXACT: Scored(attribution(exact, signs), 4.0 + run / len(known)),
+            "atp": Scored(attribution(atp, signs), 4.0),
+            "difference": Scored(size, 2.0),
+        }
+    return out
 
 
 class _Judged(NamedTuple):

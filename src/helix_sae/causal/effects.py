@@ -13,7 +13,7 @@ Marks et al. 2024, arXiv:2403.19647 (features and error nodes, integrated gradie
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -29,16 +29,21 @@ from helix_sae.causal.batches import (
     Site,
     differences,
     pair_batches,
+    passes,
     site_values,
+    still_tokens,
     unpatched,
 )
 from helix_sae.causal.experiment import Experiment
-from helix_sae.causal.terms import Method, Start
+from helix_sae.causal.terms import Dictionary, Method, Start
 from helix_sae.errors import ConfigurationError
-from helix_sae.models.contract import Edit, StillTokens, record
+from helix_sae.models.contract import Edit, record
 
 DEFAULT_STEPS = 10
 """Midpoints of the integrated-gradients path."""
+
+Nodes = Mapping[str, Sequence[int] | Int[np.ndarray, " k"]]
+"""Numbers of the nodes of each site that are run."""
 
 
 class Effects(NamedTuple):
@@ -89,7 +94,7 @@ def effects(
     method: Method = "exact",
     *,
     start: Start = "source",
-    nodes: Mapping[str, Sequence[int] | Int[np.ndarray, " k"]] | None = None,
+    nodes: Nodes | None = None,
     steps: int = DEFAULT_STEPS,
     on_batch: Callable[[int], None] | None = None,
 ) -> Effects:
@@ -121,60 +126,110 @@ def effects(
     ConfigurationError
         If the arguments contradict each other.
     """
+    own = {_OWN: exp.dictionaries}
+    chosen = None if nodes is None else {_OWN: nodes}
+    return effects_of_each(exp, own, method, start=start, nodes=chosen, steps=steps, on_batch=on_batch)[_OWN]
+
+
+_OWN = "own"
+
+
+def effects_of_each(
+    exp: Experiment,
+    candidates: Mapping[str, Mapping[str, Dictionary]],
+    method: Method = "exact",
+    *,
+    start: Start = "source",
+    nodes: Mapping[str, Nodes] | None = None,
+    steps: int = DEFAULT_STEPS,
+    on_batch: Callable[[int], None] | None = None,
+) -> dict[str, Effects]:
+    """:func:`effects` of several dictionaries of the same sites: what no dictionary takes part in is run once for all.
+
+    Parameters
+    ----------
+    exp : Experiment
+        Its own dictionaries are not looked at.
+    candidates : mapping of name to (mapping of site to Dictionary)
+    method, start, steps, on_batch
+        As there.
+    nodes : mapping of name to (mapping of site to indices), optional
+
+    Raises
+    ------
+    ConfigurationError
+        If the arguments contradict each other.
+    """
     if method != "exact" and (start != "source" or nodes is not None):
         raise ConfigurationError(f"start and nodes belong to method 'exact', not {method!r}.")
-    result = _empty(exp, _metadata(exp, method, start, nodes, steps))
+    wanted: dict[str, Nodes | None] = {name: None if nodes is None else nodes[name] for name in candidates}
+    each = {name: exp.using(dictionaries) for name, dictionaries in candidates.items()}
+    results = {
+        name: _empty(own, _metadata(own, method, start, wanted[name], steps)) for name, own in each.items()
+    }
     for batch in pair_batches(exp):
         if method == "atp":
-            _fill_attribution(result, exp, batch)
+            _fill_attribution(results, each, batch)
         else:
-            _fill_by_running_on(result, exp, batch, method, start, nodes, steps)
+            _fill_by_running_on(results, each, batch, method, start, wanted, steps)
         if on_batch is not None:
             on_batch(len(batch.index))
-    return result
+    return results
 
 
-def _fill_attribution(result: Effects, exp: Experiment, batch: PairBatch) -> None:
+def _fill_attribution(
+    results: Mapping[str, Effects], each: Mapping[str, Experiment], batch: PairBatch
+) -> None:
     """Estimates of one batch, from one pass of each side and one backward pass, over the tokens that differ and after."""
+    exp = next(iter(each.values()))
     start = int(batch.first.min())
     patched = batch.patched[:, start:]
     y_source, y_target, source, target, gradients = _linearised(exp, batch, start)
-    result.y_source[batch.index], result.y_target[batch.index] = _numpy(y_source), _numpy(y_target)
-    for site in exp.sites:
-        aligned = batch.align(target[site], start)
-        found = differences(exp.dictionaries[site], exp.decoders[site], patched, source[site], aligned)
-        values = _attribute(found, gradients[site][patched], exp.decoders[site], len(batch.index))
-        result.values[site][batch.index] = _numpy(values)
-        result.magnitude[site][batch.index] = _numpy(_magnitude(exp, site, batch, found))
+    aligned = {site: batch.align(target[site], start) for site in exp.sites}
+    for name, own in each.items():
+        result = results[name]
+        result.y_source[batch.index], result.y_target[batch.index] = _numpy(y_source), _numpy(y_target)
+        for site, decoder in own.decoders.items():
+            found = differences(own.dictionaries[site], decoder, patched, source[site], aligned[site])
+            values = _attribute(found, gradients[site][patched], decoder, len(batch.index))
+            result.values[site][batch.index] = _numpy(values)
+            result.magnitude[site][batch.index] = _numpy(_magnitude(own, site, batch, found))
 
 
 def _fill_by_running_on(
-    result: Effects,
-    exp: Experiment,
+    results: Mapping[str, Effects],
+    each: Mapping[str, Experiment],
     batch: PairBatch,
     method: Method,
     start: Start,
-    nodes: Mapping[str, Sequence[int] | Int[np.ndarray, " k"]] | None,
+    nodes: Mapping[str, Nodes | None],
     steps: int,
 ) -> None:
     """Effects of one batch by running the model on from each site: exact ones, or along the path of ``ig``."""
+    exp = next(iter(each.values()))
     y_source, y_target, source, target = unpatched(exp, batch)
-    result.y_source[batch.index], result.y_target[batch.index] = _numpy(y_source), _numpy(y_target)
     with torch.no_grad():
         cache = exp.model.cache(batch.source_ids)
+    for result in results.values():
+        result.y_source[batch.index], result.y_target[batch.index] = _numpy(y_source), _numpy(y_target)
     for site in exp.sites:
-        state = site_values(batch, exp.dictionaries[site], exp.decoders[site], source[site], target[site])
-        run = SiteRun(exp, site, batch, state, cache, y_source)
-        y_patched = run.read_from(state.target)
-        if method == "exact":
-            chosen = None if nodes is None else np.asarray(nodes.get(site, ()), dtype=np.int64)
-            values = _exact(run, y_patched, start, chosen)
-        else:
-            gradient = _path_gradient(run, steps)[batch.patched]
-            values = _attribute(state.found, gradient, exp.decoders[site], len(batch.index))
-        result.values[site][batch.index] = _numpy(values)
-        result.magnitude[site][batch.index] = _numpy(_magnitude(exp, site, batch, state.found))
-        result.y_patched[site][batch.index] = _numpy(y_patched)
+        y_patched = gradient = None
+        for name, own in each.items():
+            result, decoder = results[name], own.decoders[site]
+            state = site_values(batch, own.dictionaries[site], decoder, source[site], target[site])
+            run = SiteRun(own, site, batch, state, cache, y_source)
+            # What a full patch puts at a site is the target's activation, whatever the dictionary.
+            y_patched = run.read_from(state.target) if y_patched is None else y_patched
+            if method == "exact":
+                wanted = nodes[name]
+                chosen = None if wanted is None else np.asarray(wanted.get(site, ()), dtype=np.int64)
+                values = _exact(run, y_patched, start, chosen)
+            else:
+                gradient = _path_gradient(run, steps)[batch.patched] if gradient is None else gradient
+                values = _attribute(state.found, gradient, decoder, len(batch.index))
+            result.values[site][batch.index] = _numpy(values)
+            result.magnitude[site][batch.index] = _numpy(_magnitude(own, site, batch, state.found))
+            result.y_patched[site][batch.index] = _numpy(y_patched)
 
 
 class SiteRun(NamedTuple):
@@ -215,7 +270,7 @@ def _exact(
     model, nucleotide = run.exp.model, run.batch.source_nucleotide
     # What a pass starts behind has to be that of its own beginning: the patched tokens before it, where it starts there.
     cache = run.cache if start == "source" else _patched_cache(run)
-    for rows, row, node, first in _passes(
+    for rows, row, node, first in passes(
         differs, _first_change(state), state.x.shape[1], run.exp.token_budget
     ):
         with torch.no_grad():
@@ -241,50 +296,6 @@ def _first_change(state: Site) -> Int[Tensor, "n nodes"]:
     features = (state.delta != 0).to(torch.uint8).argmax(1)
     error = (state.error_delta != 0).any(-1).to(torch.uint8).argmax(1)
     return torch.cat([features, error.unsqueeze(1)], dim=1)
-
-
-class _Pass(NamedTuple):
-    """Pairs and nodes that are run together.
-
-    Attributes
-    ----------
-    rows : int64 (n_rows,)
-        The pairs of this pass, rising.
-    row, node : int64 (b,)
-        What is patched in each of its sequences.
-    first : int
-        First token that any of them changes.
-    """
-
-    rows: Int[Tensor, " rows"]
-    row: Int[Tensor, " b"]
-    node: Int[Tensor, " b"]
-    first: int
-
-
-def _passes(
-    differs: Bool[Tensor, "n nodes"], first: Int[Tensor, "n nodes"], time: int, token_budget: int
-) -> Iterator[_Pass]:
-    """All runs, in passes of at most about ``token_budget`` tokens.
-
-    Pair by pair, and each pair's nodes by the first token that they change, by turns rising and falling: what is run
-    together then starts at nearly the same token, and hardly any token is run in vain.
-    """
-    row, node = differs.nonzero().unbind(1)
-    starts = first[row, node]
-    order = torch.from_numpy(
-        np.lexsort(((starts * (1 - 2 * (row % 2))).cpu().numpy(), row.cpu().numpy()))
-    ).to(row.device)
-    row, node, starts = row[order], node[order], starts[order]
-    begin, earliest = 0, time
-    listed = starts.tolist()
-    for i, start in enumerate(listed):
-        if i > begin and (i + 1 - begin) * (time - min(earliest, start)) > token_budget:
-            yield _Pass(row[begin:i].unique(), row[begin:i], node[begin:i], earliest)
-            begin, earliest = i, time
-        earliest = min(earliest, start)
-    if listed:
-        yield _Pass(row[begin:].unique(), row[begin:], node[begin:], earliest)
 
 
 def _node_change(
@@ -316,7 +327,7 @@ def _linearised(
     model = exp.model
     with torch.no_grad():
         prefix = model.prefix_states(model.cache(batch.source_ids[:, : start + 1]), start)
-    still = _still_tokens(batch, start)
+    still = still_tokens(batch, start)
     source: dict[str, Tensor] = {}
     target: dict[str, Tensor] = {}
     followed: dict[str, Tensor] = {}
@@ -350,13 +361,6 @@ def _linearised(
         for site, g in zip(exp.sites, found, strict=True)
     }
     return y_source.detach(), y_target, source, target, gradients
-
-
-def _still_tokens(batch: PairBatch, start: int) -> StillTokens | None:
-    """Tokens from ``start`` on that come before the first difference of their pair."""
-    position = torch.arange(start, batch.source_ids.shape[1])
-    still = (position < torch.from_numpy(batch.first).unsqueeze(1)).to(batch.source_ids.device)
-    return StillTokens(still) if bool(still.any()) else None
 
 
 def _path_gradient(run: SiteRun, steps: int) -> Float[Tensor, "n time width"]:
@@ -405,7 +409,7 @@ def _by_pair(
     return torch.cat(sums, dim=1)
 
 
-def screen(estimate: Effects, top: int) -> dict[str, Int[np.ndarray, " k"]]:
+def screen(estimate: Effects, top: int, *, error: bool = True) -> dict[str, Int[np.ndarray, " k"]]:
     """The nodes of each site worth an exact run: the ``top`` features of largest mean absolute effect, and the error.
 
     Parameters
@@ -414,12 +418,16 @@ def screen(estimate: Effects, top: int) -> dict[str, Int[np.ndarray, " k"]]:
         Of a cheap method.
     top : int
         Features kept at each site.
+    error : bool
+        Whether the error node is kept too.
     """
     kept: dict[str, Int[np.ndarray, " k"]] = {}
     for site, values in estimate.values.items():
         score = np.abs(values[:, :-1]).mean(axis=0)
         best = np.argsort(-score, kind="stable")[:top]
-        kept[site] = np.append(best[score[best] > 0], values.shape[1] - 1)
+        kept[site] = best[score[best] > 0]
+        if error:
+            kept[site] = np.append(kept[site], values.shape[1] - 1)
     return kept
 
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helix_sae.causal.batches import PairBatch, encode, observe, pair_batches
+from helix_sae.causal.batches import PairBatch, Pass, SourceRun, encode, observe, pair_batches, passes
 from helix_sae.causal.experiment import Experiment
 from helix_sae.causal.terms import Dictionary
 from helix_sae.errors import ConfigurationError
@@ -59,46 +59,49 @@ class SitePatch:
     ----------
     dictionary : Dictionary
     decoder : float (features, width)
-    target : float (n, time, width)
-        The target's activation at the tokens that stand for the source's.
+    target_codes : float (n, time, features)
+        The target's codes at the tokens that stand for the source's.
+    target_error : float (n, time, width)
     patched : bool (n, time)
         Tokens to touch.
-    nodes : bool (features + 1,)
     """
 
     def __init__(
         self,
         dictionary: Dictionary,
         decoder: Float[Tensor, "features width"],
-        target: Float[Tensor, "n time width"],
+        target_codes: Float[Tensor, "n time features"],
+        target_error: Float[Tensor, "n time width"],
         patched: Bool[Tensor, "n time"],
     ) -> None:
         self.dictionary, self.decoder, self.patched = dictionary, decoder, patched
-        self.target_codes, self.target_error = encode(dictionary, target)
+        self.target_codes, self.target_error = target_codes, target_error
         self.squared_change: Tensor | None = None
         self.keep: Tensor | None = None
-        self.with_error = False
+        self.keep_error: Tensor | None = None
 
-    def choose(self, nodes: Bool[np.ndarray, " nodes"]) -> SitePatch:
-        """Set which nodes are overwritten."""
-        chosen = torch.from_numpy(np.ascontiguousarray(nodes[:-1])).to(self.decoder.device)
-        self.keep, self.with_error = chosen.nonzero().squeeze(1), bool(nodes[-1])
+    def picked(self, row: Int[Tensor, " b"] | slice, first: int) -> SitePatch:
+        """The same for some rows, repeats allowed, from a token on."""
+        arrays = (x[row, first:] for x in (self.target_codes, self.target_error, self.patched))
+        return SitePatch(self.dictionary, self.decoder, *arrays)
+
+    def choose(self, nodes: Bool[np.ndarray, "*b nodes"]) -> SitePatch:
+        """Set which nodes are overwritten: the same for all rows, or a row of ``nodes`` for each."""
+        chosen = torch.from_numpy(np.ascontiguousarray(nodes)).to(self.decoder)
+        chosen = chosen.unsqueeze(-2) if chosen.dim() > 1 else chosen
+        self.keep, error = chosen[..., :-1], chosen[..., -1:]
+        self.keep_error = error if bool(error.any()) else None
         return self
 
     def change(self, activation: Float[Tensor, "n time width"]) -> Float[Tensor, "n time width"]:
         """What the patch adds to an activation."""
         assert self.keep is not None
-        if self.with_error:
+        if self.keep_error is None:
+            change = ((self.target_codes - _codes(self.dictionary, activation)) * self.keep) @ self.decoder
+        else:
             codes, error = encode(self.dictionary, activation)
-        else:
-            codes, error = _codes(self.dictionary, activation), None
-        delta = self.target_codes - codes
-        if len(self.keep) < self.decoder.shape[0]:
-            change = delta.index_select(-1, self.keep) @ self.decoder.index_select(0, self.keep)
-        else:
-            change = delta @ self.decoder
-        if error is not None:
-            change = change + (self.target_error - error)
+            change = ((self.target_codes - codes) * self.keep) @ self.decoder
+            change = change + (self.target_error - error) * self.keep_error
         return change * self.patched.unsqueeze(-1)
 
     def __call__(self, activation: Float[Tensor, "n time width"]) -> Float[Tensor, "n time width"]:
@@ -130,14 +133,12 @@ def patched_outputs(exp: Experiment, sets: Sequence[NodeSet]) -> GroupOutcome:
     )
     for batch in pair_batches(exp):
         run = BatchRun(exp, batch)
-        out.y_source[batch.index], out.y_target[batch.index] = (
-            run.y_source.cpu().numpy(),
-            run.y_target.cpu().numpy(),
-        )
-        for i, nodes in enumerate(sets):
-            y, magnitude = run.patched(nodes)
-            out.y[i, batch.index], out.magnitude[i, batch.index] = y.cpu().numpy(), magnitude.cpu().numpy()
-            out.divergence[i, batch.index] = exp.read_out.divergence(y, run.y_target).cpu().numpy()
+        y, magnitude = run.patched(sets)
+        divergence = torch.stack([exp.read_out.divergence(one, run.y_target) for one in y])
+        out.y_source[batch.index] = run.y_source.cpu().numpy()
+        out.y_target[batch.index] = run.y_target.cpu().numpy()
+        out.y[:, batch.index], out.magnitude[:, batch.index] = y.cpu().numpy(), magnitude.cpu().numpy()
+        out.divergence[:, batch.index] = divergence.cpu().numpy()
     return out
 
 
@@ -151,36 +152,77 @@ class BatchRun:
     """
 
     def __init__(self, exp: Experiment, batch: PairBatch) -> None:
-        self.exp, self.batch = exp, batch
+        self.exp, self.batch, self.source = exp, batch, SourceRun(exp, batch)
+        last, cache = exp.model.site_names[-1], self.source.cache
         with torch.no_grad():
-            self.y_source = exp.read(exp.model.run(batch.source_ids, {}), batch.source_nucleotide)
+            hidden = exp.model.resume(last, exp.model.at_site(last, cache), cache)
+            self.y_source = exp.read(hidden, batch.source_nucleotide)
         self.y_target, target = observe(exp, batch.target_ids, batch.target_nucleotide)
         self.patches = {
             site: SitePatch(
-                exp.dictionaries[site], exp.decoders[site], batch.align(target[site]), batch.patched
+                exp.dictionaries[site],
+                exp.decoders[site],
+                *encode(exp.dictionaries[site], batch.align(target[site])),
+                batch.patched,
             )
             for site in exp.sites
         }
 
-    def hooks(self, nodes: NodeSet) -> dict[str, Edit]:
-        """The patches of the sites that have a chosen node."""
-        return {site: self.patches[site].choose(nodes[site]) for site in self.exp.sites if _any(nodes, site)}
+    def hooks(self, nodes: NodeSet, first: int = 0) -> dict[str, SitePatch]:
+        """The patches of the sites that have a chosen node, from a token on."""
+        return {
+            site: self.patches[site].picked(slice(None), first).choose(nodes[site])
+            for site in self.exp.sites
+            if _any(nodes, site)
+        }
 
-    def patched(self, nodes: NodeSet) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Read-out and magnitude of the change."""
-        hooks = self.hooks(nodes)
+    def patched(self, sets: Sequence[NodeSet]) -> tuple[Float[Tensor, "n_sets n"], Float[Tensor, "n_sets n"]]:
+        """Read-out and magnitude of the change, with each of several sets.
+
+        A set's run begins at the first site that it has a node of, and at the first token that differs: nothing before
+        moves. Pairs and sets are run together up to the token budget.
+        """
+        n, time = self.batch.patched.shape
+        y = self.y_source.repeat(len(sets), 1)
+        magnitude = torch.zeros_like(y)
+        begin = [next((site for site in self.exp.sites if _any(nodes, site)), None) for nodes in sets]
+        first = torch.from_numpy(self.batch.first).clamp(max=time - 1).to(y.device)
+        for site in dict.fromkeys(b for b in begin if b is not None):
+            with torch.no_grad():
+                x = self.exp.model.at_site(site, self.source.cache)
+            which = [i for i, b in enumerate(begin) if b == site]
+            together = torch.ones(n, len(which), dtype=torch.bool, device=y.device)
+            starts = first.unsqueeze(1).expand(-1, len(which))
+            for run in passes(together, starts, time, self.exp.token_budget):
+                chosen = [sets[which[i]] for i in run.change.tolist()]
+                at = torch.as_tensor(which, device=y.device)[run.change], run.row
+                y[at], magnitude[at] = self._run_on(site, x, run, chosen)
+        return y, magnitude
+
+    def _run_on(
+        self, site: str, x: Float[Tensor, "n time width"], run: Pass, sets: Sequence[NodeSet]
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
+        """Read-outs and magnitudes of one pass, which begins at a site with its source's activation."""
+        model, nucleotide = self.exp.model, self.batch.source_nucleotide
+        hooks = {
+            name: self.patches[name].picked(run.row, run.first).choose(self._nodes(name, sets))
+            for name in self.exp.sites
+            if any(_any(nodes, name) for nodes in sets)
+        }
+        later: dict[str, Edit] = {name: patch for name, patch in hooks.items() if name != site}
         with torch.no_grad():
-            hidden = self.exp.model.run(self.batch.source_ids, hooks)
-            y = self.exp.read(hidden, self.batch.source_nucleotide)
-        return y, self.magnitude(hooks)
+            prefix = model.prefix_states(self.source.cache.rows(run.rows), run.first)
+            picked = prefix.rows(torch.searchsorted(run.rows, run.row))
+            hidden = model.resume_suffix(site, hooks[site](x[run.row, run.first :]), picked, later)
+            y = self.exp.read_out(model.pool_suffix(hidden, picked, nucleotide[run.rows]))
+        squares = [patch.squared_change for patch in hooks.values() if patch.squared_change is not None]
+        total = torch.stack(squares).sum(0).sqrt().sum(1)
+        return y, total / nucleotide.sum(1)[run.row]
 
-    def magnitude(self, hooks: Mapping[str, Edit]) -> Float[Tensor, " n"]:
-        """Size of the change that the hooks last made."""
-        squares = [self.patches[site].squared_change for site in hooks]
-        if not squares:
-            return torch.zeros_like(self.y_source)
-        total = torch.stack([s for s in squares if s is not None]).sum(0).sqrt()
-        return total.sum(1) / self.batch.source_nucleotide.sum(1)
+    def _nodes(self, site: str, sets: Sequence[NodeSet]) -> Bool[np.ndarray, "b nodes"]:
+        """The nodes of one site in each of several sets."""
+        none = np.zeros(self.exp.width(site), dtype=bool)
+        return np.stack([nodes.get(site, none) for nodes in sets])
 
 
 def check_nodes(exp: Experiment, nodes: NodeSet) -> None:

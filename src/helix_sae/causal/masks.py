@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from helix_sae.causal.batches import pair_batches
+from helix_sae.causal.batches import STEPWISE_PADDING, pair_batches
 from helix_sae.causal.experiment import Experiment
 from helix_sae.causal.interventions import BatchRun, all_nodes
 from helix_sae.models.contract import Edit
@@ -73,8 +73,8 @@ def learn_masks(
     steps : int
         Each runs all pairs forwards and backwards once.
     """
-    runs = [BatchRun(exp, batch) for batch in pair_batches(exp)]
-    whole = [run.patched(all_nodes(exp.widths))[0] for run in runs]
+    runs = [BatchRun(exp, batch) for batch in pair_batches(exp, STEPWISE_PADDING)]
+    whole = [run.patched([all_nodes(exp.widths)])[0][0] for run in runs]
     scale = sum(float((y - run.y_source).square().sum()) for y, run in zip(whole, runs, strict=True))
     logits = _logits(exp, start)
     optimiser = torch.optim.Adam(list(logits.values()), lr=_RATE, betas=(0.8, 0.95))
@@ -118,17 +118,17 @@ def _logits(exp: Experiment, start: Mapping[str, Float[np.ndarray, " nodes"]]) -
 
 def _soft_read(run: BatchRun, weights: Mapping[str, Tensor]) -> Float[Tensor, " n"]:
     """Read-out of a batch with every feature moved by its weight, differentiable in the weights."""
+    patches = {site: run.patches[site].picked(slice(None), run.source.start) for site in weights}
 
-    def move(site: str, x: Float[Tensor, "n time width"]) -> Float[Tensor, "n time width"]:
-        patch, decoder = run.patches[site], run.exp.decoders[site]
+    def move(site: str, x: Float[Tensor, "n suffix width"]) -> Float[Tensor, "n suffix width"]:
+        patch, decoder = patches[site], run.exp.decoders[site]
         codes = patch.dictionary.encode(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
         change = ((patch.target_codes - codes) * weights[site]) @ decoder
         return x + change * patch.patched.unsqueeze(-1)
 
     edits: dict[str, Edit] = {site: partial(move, site) for site in weights}
     with torch.enable_grad():
-        hidden = run.exp.model.run(run.batch.source_ids, edits)
-        return run.exp.read(hidden, run.batch.source_nucleotide)
+        return run.source.read(edits)
 
 
 def _idle(run: BatchRun, site: str) -> np.ndarray:

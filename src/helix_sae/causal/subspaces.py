@@ -23,10 +23,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from helix_sae.causal.baselines import LinearDictionary
-from helix_sae.causal.batches import PairBatch, pair_batches, unpatched
+from helix_sae.causal.batches import STEPWISE_PADDING, PairBatch, SourceRun, pair_batches, unpatched
 from helix_sae.causal.experiment import Experiment
 from helix_sae.errors import ConfigurationError
-from helix_sae.models.contract import Edit
 
 DEFAULT_RANK = 8
 DEFAULT_STEPS = 32
@@ -83,7 +82,7 @@ def fit_subspaces(
             f"A supervised subspace of {rank} directions does not fit sites of {min(widths.values())}"
             " dimensions."
         )
-    batches = [_Swap(exp, batch) for batch in pair_batches(exp)]
+    batches = [_Swap(exp, batch) for batch in pair_batches(exp, STEPWISE_PADDING)]
     scale = max(sum(float((b.y_all - b.y_source).square().sum()) for b in batches), 1e-30)
     rotations = {site: _rotation(_leading(batches, site, rank)) for site in exp.sites}
     weights = [p for module in rotations.values() for p in module.parameters()]
@@ -116,10 +115,12 @@ class _Swap:
     """One batch with what both sides have at the sites, and the gradient of the source's read-out there."""
 
     def __init__(self, exp: Experiment, batch: PairBatch) -> None:
-        self.exp, self.batch = exp, batch
+        self.exp, self.source = exp, SourceRun(exp, batch)
+        begin = self.source.start
         _, _, source, target = unpatched(exp, batch)
-        self.target = {site: batch.align(values) for site, values in target.items()}
-        self.moved = {site: (self.target[site] - source[site])[batch.patched] for site in exp.sites}
+        self.patched = batch.patched[:, begin:]
+        self.target = {site: batch.align(values)[:, begin:] for site, values in target.items()}
+        self.moved = {site: (self.target[site] - source[site][:, begin:])[self.patched] for site in exp.sites}
         followed: dict[str, Tensor] = {}
 
         def follow(site: str, x: Tensor) -> Tensor:
@@ -127,19 +128,15 @@ class _Swap:
             return followed[site]
 
         with torch.enable_grad():
-            y = self._run({site: partial(follow, site) for site in exp.sites})
+            y = self.source.read({site: partial(follow, site) for site in exp.sites})
             found = torch.autograd.grad(y.sum(), [followed[s] for s in exp.sites], allow_unused=True)
         self.y_source = y.detach()
         self.gradients = {
-            site: torch.zeros_like(self.moved[site]) if g is None else g[batch.patched]
+            site: torch.zeros_like(self.moved[site]) if g is None else g[self.patched]
             for site, g in zip(exp.sites, found, strict=True)
         }
         with torch.no_grad():
             self.y_all = self.read(None)
-
-    def _run(self, edits: dict[str, Edit]) -> Float[Tensor, " n"]:
-        hidden = self.exp.model.run(self.batch.source_ids, edits)
-        return self.exp.read(hidden, self.batch.source_nucleotide)
 
     def read(self, directions: dict[str, Float[Tensor, "k width"]] | None) -> Float[Tensor, " n"]:
         """Read-out with some directions of every site swapped; with everything when none are given."""
@@ -148,9 +145,9 @@ class _Swap:
             change = self.target[site] - x
             if directions is not None:
                 change = (change @ directions[site].T) @ directions[site]
-            return x + change * self.batch.patched.unsqueeze(-1)
+            return x + change * self.patched.unsqueeze(-1)
 
-        return self._run({site: partial(swap, site) for site in self.exp.sites})
+        return self.source.read({site: partial(swap, site) for site in self.exp.sites})
 
 
 def _leading(batches: list[_Swap], site: str, rank: int) -> Float[Tensor, "rank width"]:

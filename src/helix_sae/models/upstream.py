@@ -13,6 +13,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import ModuleType
 
 _PACKAGE = "helical"
@@ -45,6 +46,7 @@ def undisturbed_logging() -> Iterator[None]:
         upstream.setLevel(upstream_level)
 
 
+@cache
 def import_helical(name: str) -> ModuleType:
     """A module of ``helical.models``, such as ``helix_mrna``, with the process's logging left as it was."""
     # The package itself first and by itself: it is what adds the handler, and the modules under it import
