@@ -1,6 +1,8 @@
 """The compiled loops of concept matching: counting firings, hits and steps of precision.
 
-Codes come as the three arrays of a CSR matrix (n_nucleotides, n_features), all values >= 0.
+Codes come as the three arrays of a CSR matrix (n_nucleotides, n_features), all values >= 0; always of the same types,
+for each combination of types is compiled by itself. What a line of numpy can do as well stays outside: compiling array
+expressions takes longer than running them.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from jaxtyping import Int
 
 
 @numba.njit(cache=True, nogil=True)
@@ -38,6 +41,7 @@ def tally(
 
     ``bars`` (n_features, n_thresholds) are rising activations that have to be exceeded; ``part_of_row`` is 0
     (discovery), 1 (validation) or -1. Row by row, a nucleotide's concepts are read once for all its features.
+    Counted at the highest bar passed; :func:`at_least` makes of it what passes each.
     """
     n_features, n_levels = bars.shape
     fired = np.zeros((2, n_features, n_levels), dtype=np.int64)
@@ -55,9 +59,6 @@ def tally(
                 fired[part, feature, level] += 1
                 for j in range(label_pointer[row], label_pointer[row + 1]):
                     true[part, feature, level, label_concept[j]] += 1
-    for level in range(n_levels - 2, -1, -1):  # what passes a bar passes all lower ones
-        fired[:, :, level] += fired[:, :, level + 1]
-        true[:, :, level] += true[:, :, level + 1]
     return fired, true
 
 
@@ -73,7 +74,7 @@ def tally_instances(
     concept_of_instance: Any,
     n_concepts: int,
 ) -> Any:  # pragma: no cover - compiled
-    """How many instances of each concept have at least one firing nucleotide.
+    """How many instances of each concept have at least one firing nucleotide, at the highest bar that any passes.
 
     ``rows`` lists the nucleotides of one instance after the other, ``starts`` where each begins.
     """
@@ -100,9 +101,12 @@ def tally_instances(
         for t in range(n_touched):
             hit[part, touched[t], best[touched[t]], concept_of_instance[instance]] += 1
             best[touched[t]] = -1
-    for level in range(n_levels - 2, -1, -1):
-        hit[:, :, level] += hit[:, :, level + 1]
     return hit
+
+
+def at_least(counts: Int[np.ndarray, "parts features levels *rest"]) -> np.ndarray:
+    """From counts at the highest bar passed to counts of what passes each bar: that passes all lower ones too."""
+    return np.flip(np.flip(counts, axis=2).cumsum(axis=2, dtype=counts.dtype), axis=2)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -21,6 +21,7 @@ from scipy import sparse
 
 from helix_sae.errors import AnalysisError, DataError
 from helix_sae.statistics.concept_counts import (
+    at_least,
     average_precision,
     largest,
     shifted_counts,
@@ -256,14 +257,15 @@ def _match_block(
     csr: Any, concepts: Concepts, sides: list[_Side], part_of_row: npt.NDArray[np.int8], levels: FloatArray
 ) -> _Found:
     n_concepts = len(concepts.names)
-    scale = largest(csr.indptr, csr.indices, csr.data, sides[0].inside, csr.shape[1])
+    pointer, indices = csr.indptr.astype(np.int64, copy=False), csr.indices.astype(np.int32, copy=False)
+    scale = largest(pointer, indices, csr.data, sides[0].inside, csr.shape[1])
     alive = np.flatnonzero(scale > 0)
     # a feature without a scale is dead on the discovery set and never fires
     bars = np.where(scale[:, None] > 0, scale[:, None] * levels, np.inf)
-    codes = (csr.indptr, csr.indices, csr.data, part_of_row, bars)
+    codes = (pointer, indices, csr.data, part_of_row, bars)
     labels = concepts.labels
-    fired, true = tally(*codes, labels.indptr, labels.indices, n_concepts)
-    hit = tally_instances(*codes, *concepts.instances, n_concepts)
+    fired, true = (at_least(x) for x in tally(*codes, labels.indptr, labels.indices, n_concepts))
+    hit = at_least(tally_instances(*codes, *concepts.instances, n_concepts))
     scores: list[tuple[FloatArray, FloatArray, FloatArray]] = []
     covering = _scores(fired[0][alive][:, :, None], true[0][alive], true[0][alive], sides[0].positives)[2]
     for part, side in enumerate(sides):

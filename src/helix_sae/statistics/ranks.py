@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numba.core import config as numba_config
 from scipy import sparse, stats
 
@@ -179,8 +179,10 @@ def _sort_float32(
     n_rows = row_pointer.shape[0] - 1
     cursor = np.empty(n_rows, dtype=np.int64)
     for row in range(n_rows):
-        start, stop = row_pointer[row], row_pointer[row + 1]
-        cursor[row] = start + np.searchsorted(indices[start:stop], first)
+        i, stop = row_pointer[row], row_pointer[row + 1]
+        while i < stop and indices[i] < first:
+            i += 1
+        cursor[row] = i
     wanted = max(_KEYS_AT_ONCE, 4 * n_rows)
     widest = 0
     for column in range(first, last):
@@ -297,12 +299,14 @@ def sort_columns(matrix: Any) -> SortedColumns:
     """
     csr = sparse.csr_array(matrix)
     n_rows, n_columns = csr.shape
-    sizes, n_infinite, n_disordered = _column_sizes(csr.indptr, csr.indices, csr.data, n_columns)
+    pointer, indices = _index_arrays(csr)
+    sizes, n_infinite, n_disordered = _column_sizes(pointer, indices, csr.data, n_columns)
     if n_disordered:
         csr = csr.copy()
         csr.has_canonical_format = False
         csr.sum_duplicates()
-        sizes, n_infinite, _ = _column_sizes(csr.indptr, csr.indices, csr.data, n_columns)
+        pointer, indices = _index_arrays(csr)
+        sizes, n_infinite, _ = _column_sizes(pointer, indices, csr.data, n_columns)
     data = np.asarray(csr.data)
     if data.dtype not in (np.float32, np.float64):  # pyright: ignore[reportUnnecessaryContains]
         data = data.astype(np.float64)
@@ -321,13 +325,18 @@ def sort_columns(matrix: Any) -> SortedColumns:
         patterns = np.ascontiguousarray(data).view(np.uint32)
         rows, leads = np.empty(indptr[-1], dtype=np.int32), np.empty(indptr[-1], dtype=np.bool_)
         n_negative, values = np.zeros(n_columns, dtype=np.int64), np.empty(indptr[-1], dtype=np.float32)
-        given, made = (csr.indptr, csr.indices, patterns, indptr), (rows, leads, n_negative, values)
+        given, made = (pointer, indices, patterns, indptr), (rows, leads, n_negative, values)
         _in_threads(
             lambda first, last: _sort_float32(*given, first, last, *made[:3], values.view(np.uint32)), indptr
         )
         return SortedColumns(indptr, *made[:3], n_rows, values)
-    rows, leads, n_negative, values = _sort_float64(csr.indptr, csr.indices, data, indptr)
+    rows, leads, n_negative, values = _sort_float64(pointer, indices, data, indptr)
     return SortedColumns(indptr, rows, leads, n_negative, n_rows, values)
+
+
+def _index_arrays(csr: sparse.csr_array) -> tuple[Int[np.ndarray, " rows_1"], Int[np.ndarray, " stored"]]:
+    """Row pointer and columns, of one type whatever scipy chose: the loops are compiled anew for each."""
+    return csr.indptr.astype(np.int64, copy=False), csr.indices.astype(np.int32, copy=False)
 
 
 @numba.njit(cache=True, nogil=True)
