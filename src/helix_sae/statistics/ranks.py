@@ -35,7 +35,7 @@ BoolArray = npt.NDArray[np.bool_]
 _WORTH_A_THREAD = 200_000  # non-zeros
 _LANES = 4  # of a vector register
 _CACHE_LINE = 64  # bytes
-_WORTH_A_RADIX = 256  # non-zeros of a column
+_WORTH_A_RADIX = 64  # non-zeros of a column
 _DIGIT_BITS = 9
 _KEYS_AT_ONCE = 1 << 20  # of eight bytes; fewer, and too little of each row is read at a time
 
@@ -116,7 +116,9 @@ def _radix_sort(keys: Any, spare: Any, counts: Any) -> None:  # pragma: no cover
         return
     width = -(-n_bits // passes)
     mask = np.uint64((1 << width) - 1)
-    counts[:passes] = 0
+    for digit in range(passes):
+        for b in range(1 << width):
+            counts[digit, b] = 0
     for i in range(n):
         value = (keys[i] - offset) >> np.uint64(32)
         for digit in range(passes):
@@ -136,7 +138,19 @@ def _radix_sort(keys: Any, spare: Any, counts: Any) -> None:  # pragma: no cover
             start[bucket] += 1
         source, target = target, source
     if passes % 2:
-        keys[:] = source
+        for i in range(n):
+            keys[i] = source[i]
+
+
+@numba.njit(cache=True, nogil=True)
+def _insertion_sort(keys: Any) -> None:  # pragma: no cover - compiled
+    """Sort a few keys in place."""
+    for i in range(1, keys.shape[0]):
+        key, j = keys[i], i
+        while j > 0 and keys[j - 1] > key:
+            keys[j] = keys[j - 1]
+            j -= 1
+        keys[j] = key
 
 
 @numba.njit(cache=True, nogil=True)
@@ -197,7 +211,9 @@ def _sort_float32(
         base, n_keys = indptr[begin], indptr[end] - indptr[begin]
         if keys.shape[0] < n_keys:
             keys = np.empty(n_keys, dtype=np.uint64)
-        fill = indptr[begin:end] - base
+        fill = np.empty(end - begin, dtype=np.int64)
+        for column in range(begin, end):
+            fill[column - begin] = indptr[column] - base
         for row in range(n_rows):
             i, stop = cursor[row], row_pointer[row + 1]
             while i < stop and indices[i] < end:
@@ -214,8 +230,8 @@ def _sort_float32(
             low, high = indptr[column] - base, indptr[column + 1] - base
             if high - low >= _WORTH_A_RADIX:
                 _radix_sort(keys[low:high], spare, counts)
-            elif high - low > 1:
-                keys[low:high].sort()
+            else:
+                _insertion_sort(keys[low:high])
             before = np.uint64(0)  # no finite non-zero value has this pattern
             for i in range(low, high):
                 value = keys[i] >> np.uint64(32)
