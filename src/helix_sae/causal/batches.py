@@ -21,7 +21,7 @@ from helix_sae.models.batching import MAX_PADDING, length_batches
 from helix_sae.models.contract import Edit, StillTokens, record
 from helix_sae.mrna.tokens import pad_batch
 
-STEPWISE_PADDING = 0.4
+STEPWISE_PADDING = 0.2
 """Padding where each step waits for the one before and runs all pairs once: few large passes are then quicker than many
 small ones, even with tokens that are run in vain."""
 
