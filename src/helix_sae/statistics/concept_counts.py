@@ -1,8 +1,8 @@
 """The compiled loops of concept matching: counting firings, hits and steps of precision.
 
-Codes come as the three arrays of a CSR matrix (n_nucleotides, n_features), all values >= 0; always of the same types,
-for each combination of types is compiled by itself. What a line of numpy can do as well stays outside: compiling array
-expressions takes longer than running them.
+Codes come as the three arrays of a CSR matrix (n_nucleotides, n_features), all values >= 0; always of the
+same types, for each combination of types is compiled by itself. What a line of numpy can do as well stays
+outside: compiling array expressions takes longer than running them.
 """
 
 from __future__ import annotations
