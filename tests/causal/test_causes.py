@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +15,9 @@ from helix_sae.causal.causes import (
     Contrasts,
     cause_matrix,
     cause_summary,
+    contrast_table,
     contrasts,
+    contrasts_of,
     families_enough,
     kinds_by_what_changes,
     permuted,
@@ -21,7 +25,7 @@ from helix_sae.causal.causes import (
 )
 from helix_sae.errors import AnalysisError
 from helix_sae.figures.causal_causes import cause_heatmap
-from helix_sae.reporting.sections.causes import cause_section
+from helix_sae.reporting.sections.causes import cause_section, certified_in_words
 
 WIDTH, N = 6, 12
 KINDS = ("first", "second", "decoy")
@@ -74,7 +78,13 @@ def test_each_cause_is_found_at_its_feature_and_the_decoy_nowhere():
     assert confirmed == {("0", "first"), ("1", "second")}
     assert (matrix["low"] <= matrix["effect"] + 1e-12).all()
     assert len(matrix) == 3 * WIDTH
-    summary = cause_summary(exp, measured, matrix, found).set_index("kind")
+    # Of the two that carry a cause the second is not certified; channel 2, which is read by nobody, is.
+    certified = {"layers.0": np.arange(WIDTH + 1) % 2 == 0}
+    summary = cause_summary(exp, measured, matrix, found, certified=certified).set_index("kind")
+    assert summary["n_certified"].tolist() == [1, 0, 0]
+    share = ["recovered_by_certified", "recovered_by_certified_low", "recovered_by_certified_high"]
+    assert summary.loc["first", share].to_numpy(dtype=float) == pytest.approx([1.0, 1.0, 1.0], abs=1e-5)
+    assert summary.loc["second", share].to_numpy(dtype=float) == pytest.approx([0.0, 0.0, 0.0], abs=1e-5)
     assert summary.loc["first", "recovered"] == pytest.approx(1.0, abs=1e-5)
     assert summary.loc["first", ["n_confirmed", "n_alone"]].tolist() == [1, 1]
     assert summary.loc["decoy", "n_confirmed"] == 0
@@ -84,6 +94,14 @@ def test_each_cause_is_found_at_its_feature_and_the_decoy_nowhere():
     words = " ".join(s.text for s in section.statements)
     assert "2 move the prediction for some kind and 2 for one kind alone" in words
     assert "No feature is confirmed for a decoy" in words
+    assert "1 of 2 true causes have a certified feature; none has second (only features that are not" in words
+    assert "bring about, of each predicted difference: first 100 % [100, 100] and second 0 % [0, 0]" in words
+    unknown = cause_summary(exp, measured, matrix, found)
+    assert unknown["recovered_by_certified"].isna().all()
+    assert "not known" in certified_in_words(unknown)[0].text
+    both = {"layers.0": np.ones(WIDTH + 1, dtype=bool)}
+    whole = certified_in_words(cause_summary(exp, measured, matrix, found, certified=both))
+    assert whole[0].text == "Every one of the 2 true causes has a feature that is certified."
     assert cause_heatmap(matrix).axes
     assert cause_section(None, None).numbers["run"] is False
 
@@ -108,7 +126,10 @@ def random_contrasts(seed: int, shift: float = 0.0) -> Contrasts:
 def test_permuted_causes_give_false_discoveries_at_most_at_the_rate_asked_for():
     """Edits and shams exchanged at random, 200 times: of data with a strong true cause."""
     true = random_contrasts(0, shift=3.0)
-    found = cause_matrix(true, n_flips=2000)
+    kept = contrasts_of(pd.read_csv(io.StringIO(contrast_table(true).to_csv(index=False))))
+    np.testing.assert_allclose(kept.values, true.values, rtol=1e-12)
+    assert kept.nodes == true.nodes
+    found = cause_matrix(kept, n_flips=2000)
     assert set(found[found["confirmed"]][["feature", "kind"]].itertuples(index=False, name=None)) == {
         ("0", "a")
     }

@@ -22,10 +22,11 @@ from helix_sae.causal.inference import (
     DEFAULT_FLIPS,
     DEFAULT_RESAMPLES,
     bootstrap_means,
+    bootstrap_ratios,
     sign_flip_p_values,
     signs_agree,
 )
-from helix_sae.causal.interventions import all_nodes
+from helix_sae.causal.interventions import NodeSet, all_nodes
 from helix_sae.errors import AnalysisError
 from helix_sae.statistics.bootstrap import replication_rate
 from helix_sae.statistics.multiple_testing import adjust
@@ -181,7 +182,16 @@ def _standard_errors(
     return sums.std(axis=0, ddof=1) * np.sqrt(len(sums)) / len(values)
 
 
-def cause_summary(exp: Experiment, measured: Contrasts, matrix: pd.DataFrame, found: Effects) -> pd.DataFrame:
+def cause_summary(
+    exp: Experiment,
+    measured: Contrasts,
+    matrix: pd.DataFrame,
+    found: Effects,
+    *,
+    certified: NodeSet | None = None,
+    n_resamples: int = DEFAULT_RESAMPLES,
+    seed: int = 0,
+) -> pd.DataFrame:
     """One row a cause: how well the model knows it, which features carry it, and how much of it.
 
     Parameters
@@ -192,15 +202,20 @@ def cause_summary(exp: Experiment, measured: Contrasts, matrix: pd.DataFrame, fo
     matrix : DataFrame
         Of :func:`cause_matrix`.
     found : Effects
+    certified : NodeSet, optional
+        The certified features of all sites; absent where stability is not known.
+    n_resamples, seed
+        Of the cluster bootstrap.
 
     Returns
     -------
     DataFrame
         ``kind, role, n_pairs, n_clusters``; ``known`` and ``predicted`` (mean difference, the latter oriented by the
         former), ``sign_agreement`` of both; ``n_confirmed`` features, ``n_alone`` (confirmed for no other kind),
-        ``detectable`` (median over features) and the same as a share of ``|predicted|``; ``recovered`` (share of the
-        predicted difference that patching the confirmed features together brings about, NaN without any) and
-        ``recovered_by_all`` (all features of all sites).
+        ``n_certified`` of the confirmed ones that are certified (missing where that is not known), ``detectable`` (median over features) and the same as a share of ``|predicted|``; ``recovered`` (share of the
+        predicted difference that patching the confirmed features together brings about, NaN without any),
+        ``recovered_by_certified`` (all certified features, whatever they were confirmed for) and ``recovered_by_all`` (all features of all sites), each with
+        ``*_low, *_high`` (95 %, families resampled).
     """
     carried = matrix[matrix["confirmed"]].groupby(["site", "feature"])["kind"].nunique()
     predicted = found.y_target - found.y_source
@@ -212,7 +227,9 @@ def cause_summary(exp: Experiment, measured: Contrasts, matrix: pd.DataFrame, fo
         mean = float((predicted[at] * sign).mean())
         confirmed = cells[cells["confirmed"]]
         alone = sum(int(carried[site, feature] == 1) for site, feature in _keys(confirmed))
-        shares = _recovered(exp.on(at), confirmed)
+        shares = _recovered(
+            exp.on(at), confirmed, certified, own["cluster"].to_numpy(dtype=str), n_resamples, seed
+        )
         detectable = float(cells["detectable"].median())
         agreed = signs_agree(predicted[at], known)
         rows.append(
@@ -227,31 +244,66 @@ def cause_summary(exp: Experiment, measured: Contrasts, matrix: pd.DataFrame, fo
                 "n_tested": len(cells),
                 "n_confirmed": len(confirmed),
                 "n_alone": alone,
+                "n_certified": pd.NA if certified is None else _n_certified(confirmed, certified),
                 "detectable": detectable,
                 "detectable_share": detectable / abs(mean) if mean else np.nan,
                 **shares,
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"n_certified": "Int64"})
+
+
+def _n_certified(cells: pd.DataFrame, certified: NodeSet) -> int:
+    return sum(bool(certified[site][int(feature)]) for site, feature in _keys(cells))
 
 
 def _keys(cells: pd.DataFrame) -> list[tuple[str, str]]:
     return list(zip(cells["site"].astype(str), cells["feature"].astype(str), strict=True))
 
 
-def _recovered(exp: Experiment, confirmed: pd.DataFrame) -> dict[str, float]:
-    """Share of the predicted difference that the confirmed features, and all features, bring about."""
+def _recovered(
+    exp: Experiment,
+    confirmed: pd.DataFrame,
+    certified: NodeSet | None,
+    clusters: np.ndarray,
+    n_resamples: int,
+    seed: int,
+) -> dict[str, float]:
+    """Share of the predicted difference that confirmed, certified and all features bring about, each together."""
     chosen = {site: np.zeros(width, dtype=bool) for site, width in exp.widths.items()}
     for site, feature in _keys(confirmed):
         chosen[site][int(feature)] = True
-    out = exp.patched([chosen, all_nodes(exp.widths, error=False)])
-    gained, whole = (terms.sum(axis=0) for terms in oriented_gains(out, out.y_target))
+    sets = {"recovered": chosen, "recovered_by_all": all_nodes(exp.widths, error=False)}
+    if certified is not None:
+        sets["recovered_by_certified"] = dict(certified)
+    out = exp.patched(list(sets.values()))
+    gained, whole = oriented_gains(out, out.y_target)
     # A decoy may leave the prediction exactly as it was.
-    share = np.divide(gained, whole, out=np.full(2, np.nan), where=whole != 0)
+    total = whole.sum(axis=0)
+    share = np.divide(gained.sum(axis=0), total, out=np.full(len(sets), np.nan), where=total != 0)
+    low, high = bootstrap_ratios(gained, whole, clusters, n_resamples, seed=seed)
+    found = dict.fromkeys(("recovered", "recovered_by_certified", "recovered_by_all"), (np.nan,) * 3)
+    found |= dict(zip(sets, zip(share, low, high, strict=True), strict=True))
+    if confirmed.empty:
+        found["recovered"] = (np.nan,) * 3
     return {
-        "recovered": float(share[0]) if len(confirmed) else np.nan,
-        "recovered_by_all": float(share[1]),
+        f"{name}{end}": float(value)
+        for name, values in found.items()
+        for end, value in zip(("", "_low", "_high"), values, strict=True)
     }
+
+
+def contrast_table(measured: Contrasts) -> pd.DataFrame:
+    """Contrasts as a table that can be kept: a row an edit, a column a node, named ``site/feature``."""
+    names = [f"{site}/{feature}" for site, feature in measured.nodes]
+    return pd.concat([measured.pairs, pd.DataFrame(measured.values, columns=names)], axis=1)
+
+
+def contrasts_of(table: pd.DataFrame) -> Contrasts:
+    """What :func:`contrast_table` made a table of: causes are permuted and tested anew without running the model."""
+    names = [str(name) for name in table if "/" in str(name)]
+    nodes = [(site, int(feature)) for site, feature in (name.rsplit("/", 1) for name in names)]
+    return Contrasts(table.drop(columns=names), nodes, table[names].to_numpy(dtype=np.float64))
 
 
 def permuted(measured: Contrasts, seed: int) -> Contrasts:

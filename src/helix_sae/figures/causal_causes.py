@@ -19,7 +19,8 @@ def cause_heatmap(matrix: pd.DataFrame, *, n: int = 40) -> Figure:
     Parameters
     ----------
     matrix : DataFrame
-        ``site, feature, kind, role, effect, low, high, confirmed`` (:func:`helix_sae.causal.causes.cause_matrix`).
+        ``site, feature, kind, role, effect, low, high, confirmed`` (:func:`helix_sae.causal.causes.cause_matrix`), and
+        ``certified`` where it is known.
     n : int
         Features shown, those with the largest effect for some cause.
 
@@ -56,8 +57,14 @@ def cause_heatmap(matrix: pd.DataFrame, *, n: int = 40) -> Figure:
     )
     names = [str(kind).replace("_", " ") + (" (decoy)" if kind in decoys else "") for kind in effect.columns]
     axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor", fontsize=SMALL)
+    known = {} if "certified" not in cells else cells.groupby(keys)["certified"].first().to_dict()
     axes.set_yticks(
-        range(len(order)), [feature_name(str(site), feature) for site, feature in order], fontsize=7
+        range(len(order)),
+        [
+            feature_name(str(site), feature) + (" ✓" if known.get((site, feature)) == "yes" else "")
+            for site, feature in order
+        ],
+        fontsize=7,
     )
     axes.tick_params(length=0, colors=INK)
     axes.set_xticks(np.arange(shown.shape[1] + 1) - 0.5, minor=True)
@@ -73,5 +80,6 @@ def cause_heatmap(matrix: pd.DataFrame, *, n: int = 40) -> Figure:
     bar.ax.tick_params(labelsize=7, colors=INK, length=2)
     bar.ax.set_ylabel("mean effect, towards the difference of the pairs", fontsize=SMALL, color=MUTED)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
-    heading(figure, "Which feature carries which cause", "Ring: confirmed on validation families")
+    ticks = "; ✓: certified" if "yes" in known.values() else ""
+    heading(figure, "Which feature carries which cause", f"Ring: confirmed on validation families{ticks}")
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,26 +30,31 @@ def find_causes(
     table: pd.DataFrame,
     pairs: pd.DataFrame,
     exact: Effects,
+    stability: pd.DataFrame,
     parameters: CausalParameters,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Screen features by kind of edit on discovery pairs, test them for every kind on edits of validation families.
 
     Returns
     -------
     cause_matrix : DataFrame
-        One row a (feature, cause).
+        One row a (feature, cause), with the stability of the feature.
     cause_summary : DataFrame
         One row a cause.
+    cause_contrasts : DataFrame
+        One row an edit: what the matrix is tested on, so that causes can be permuted.
     """
     from helix_sae.causal.alignment import align_table
     from helix_sae.causal.causes import (
         cause_matrix,
         cause_summary,
+        contrast_table,
         contrasts,
         families_enough,
         screen_by_cause,
     )
     from helix_sae.causal.effects import stamp
+    from helix_sae.sae.stability import join_certified
 
     wanted = parameters.causes
     by_kind = _named_by_kind(pairs, parameters)
@@ -63,18 +69,34 @@ def find_causes(
     exp = replace(experiment.open(), pairs=align_table(edits, handle.codon_markers))
     found = exp.effects("exact", nodes=screen_by_cause(estimate, wanted.screened))
     measured = contrasts(found, edits)
-    matrix = cause_matrix(
-        measured, q=wanted.q, n_resamples=parameters.curves.n_resamples, seed=parameters.seed
-    )
-    summary = cause_summary(exp, measured, matrix, found)
+    resampled: dict[str, Any] = {"n_resamples": parameters.curves.n_resamples, "seed": parameters.seed}
+    matrix = join_certified(cause_matrix(measured, q=wanted.q, **resampled), stability)
+    known = _certified(stability, exp.widths)
+    summary = cause_summary(exp, measured, matrix, found, certified=known, **resampled)
+    causes = summary[summary["role"] != "decoy"]
     LOGGER.info(
-        "%d of %d (feature, cause) confirmed, %d of %d features for some cause",
+        "%d of %d (feature, cause) confirmed, %d of %d features for some cause; %s of %d true causes have a certified"
+        " feature",
         int(matrix["confirmed"].sum()),
         len(matrix),
         len(matrix[matrix["confirmed"]][["site", "feature"]].drop_duplicates()),
         len(measured.nodes),
+        "an unknown number" if known is None else int((causes["n_certified"] > 0).sum()),
+        len(causes),
     )
-    return stamp(matrix, found.metadata), stamp(summary, found.metadata)
+    return stamp(matrix, found.metadata), stamp(summary, found.metadata), contrast_table(measured)
+
+
+def _certified(stability: pd.DataFrame, widths: Mapping[str, int]) -> dict[str, np.ndarray] | None:
+    """The certified features as a set of nodes; None where the stability of a site is not known."""
+    chosen: dict[str, np.ndarray] = {}
+    for site, width in widths.items():
+        own = stability[stability["site"].astype(str) == site]
+        if own.empty or bool((own["certified"] == "unknown").any()):
+            return None
+        chosen[site] = np.zeros(width, dtype=bool)
+        chosen[site][own.loc[own["certified"] == "yes", "feature"].to_numpy(dtype=np.int64)] = True
+    return chosen
 
 
 def _named_by_kind(pairs: pd.DataFrame, parameters: CausalParameters) -> pd.DataFrame:

@@ -99,8 +99,16 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             part_node(
                 causes.find_causes,
-                ["experiment", "model", "mrna_table", "sequence_pairs", "effects_exact", _PARAMETERS],
-                ["cause_matrix", "cause_summary"],
+                [
+                    "experiment",
+                    "model",
+                    "mrna_table",
+                    "sequence_pairs",
+                    "effects_exact",
+                    "sae_stability",
+                    _PARAMETERS,
+                ],
+                ["cause_matrix", "cause_summary", "cause_contrasts"],
                 name="find_causes",
                 part="causes of the features",
             ),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from helix_sae.figures.causal_causes import cause_heatmap
@@ -18,7 +21,7 @@ from helix_sae.reporting.document import (
     picture,
     truth,
 )
-from helix_sae.reporting.wording import MISSING, count, listing, number, percent, setting
+from helix_sae.reporting.wording import MISSING, count, interval, listing, number, percent, setting
 
 KEY, TITLE = "causes", "Which feature carries which cause"
 
@@ -52,6 +55,7 @@ def cause_section(matrix: pd.DataFrame | None, summary: pd.DataFrame | None, *, 
             headline=True,
         ),
         *_carried(causes, carried),
+        *certified_in_words(summary),
         *_decoys(decoys, confirmed),
         _power(summary),
     ]
@@ -81,7 +85,8 @@ def cause_section(matrix: pd.DataFrame | None, summary: pd.DataFrame | None, *, 
                 f"{len(carried)} of {len(causes)}",
                 f"kinds of edit, q ≤ {setting(q)}",
                 weak=len(carried) < len(causes),
-            )
+            ),
+            *_certified_tile(causes),
         ],
     )
 
@@ -99,6 +104,61 @@ def _carried(causes: pd.DataFrame, carried: pd.DataFrame) -> list[Statement]:
     if left:
         statements.append(Statement(f"No single feature is confirmed for {listing(left)}.", "weak"))
     return statements
+
+
+def certified_in_words(summary: pd.DataFrame) -> list[Statement]:
+    """Whether every true cause has a certified feature, and how much of each the certified ones bring about together.
+
+    Parameters
+    ----------
+    summary : DataFrame
+        Of :func:`helix_sae.causal.causes.cause_summary`.
+    """
+    causes = summary[summary["role"] != "decoy"]
+    if causes.empty or "n_certified" not in causes or causes["n_certified"].isna().any():
+        return [Statement("Which of these features come back in other seeds is not known.", "absent")]
+    has = (causes["n_certified"] > 0).to_numpy(dtype=bool)
+    if has.all():
+        first = f"Every one of the {len(causes)} true causes has a feature that is certified."
+    else:
+        without = causes[~has]
+        missing = [f"{_words(r['kind'])} ({_why_none(r)})" for r in without.to_dict("records")]
+        first = f"{int(has.sum())} of {len(causes)} true causes have a certified feature; none has {listing(missing)}."
+    shares = [
+        f"{_words(r['kind'])} {percent(r['recovered_by_certified'])} "
+        f"{interval(100 * r['recovered_by_certified_low'], 100 * r['recovered_by_certified_high'], 0)}"
+        for r in causes.sort_values("recovered_by_certified", ascending=False).to_dict("records")
+    ]
+    return [
+        Statement(first, "finding" if has.all() else "weak", headline=True),
+        Statement(
+            f"All certified features together bring about, of each predicted difference: {listing(shares)}."
+        ),
+    ]
+
+
+def _why_none(row: Mapping[str, Any]) -> str:
+    """Whether features without a certificate carry a cause, or what could have been seen."""
+    if row["n_confirmed"] > 0:
+        return f"only features that are not certified: {int(row['n_confirmed'])}"
+    return (
+        f"{int(row['n_clusters'])} families show an effect from {percent(row['detectable_share'])} of the predicted "
+        f"difference on with a chance of 80 %"
+    )
+
+
+def _certified_tile(causes: pd.DataFrame) -> list[Tile]:
+    if causes.empty or "n_certified" not in causes or causes["n_certified"].isna().any():
+        return []
+    n = int((causes["n_certified"] > 0).sum())
+    return [
+        Tile(
+            "Causes with a certified feature",
+            f"{n} of {len(causes)}",
+            "it comes back in other seeds",
+            weak=n < len(causes),
+        )
+    ]
 
 
 def _decoys(decoys: pd.DataFrame, confirmed: pd.DataFrame) -> list[Statement]:
@@ -145,13 +205,15 @@ def _table(summary: pd.DataFrame, confirmed: pd.DataFrame) -> ReportTable:
                 number(row["predicted"]),
                 percent(row["sign_agreement"]),
                 (", ".join(names) + more) or MISSING,
-                percent(row["recovered"]),
+                _share(row, "recovered"),
+                _share(row, "recovered_by_certified"),
                 number(row["detectable"]),
             ]
         )
     return ReportTable(
         "By cause. The expected difference is what the simulator's mechanism gives for the edit, or the measured one of "
-        "variants; recovered is the share of the predicted difference that the confirmed features bring about together.",
+        "variants; recovered is the share of the predicted difference that the confirmed features, and all certified ones, "
+        "bring about together, with its 95 % interval.",
         [
             Column("Edit"),
             Column("Pairs / families", "number"),
@@ -160,10 +222,18 @@ def _table(summary: pd.DataFrame, confirmed: pd.DataFrame) -> ReportTable:
             Column("Same sign", "number"),
             Column("Features", "code"),
             Column("Recovered", "number"),
+            Column("By certified", "number"),
             Column("Smallest effect seen", "number"),
         ],
         rows,
     )
+
+
+def _share(row: Mapping[str, Any], name: str) -> str:
+    share = row.get(name)
+    if share is None or pd.isna(share):
+        return MISSING
+    return f"{percent(share)} {interval(100 * row[f'{name}_low'], 100 * row[f'{name}_high'], 0)}"
 
 
 def _words(kind: object) -> str:
