@@ -270,6 +270,8 @@ def test_causes_of_edits_that_are_made_and_of_variants_that_are_there(table, han
         sequence="ACGAUGUUUAUUUAGG" + table["sequence"] + "AUGGCGAAA", cds_start=pd.array([40] * N, "Int64")
     )
     few = {"exact_top": 6}
+    known = pd.DataFrame({"site": "layers.0.mixer", "feature": np.arange(32), "stability": 1.0})
+    known["certified"] = np.where(known["feature"] < 16, "yes", "no")
     for source, kinds in (("edited", {"uaug_break"}), ("natural", set())):
         given = parameters(
             pairs={"source": source, "edits_per_kind": 12, "max_edit_distance": 3}, effects=few
@@ -279,14 +281,23 @@ def test_causes_of_edits_that_are_made_and_of_variants_that_are_there(table, han
         pairs, _ = read_out.pair(coding, pd.DataFrame(columns=["source"]), given)
         experiment = set_up(handle, saes, random_probe(), pairs, given)
         exact = nodes.measure(experiment, nodes.estimate(experiment), given)
-        matrix, summary = causes.find_causes(experiment, handle, coding, pairs, exact, given)
+        matrix, summary, kept = causes.find_causes(experiment, handle, coding, pairs, exact, known, given)
         assert kinds <= set(summary["kind"])
         assert set(matrix["kind"]) == set(summary["kind"])
         assert (matrix["n_clusters"] >= 5).all()
         assert matrix["q_value"].between(0, 1).all()
+        assert set(matrix["certified"]) <= {"yes", "no"}
+        assert len(kept) == summary["n_pairs"].sum()
+        shares = summary[["recovered_by_certified", "recovered_by_all"]].dropna()
+        assert len(shares)
+    unknown = known.assign(certified="unknown")
+    _, summary, _ = causes.find_causes(experiment, handle, coding, pairs, exact, unknown, given)
+    assert summary["n_certified"].isna().all()
     bare = table.assign(cds_start=pd.array([pd.NA] * N, "Int64"))
     with pytest.raises(AnalysisError, match="start codon"):
-        causes.find_causes(experiment, handle, bare, pairs, exact, parameters(pairs={"source": "edited"}))
+        causes.find_causes(
+            experiment, handle, bare, pairs, exact, known, parameters(pairs={"source": "edited"})
+        )
 
 
 def raw(*rows: tuple[str, float | str]) -> RawRecords:
