@@ -1,11 +1,12 @@
 """Features as causal handles, of a finished run: one JSON line a case.
 
-    python benchmarks/handles.py [--data data]
+    python benchmarks/handles.py [--data data] [--permutations 200]
 
-Reads the newest tables that ``kedro run`` left under ``--data`` and computes nothing anew. Cases: ``features`` (how many reach 80 % of the
+Reads the newest tables that ``kedro run`` left under ``--data`` and runs no model. Cases: ``features`` (how many reach 80 % of the
 effect, in each order of ranking, with the passes that the order took), ``lead`` (over each other dictionary, with intervals;
 ``das`` is the supervised ceiling), ``circuit`` (size and faithfulness on validation pairs), ``causes`` and ``cause``
-(features confirmed for each kind of edit).
+(features confirmed for each kind of edit, and how much of it the certified ones bring about), ``permuted_causes`` (the same
+tests with edits and shams exchanged at random in whole families: every discovery is false).
 """
 
 from __future__ import annotations
@@ -18,12 +19,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from helix_sae.causal.causes import Contrasts, cause_matrix, contrasts_of, permuted
+from helix_sae.statistics.bootstrap import replication_rate
+
 FAITHFUL = 0.8
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument(
+        "--permutations", type=int, default=200, help="seeds of the permuted causes; 0 for none"
+    )
     arguments = parser.parse_args()
     folder = arguments.data / "08_reporting"
     comparison = newest(folder, "baseline_comparison")
@@ -31,6 +38,8 @@ def main() -> None:
     report_leads(comparison)
     report_circuits(newest(folder, "circuit_quality"))
     report_causes(newest(folder, "cause_matrix"), newest(folder, "cause_summary"))
+    if arguments.permutations:
+        report_permuted(contrasts_of(newest(folder, "cause_contrasts")), arguments.permutations)
 
 
 def newest(folder: Path, name: str) -> pd.DataFrame:
@@ -87,12 +96,35 @@ def report_causes(matrix: pd.DataFrame, summary: pd.DataFrame) -> None:
         features_of_one_cause=int((kinds == 1).sum()),
         causes=int((~is_decoy).sum()),
         causes_with_a_feature=int((summary.loc[~is_decoy, "n_confirmed"] > 0).sum()),
+        causes_with_a_certified_feature=int((summary.loc[~is_decoy, "n_certified"] > 0).sum()),
         decoys_with_a_feature=int((summary.loc[is_decoy, "n_confirmed"] > 0).sum()),
     )
     for row in summary.to_dict("records"):
         names = ("kind", "role", "n_pairs", "n_clusters", "known", "predicted", "sign_agreement")
-        more = ("n_confirmed", "n_alone", "recovered", "detectable", "detectable_share")
-        report("cause", **{name: row[name] for name in (*names, *more)})
+        more = ("n_confirmed", "n_certified", "n_alone", "detectable", "detectable_share")
+        shares: dict[str, Any] = {}
+        for name in ("recovered", "recovered_by_certified", "recovered_by_all"):
+            shares |= {name: row[name], f"{name}_interval": [row[f"{name}_low"], row[f"{name}_high"]]}
+        report("cause", **{name: row[name] for name in (*names, *more)}, **shares)
+
+
+def report_permuted(measured: Contrasts, n_seeds: int, q: float = 0.05) -> None:
+    """False discoveries of each seed; under no true cause the rate of runs with any is what q bounds."""
+    found = []
+    for seed in range(n_seeds):
+        matrix = cause_matrix(permuted(measured, seed), q=q, n_resamples=2)
+        found.append(int(matrix["confirmed"].sum()))
+    runs = np.array(found) > 0
+    share, low, high = replication_rate(runs)
+    report(
+        "permuted_causes",
+        q=q,
+        seeds=n_seeds,
+        tests=len(matrix),
+        false_discovery_rate=share,
+        interval=[low, high],
+        mean_false_discoveries=float(np.mean(found)),
+    )
 
 
 def report(case: str, **values: Any) -> None:

@@ -72,6 +72,7 @@ def drawn(**changes: Any) -> str:
         "activations": activations(),
         "table": report_data.table(),
         "significant": none, "concepts": none, "baselines": none, "effects": none, "circuit": none,
+        "causes": none, "rivals": none,
         "handle": handle(),
         "target": "functional_mrl",
         "parameters": parameters(),
@@ -189,3 +190,27 @@ def test_an_atlas_without_causes_and_associations():
 def test_parameters_that_cannot_be(wrong: dict[str, Any]):
     with pytest.raises(ValidationError):
         parameters(**wrong)
+
+
+def test_the_atlas_says_what_its_features_are_worth():
+    causes = pd.DataFrame(
+        [(SITE, report_data.UAUG, "uaug_make", "effect", 0.5, 0.2, 0.8, 0.01, True, "yes")],
+        columns=[
+            "site",
+            "feature",
+            "kind",
+            "role",
+            "effect",
+            "low",
+            "high",
+            "q_value",
+            "confirmed",
+            "certified",
+        ],
+    )
+    columns = ["dictionary", "ranking", "lead", "lead_low", "lead_high"]
+    rivals = pd.DataFrame([("sae", "exact", 0, 0, 0), ("pca", "exact", 0.2, 0.1, 0.3)], columns=columns)
+    page = self_contained(drawn(causes=causes, rivals=rivals))
+    assert f"carry uaug make (L0.mixer.{report_data.UAUG}), each by itself" in page.text
+    assert "closer to the full effect than principal components" in page.text
+    assert "uaug make +0.500 [0.200, 0.800], q = 0.01" in page.text

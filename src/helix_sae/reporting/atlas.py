@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +13,8 @@ from markupsafe import Markup
 
 from helix_sae.errors import ConfigurationError
 from helix_sae.reporting import drawings, pages, windows, wording
-from helix_sae.reporting.document import truth
+from helix_sae.reporting.document import Statement, truth
+from helix_sae.reporting.standing import standing
 from helix_sae.reporting.windows import CodedCorpus, Firings, Window
 
 N_HEAT = 9
@@ -49,6 +50,11 @@ class AtlasTables:
     stability : mapping of site to DataFrame, or None
         A row a feature in order: ``n_others, stability, stability_low, stability_high, certified, ...``
         (:func:`helix_sae.sae.stability.feature_stability`); unknown where there is none.
+    causes : DataFrame or None
+        Which feature carries which cause (:func:`helix_sae.causal.causes.cause_matrix`).
+    rivals : DataFrame or None
+        How far the features lead other dictionaries
+        (:func:`helix_sae.causal.comparison.compare_dictionaries`).
     """
 
     chosen: pd.DataFrame
@@ -59,6 +65,12 @@ class AtlasTables:
     effects: pd.DataFrame | None = None
     circuit: pd.DataFrame | None = None
     stability: Mapping[str, pd.DataFrame] | None = None
+    causes: pd.DataFrame | None = None
+    rivals: pd.DataFrame | None = None
+
+    def standing(self) -> list[Statement]:
+        """What is certified, what carries a cause and what is beaten, in words."""
+        return standing(self.stability, self.causes, self.rivals)
 
 
 class ShownWindow(NamedTuple):
@@ -96,6 +108,7 @@ class FeaturePage(NamedTuple):
     concepts: list[dict[str, Any]]
     nearest: list[dict[str, Any]]
     stability: dict[str, Any]
+    causes: list[dict[str, Any]]
 
 
 def feature_pages(
@@ -161,15 +174,22 @@ def feature_pages(
                 concepts=_concepts(tables.concepts, tables.baselines, site, feature),
                 nearest=_nearest(tables.decoders[site], site, feature, pages_of),
                 stability=_stability((tables.stability or {}).get(site), feature),
+                causes=_causes(tables.causes, site, feature),
             )
         )
     return made
 
 
 def render_atlas(
-    made: list[FeaturePage], *, title: str, subtitle: str, target: str | None = None, flank: int = 25
+    made: list[FeaturePage],
+    *,
+    title: str,
+    subtitle: str,
+    target: str | None = None,
+    flank: int = 25,
+    words: Sequence[Statement] = (),
 ) -> str:
-    """The pages as one self-contained HTML document."""
+    """The pages as one self-contained HTML document, ``words`` before them (:meth:`AtlasTables.standing`)."""
     lines = [page.effect or {} for page in made]
     drawn = drawings.whiskers(
         [line.get("estimate", np.nan) for line in lines],
@@ -184,6 +204,7 @@ def render_atlas(
         target=target,
         flank=flank,
         logo_flank=_LOGO_FLANK,
+        words=list(words),
     )
 
 
@@ -320,6 +341,16 @@ def _effect(
         if circuit is None or circuit.empty
         else not _rows_of(circuit, site, feature).empty,
     }
+
+
+def _causes(causes: pd.DataFrame | None, site: str, feature: int) -> list[dict[str, Any]]:
+    """The kinds of edit for which the feature is confirmed, strongest first."""
+    rows = _rows_of(causes, site, feature)
+    if rows.empty:
+        return []
+    own = rows[truth(rows["confirmed"])].sort_values("effect", key=np.abs, ascending=False)
+    names = ("kind", "role", "effect", "low", "high", "q_value")
+    return [{name: row[name] for name in names} for row in own.to_dict("records")]
 
 
 def _associations(significant: pd.DataFrame | None, site: str, feature: int) -> list[dict[str, Any]]:

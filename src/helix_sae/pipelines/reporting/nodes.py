@@ -265,6 +265,8 @@ def draw_atlas(
     baselines: pd.DataFrame | None,
     effects: pd.DataFrame | None,
     circuit: pd.DataFrame | None,
+    causes: pd.DataFrame | None,
+    rivals: pd.DataFrame | None,
     handle: ModelHandle,
     target: str,
     parameters: ReportingParameters,
@@ -277,8 +279,8 @@ def draw_atlas(
     from helix_sae.reporting.sections.circuits import surviving_members
     from helix_sae.reporting.wording import count
 
-    significant, concepts, baselines, effects, circuit = map(
-        _given, (significant, concepts, baselines, effects, circuit)
+    significant, concepts, baselines, effects, circuit, causes, rivals = map(
+        _given, (significant, concepts, baselines, effects, circuit, causes, rivals)
     )
     tables = AtlasTables(
         chosen=chosen,
@@ -289,6 +291,8 @@ def draw_atlas(
         effects=effects,
         circuit=None if circuit is None else surviving_members(circuit),
         stability={site: codes.var for site, codes in sequence_codes.items()},
+        causes=causes,
+        rivals=rivals,
     )
     rows = activations.all_rows()
     corpora = {
@@ -306,7 +310,14 @@ def draw_atlas(
     )
     of = f"{model_name(handle.source)} on {count(len(activations.sequence_ids), 'sequence')}"
     subtitle = f"{count(len(made), 'feature')} of {of}"
-    return render_atlas(made, title="Feature atlas", subtitle=subtitle, target=target, flank=parameters.flank)
+    return render_atlas(
+        made,
+        title="Feature atlas",
+        subtitle=subtitle,
+        target=target,
+        flank=parameters.flank,
+        words=tables.standing(),
+    )
 
 
 def _empty_atlas(missing: LeftOut) -> str:

@@ -157,6 +157,8 @@ def _pages() -> list[Node]:
                 "concept_baselines",
                 "feature_effects",
                 "circuit",
+                "cause_matrix",
+                "baseline_comparison",
                 "model",
                 _TARGET,
                 _PARAMETERS,

@@ -142,8 +142,9 @@ def _why_none(row: Mapping[str, Any]) -> str:
     if row["n_confirmed"] > 0:
         return f"only features that are not certified: {int(row['n_confirmed'])}"
     return (
+        f"the model itself predicts the sign of {percent(row['sign_agreement'])} of these edits, and "
         f"{int(row['n_clusters'])} families show an effect from {percent(row['detectable_share'])} of the predicted "
-        f"difference on with a chance of 80 %"
+        "difference on with a chance of 80 %"
     )
 
 

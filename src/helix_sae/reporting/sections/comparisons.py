@@ -140,9 +140,35 @@ def judge(baselines: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _verdict_statements(verdicts: Sequence[dict[str, Any]]) -> list[Statement]:
     """First the other dictionaries, then the ceiling, then the reference with other rankings."""
+    statements = rivals_in_words(verdicts)
+    own = [v for v in verdicts if v["dictionary"] == SAE]
+    for v in own:
+        verdict = {
+            "better": "is worth it: it does better than",
+            "worse": "does worse than",
+            "no better": "is no better than",
+        }.get(v["verdict"], "cannot be told apart from")
+        how = _RANKED_BY.get(v["ranking"], f"ranking by {v['ranking']}")
+        statements.append(
+            Statement(
+                f"Ranking the features by their exact effect on discovery pairs {verdict} {how} "
+                f"(lead {signed(v['lead'], 3)} {interval(v['lead_low'], v['lead_high'], 3)}).",
+                "finding" if v["verdict"] == "better" else "weak",
+            )
+        )
+    return statements
+
+
+def rivals_in_words(verdicts: Sequence[dict[str, Any]]) -> list[Statement]:
+    """Whether the features beat the other dictionaries, and how far the supervised ceiling is.
+
+    Parameters
+    ----------
+    verdicts : sequence of dict
+        Of :func:`judge`.
+    """
     statements: list[Statement] = []
     others = [v for v in verdicts if v["dictionary"] not in (SAE, CEILING)]
-    own = [v for v in verdicts if v["dictionary"] == SAE]
     if others:
         beaten, worse = _with(others, "better"), _with(others, "worse")
         level, unknown = _with(others, "no better"), _with(others, "unknown")
@@ -164,20 +190,6 @@ def _verdict_statements(verdicts: Sequence[dict[str, Any]]) -> list[Statement]:
             )
         )
     statements += [_ceiling_of_choice(v) for v in verdicts if v["dictionary"] == CEILING]
-    for v in own:
-        verdict = {
-            "better": "is worth it: it does better than",
-            "worse": "does worse than",
-            "no better": "is no better than",
-        }.get(v["verdict"], "cannot be told apart from")
-        how = _RANKED_BY.get(v["ranking"], f"ranking by {v['ranking']}")
-        statements.append(
-            Statement(
-                f"Ranking the features by their exact effect on discovery pairs {verdict} {how} "
-                f"(lead {signed(v['lead'], 3)} {interval(v['lead_low'], v['lead_high'], 3)}).",
-                "finding" if v["verdict"] == "better" else "weak",
-            )
-        )
     return statements
 
 
@@ -207,6 +219,7 @@ def _ceiling_of_choice(v: dict[str, Any]) -> Statement:
     return Statement(
         words.get(v["verdict"], "Too few families to say how far a supervised subspace is ahead."),
         "finding" if v["verdict"] in ("no better", "better") else "weak",
+        headline=True,
     )
 
 
