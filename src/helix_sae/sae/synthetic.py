@@ -26,6 +26,9 @@ _OFTENEST = 0.25
 """Largest share of tokens on which a feature is active."""
 
 _N_FACTORS = 4
+_TIE = 1e-3
+"""Weight of the likeness beside the stability, less than one seed's share of it: it decides ties alone."""
+
 _CHILD = 0.4
 """Chance of each of two siblings where their parent is active."""
 
@@ -210,7 +213,9 @@ def judge_stability(table: pd.DataFrame, learned: SeedFeatures, draw: Draw) -> d
     -------
     dict
         Of the living features: ``n_learned``, ``n_true``, ``n_absorbed``, ``n_artefacts``, ``n_certified``;
-        ``auc`` of the stability, true against all others (NaN if there is only one kind); ``precision``, the
+        ``auc`` of the stability, true against all others (NaN if there is only one kind), and
+        ``auc_with_likeness`` where features of one stability are told apart by how much their partners in the
+        other seeds are like them; ``precision``, the
         share of certified ones that are true; ``recall``, the share of known features, active on these
         tokens, that a certified one is like, and ``recall_all`` that any learned one is like, which no
         certificate can pass. ``auc_or_absorbed`` and ``precision_or_absorbed`` are the same where absorbed
@@ -223,6 +228,7 @@ def judge_stability(table: pd.DataFrame, learned: SeedFeatures, draw: Draw) -> d
     if len(draw.absorbed.directions):
         absorbed = ~true & (best_partners(learned, draw.absorbed).likeness >= COMES_BACK)
     stability = table["stability"].to_numpy(dtype=float)
+    likeness = table[["best_cosine", "correlation"]].min(axis=1).to_numpy(dtype=float)
     return {
         "n_learned": float(alive.sum()),
         "n_true": float((true & alive).sum()),
@@ -230,6 +236,7 @@ def judge_stability(table: pd.DataFrame, learned: SeedFeatures, draw: Draw) -> d
         "n_artefacts": float((~true & ~absorbed & alive).sum()),
         "n_certified": float(certified.sum()),
         "auc": _auc(true[alive], stability[alive]),
+        "auc_with_likeness": _auc(true[alive], (stability + _TIE * likeness)[alive]),
         "auc_or_absorbed": _auc((true | absorbed)[alive], stability[alive]),
         "precision": float(true[certified].mean()) if certified.any() else float("nan"),
         "precision_or_absorbed": float((true | absorbed)[certified].mean())
