@@ -8,7 +8,7 @@ seeds (start and order of the data) at the four mixers side by side, with the de
     python benchmarks/objectives.py --objectives l1 end_to_end
     python benchmarks/objectives.py --objectives transcoder
 
-``l1`` is the default's loss without its start from a larger dictionary; ``small_l2`` adds a small L2 on the encoder
+``l1`` is the default's loss without its start from a larger dictionary that is cut back; ``small_l2`` adds a small L2 on the encoder
 (arXiv:2603.04198; the decoder has unit rows, all start tied); ``unit_product`` holds the inner product of a feature's
 encoder and decoder row at 1 (arXiv:2605.18629); ``topk`` and ``gradient_topk`` keep the k largest, the second by
 ``z + z |W_dec^T grad|`` while it is trained (arXiv:2411.10397); ``end_to_end`` goes on from ``l1`` through the rest of the
@@ -137,8 +137,8 @@ def held_to(name: str, params: Params) -> None:
     """Unit decoder rows; the inner product with the encoder's at 1 where it is asked for."""
     params["decoder"].copy_(nn.functional.normalize(params["decoder"], dim=2))
     if name == "unit_product":
-        product = (params["encoder"] * params["decoder"]).sum(2, keepdim=True)
-        params["encoder"].div_(product.clamp(min=0.1))
+        short = 1 - (params["encoder"] * params["decoder"]).sum(2, keepdim=True)
+        params["encoder"].add_(short * params["decoder"])
 
 
 def trained(
@@ -157,7 +157,7 @@ def trained(
     rngs = [torch.Generator().manual_seed(1000 + i) for i in range(len(x))]
     for step in range(n_steps):
         share = step / n_steps
-        rate = options["rate"] * min(1.0, share / 0.02 + 1e-3, (1 - share) / 0.2)
+        rate = options["rate"] * min(1.0, share / 0.02 + 1e-3, (1 - share) / 0.8)
         for group in optimiser.param_groups:
             group["lr"] = rate
         rows = [torch.randint(len(data), (batch,), generator=rng) for data, rng in zip(x, rngs, strict=True)]

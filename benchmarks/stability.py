@@ -60,7 +60,7 @@ SYNTHETIC = {
     "all": SyntheticConfig(correlation=0.5, share_children=0.3, **HARD),
 }
 LEARNED: dict[str, dict[str, Any]] = {
-    "relu": {"architecture": "relu", "l1_coefficient": 3e-3, "learning_rate": 3e-3, "expansion_factor": 2.0},
+    "relu": {"architecture": "relu", "l1_coefficient": 1e-3, "learning_rate": 3e-3, "expansion_factor": 2.0},
     "topk": {"architecture": "topk", "k": 4, "learning_rate": 3e-3, "expansion_factor": 2.0},
 }
 SEEDS = 5
@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--synthetic", nargs="+", default=list(SYNTHETIC), choices=list(SYNTHETIC))
     parser.add_argument("--architectures", nargs="+", default=list(LEARNED), choices=list(LEARNED))
     parser.add_argument("--worlds", nargs="+", type=int, default=[0], help="seeds of the known features")
-    parser.add_argument("--synthetic-epochs", type=int, default=30)
+    parser.add_argument("--synthetic-epochs", type=int, default=60)
     parser.add_argument("--sites", nargs="+", default=["mixers"], help="names, or mixers, or residual")
     parser.add_argument("--data", default="demo", choices=["demo", "variants", "random"])
     parser.add_argument("--file", help="table of the variants or of the random 5'UTRs")

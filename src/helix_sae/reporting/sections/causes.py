@@ -123,7 +123,7 @@ def certified_in_words(summary: pd.DataFrame) -> list[Statement]:
     else:
         without = causes[~has]
         missing = [f"{_words(r['kind'])} ({_why_none(r)})" for r in without.to_dict("records")]
-        first = f"{int(has.sum())} of {len(causes)} true causes have a certified feature; none has {listing(missing)}."
+        first = f"{int(has.sum())} of {len(causes)} true causes have a certified feature; there is none for {listing(missing)}."
     shares = [
         f"{_words(r['kind'])} {percent(r['recovered_by_certified'])} "
         f"{interval(100 * r['recovered_by_certified_low'], 100 * r['recovered_by_certified_high'], 0)}"
@@ -142,7 +142,7 @@ def _why_none(row: Mapping[str, Any]) -> str:
     if row["n_confirmed"] > 0:
         return f"only features that are not certified: {int(row['n_confirmed'])}"
     return (
-        f"the model itself predicts the sign of {percent(row['sign_agreement'])} of these edits, and "
+        f"the model itself has the sign right in {percent(row['sign_agreement'])} of these edits, and "
         f"{int(row['n_clusters'])} families show an effect from {percent(row['detectable_share'])} of the predicted "
         "difference on with a chance of 80 %"
     )
