@@ -94,7 +94,10 @@ def test_each_cause_is_found_at_its_feature_and_the_decoy_nowhere():
     words = " ".join(s.text for s in section.statements)
     assert "2 move the prediction for some kind and 2 for one kind alone" in words
     assert "No feature is confirmed for a decoy" in words
-    assert "1 of 2 true causes have a certified feature; there is none for second (only features that are not" in words
+    assert (
+        "1 of 2 true causes have a certified feature; there is none for second (only features that are not"
+        in words
+    )
     assert "bring about, of each predicted difference: first 100 % [100, 100] and second 0 % [0, 0]" in words
     unknown = cause_summary(exp, measured, matrix, found)
     assert unknown["recovered_by_certified"].isna().all()
