@@ -9,7 +9,7 @@ from causal_oracle import slow_effects
 from causal_toys import LinearDictionary, LinearReadOut, RandomSae, ToyChain, pair_table, random_chain
 
 from helix_sae.causal.alignment import align_table
-from helix_sae.causal.effects import effects, screen
+from helix_sae.causal.effects import effects, effects_of_each, screen
 from helix_sae.causal.experiment import Experiment
 from helix_sae.errors import ConfigurationError, UnknownSiteError
 
@@ -36,6 +36,27 @@ def test_exact_equals_one_full_pass_for_each_feature(pairs, readout, start, posi
         slow = slow_effects(model, sae, site, readout, pairs, positions, start)
         assert np.abs(slow).max() > 1e-2
         np.testing.assert_allclose(fast.values[site], slow, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "start"), [("exact", "source"), ("exact", "patched"), ("atp", "source"), ("ig", "source")]
+)
+def test_dictionaries_that_share_their_passes_have_the_effects_that_each_has_alone(
+    pairs, readout, method, start
+):
+    model, sites = random_chain(WIDTH), ("layers.0.mixer", "layers.1")
+    candidates = {
+        name: {site: RandomSae(WIDTH, size, seed + i) for i, site in enumerate(sites)}
+        for seed, (name, size) in enumerate((("wide", 11), ("narrow", 5)))
+    }
+    exp = Experiment(model, candidates["wide"], readout, pairs)
+    together = effects_of_each(exp, candidates, method, start=start)
+    for name, dictionaries in candidates.items():
+        alone = effects(exp.using(dictionaries), method, start=start)
+        for site in sites:
+            np.testing.assert_array_equal(together[name].values[site], alone.values[site])
+            np.testing.assert_array_equal(together[name].magnitude[site], alone.magnitude[site])
+            np.testing.assert_array_equal(together[name].y_patched[site], alone.y_patched[site])
 
 
 def test_batching_changes_nothing(pairs, readout):
