@@ -296,7 +296,9 @@ def dictionaries(
     begun[name] = params
     return [
         {
-            site: exported(name, params, seed * len(sites) + i, scalings[site], x[i][:HELD_OUT])
+            site: exported(
+                name, params, seed * len(sites) + i, scalings[site], x[i][:: max(1, len(x[i]) // HELD_OUT)]
+            )
             for i, site in enumerate(sites)
         }
         for seed in range(SEEDS)
