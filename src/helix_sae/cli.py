@@ -89,17 +89,65 @@ def run(file: str, out: str | None, env: str | None, only: str | None, **wishes:
 
 @app.command()
 @_of_a_file
-def apply(file: str, out: str | None, env: str | None, **wishes: Any) -> None:
+@click.option(
+    "--autoencoders",
+    metavar="DIR",
+    help="Others than those that come with the model, e.g. what helix-sae pull fetched.",
+)
+def apply(file: str, out: str | None, env: str | None, autoencoders: str | None, **wishes: Any) -> None:
     """Apply the autoencoders that come with the model to the sequences of FILE: no training.
 
     \b
     Gives codes, an AnnData, concepts and associations, and how well the autoencoders fit these sequences.
     helix-sae apply my_utrs.csv --coding AUGGGCGAA
     """  # noqa: D301
-    from helix_sae.commands.run import Wishes, run_file  # noqa: PLC0415
+    from helix_sae.commands.run import Wishes, existing, run_file  # noqa: PLC0415
 
     settings = ("sae_training.dictionaries=shipped",)
+    if autoencoders is not None:
+        settings += (f"autoencoders={existing(autoencoders)}",)
     run_file(file, Wishes(**wishes, settings=settings), out=out, env=env, only="correlation")
+
+
+@app.command()
+@click.argument("repository")
+@click.option("--from", "folder", metavar="DIR", help="Their folder; the newest trained here by default.")
+@click.option("--public", is_flag=True, help="A repository that is made is open to everybody.")
+@click.option("--license", "license_id", metavar="ID", help="The hub's name of the licence on the card.")
+def push(repository: str, folder: str | None, public: bool, license_id: str | None) -> None:
+    """Write autoencoders with a model card to REPOSITORY (user/name on the Hugging Face hub) or to a folder.
+
+    \b
+    helix-sae push me/my-mrna-saes
+    helix-sae push ./my-mrna-saes --from helix-sae-my_utrs/06_models/sae_checkpoints/VERSION/sae_checkpoints
+    """  # noqa: D301
+    from pathlib import Path  # noqa: PLC0415
+
+    from helix_sae.commands import sharing  # noqa: PLC0415
+
+    found = Path(folder) if folder else sharing.newest_autoencoders(Path("data"))
+    options = {} if license_id is None else {"license_id": license_id}
+    click.echo(f"{found} -> {sharing.push(found, repository, public=public, **options)}")
+
+
+@app.command()
+@click.argument("repository")
+@click.option("--out", metavar="DIR", help="A new folder; by default the repository's name, here.")
+@click.option("--revision", metavar="COMMIT", help="A commit, branch or tag; the newest by default.")
+def pull(repository: str, out: str | None, revision: str | None) -> None:
+    """Fetch autoencoders from REPOSITORY (user/name on the Hugging Face hub) or from a folder.
+
+    \b
+    helix-sae pull me/my-mrna-saes
+    helix-sae apply my_utrs.csv --autoencoders my-mrna-saes
+    """  # noqa: D301
+    from pathlib import Path  # noqa: PLC0415
+
+    from helix_sae.commands import sharing  # noqa: PLC0415
+
+    target = Path(out or repository.rstrip("/").rpartition("/")[2])
+    saes = sharing.pull(repository, target.absolute(), revision=revision)
+    click.echo(f"{target}: autoencoders of {', '.join(saes)}")
 
 
 @app.command()
