@@ -156,8 +156,8 @@ trained and certified by Helix SAE. The model whose activations they take has th
 |---|---|---|---|---|
 {rows}
 
-A feature is *certified* where at least three quarters of the other seeds (another start and another order of the
-data) have a feature with decoder cosine and held-out activation correlation of at least 0.7;
+A feature is *certified* where at least three quarters of the seeds (each with a start and an order of the data
+of its own) have a feature with decoder cosine and held-out activation correlation of at least 0.7;
 `feature_stability.csv` of each site has the figure of each feature. "unknown": no other seed was trained.
 
 ## How to load them
@@ -190,7 +190,8 @@ def _row(site: str, sae: SparseAutoencoder) -> str:
     explained = sae.origin.get("explained_variance")
     shown = f"{float(explained):.3f}" if isinstance(explained, int | float) else "unknown"
     n = sae.origin.get("n_sequences")
-    return f"| `{site}` | {sae.d_sae} | {certified} | {shown} | {f'{n:,}' if isinstance(n, int) else 'unknown'} |"
+    sequences = f"{n:,}" if isinstance(n, int) else "unknown"
+    return f"| `{site}` | {sae.d_sae} | {certified} | {shown} | {sequences} |"
 
 
 def _files_of(folder: Path) -> list[Path]:
@@ -235,6 +236,6 @@ def _told(work: Any, repository: str, what: str) -> Any:
     except (HfHubHTTPError, HFValidationError, HfUriError, httpx.HTTPError, OSError) as error:
         said = " ".join(str(error).split())[:300]
         raise StoreError(
-            f"{repository}: autoencoders cannot be {what} it ({said}). Check the name (user/name), the network, and"
-            " that HF_TOKEN may do this; a folder (./name) works without a network."
+            f"{repository}: autoencoders cannot be {what} it ({said}). Check the name (user/name), the network,"
+            " and that HF_TOKEN may do this; a folder (./name) works without a network."
         ) from error
