@@ -156,8 +156,8 @@ trained and certified by Helix SAE. The model whose activations they take has th
 |---|---|---|---|---|
 {rows}
 
-A feature is *certified* where at least three quarters of the seeds (each with a start and an order of the data
-of its own) have a feature with decoder cosine and held-out activation correlation of at least 0.7;
+A feature is *certified* where at least three quarters of the seeds (each with a start and an order of the
+data of its own) have a feature with decoder cosine and held-out activation correlation of at least 0.7;
 `feature_stability.csv` of each site has the figure of each feature. "unknown": no other seed was trained.
 
 ## How to load them
@@ -236,6 +236,6 @@ def _told(work: Any, repository: str, what: str) -> Any:
     except (HfHubHTTPError, HFValidationError, HfUriError, httpx.HTTPError, OSError) as error:
         said = " ".join(str(error).split())[:300]
         raise StoreError(
-            f"{repository}: autoencoders cannot be {what} it ({said}). Check the name (user/name), the network,"
-            " and that HF_TOKEN may do this; a folder (./name) works without a network."
+            f"{repository}: autoencoders cannot be {what} it ({said}). Check the name (user/name), the"
+            " network, and that HF_TOKEN may do this; a folder (./name) works without a network."
         ) from error
