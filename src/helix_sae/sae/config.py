@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    TypeAdapter,
+    ValidationError,
+    WrapValidator,
+)
 
 from helix_sae.errors import ConfigurationError
 
@@ -261,6 +269,20 @@ class GatedConfig(L1Config):
     architecture: Literal["gated"] = "gated"
 
 
+ADDED: dict[str, type[SaeConfig]] = {}
+"""Configurations of architectures that do not come with the package (``registry.register_architecture``)."""
+
+
+def _shipped_or_added(values: Any, shipped: Callable[[Any], SaeConfig]) -> SaeConfig:
+    """Read values by the configuration that was added under their name, or by one of those shipped."""
+    if isinstance(values, tuple(ADDED.values())):
+        return values
+    name = values.get("architecture") if isinstance(values, Mapping) else None
+    if isinstance(name, str) and name in ADDED:
+        return ADDED[name].model_validate(dict(values))
+    return shipped(values)
+
+
 AnySaeConfig = Annotated[
     ReluConfig
     | ReluTiedConfig
@@ -270,6 +292,8 @@ AnySaeConfig = Annotated[
     | JumpReluConfig
     | GatedConfig,
     Field(discriminator="architecture"),
+    WrapValidator(_shipped_or_added),
+    SerializeAsAny(),  # pyright: ignore[reportCallIssue]
 ]
 """Any architecture's configuration, told apart by ``architecture``; for fields of parameter models."""
 

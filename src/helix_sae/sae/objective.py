@@ -1,9 +1,9 @@
-"""What an architecture tells the trainer: parameters, loss, and a hand-written gradient of it.
+"""What an architecture tells the trainer: parameters, loss, and, where it pays, a hand-written gradient.
 
 Training happens on scaled activations ``z`` (:mod:`helix_sae.sae.scaling`), with the encoder kept as rows so
-that both weight matrices are (d_sae, d_in). Every objective states its loss twice: :meth:`Objective.forward`,
-plain and differentiable, and :meth:`Objective.gradients`, by hand and sparse where that pays; tests hold the
-second to the first. All losses share the reconstruction term ``|z - z_hat|^2 / d_in``, averaged over tokens,
+that both weight matrices are (d_sae, d_in). Every objective states its loss in :meth:`Objective.forward`,
+plain and differentiable. Those that are shipped state it again in :meth:`Objective.gradients`, by hand and
+sparse where that pays, and tests hold the second to the first; without it the gradient is autograd's. All losses share the reconstruction term ``|z - z_hat|^2 / d_in``, averaged over tokens,
 which is near 1 for an SAE that knows nothing.
 """
 
@@ -119,9 +119,9 @@ class Objective(ABC, Generic[ConfigT]):
     def forward(self, params: Params, z: Float[Tensor, "n d_in"], context: StepContext) -> Forward:
         """Loss of a batch, plain and differentiable: the definition that :meth:`gradients` is tested against."""
 
-    @abstractmethod
     def gradients(self, params: Params, z: Float[Tensor, "n d_in"], context: StepContext) -> StepResult:
-        """Loss of a batch and its gradient, by hand."""
+        """Loss of a batch and its gradient: by autograd, unless an architecture has a faster way."""
+        return self.autograd_gradients(params, z, context)
 
     @property
     def stackable(self) -> bool:

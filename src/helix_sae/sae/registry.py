@@ -15,7 +15,7 @@ from helix_sae.sae.architectures.relu import ReluAutoencoder, ReluObjective
 from helix_sae.sae.architectures.relu_tied import ReluTiedObjective
 from helix_sae.sae.architectures.topk import TopKAutoencoder, TopKObjective
 from helix_sae.sae.autoencoder import SparseAutoencoder
-from helix_sae.sae.config import SaeConfig
+from helix_sae.sae.config import ADDED, SaeConfig
 from helix_sae.sae.objective import Objective
 from helix_sae.sae.scaling import InputScaling
 
@@ -36,6 +36,39 @@ ARCHITECTURES: dict[str, Architecture] = {
     "jumprelu": Architecture(JumpReluObjective, ThresholdAutoencoder),
     "gated": Architecture(GatedObjective, GatedAutoencoder),
 }
+
+
+def register_architecture(
+    config: type[SaeConfig], objective: type[Objective[Any]], autoencoder: type[SparseAutoencoder]
+) -> None:
+    """Add an architecture, under the name that its configuration has by default.
+
+    Every process that trains or loads such an SAE has to do it. Registering the same three again is fine.
+
+    Parameters
+    ----------
+    config : type of SaeConfig
+        Its field ``architecture`` is a ``Literal`` whose default is the name.
+    objective : type of Objective
+        At least :meth:`Objective.forward` and :meth:`Objective.export`.
+    autoencoder : type of SparseAutoencoder
+        What training gives.
+
+    Raises
+    ------
+    ConfigurationError
+        If the configuration names no architecture, or the name is taken.
+    """
+    name = config.model_fields["architecture"].default
+    added = Architecture(objective, autoencoder)
+    if not isinstance(name, str):
+        raise ConfigurationError(
+            f'{config.__name__} names no architecture; write architecture: Literal["my_name"] = "my_name".'
+        )
+    if name in ARCHITECTURES and (ARCHITECTURES[name], ADDED.get(name)) != (added, config):
+        raise ConfigurationError(f"There is an SAE architecture {name!r} already; choose another name.")
+    ARCHITECTURES[name] = added
+    ADDED[name] = config
 
 
 def architecture_of(config: SaeConfig) -> Architecture:
