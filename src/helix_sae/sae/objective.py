@@ -1,10 +1,11 @@
 """What an architecture tells the trainer: parameters, loss, and, where it pays, a hand-written gradient.
 
-Training happens on scaled activations ``z`` (:mod:`helix_sae.sae.scaling`), with the encoder kept as rows so
-that both weight matrices are (d_sae, d_in). Every objective states its loss in :meth:`Objective.forward`,
-plain and differentiable. Those that are shipped state it again in :meth:`Objective.gradients`, by hand and
-sparse where that pays, and tests hold the second to the first; without it the gradient is autograd's. All losses share the reconstruction term ``|z - z_hat|^2 / d_in``, averaged over tokens,
-which is near 1 for an SAE that knows nothing.
+Training happens on scaled activations ``z`` (:mod:`helix_sae.sae.scaling`), with the encoder kept as rows
+so that both weight matrices are (d_sae, d_in). Every objective states its loss in
+:meth:`Objective.forward`, plain and differentiable. Those that are shipped state it again in
+:meth:`Objective.gradients`, by hand and sparse where that pays, and tests hold the second to the first;
+without it the gradient is autograd's. All losses share the reconstruction term ``|z - z_hat|^2 / d_in``,
+averaged over tokens, which is near 1 for an SAE that knows nothing.
 """
 
 from __future__ import annotations
