@@ -152,7 +152,8 @@ def pooled(
         )
         batches = ArrayBatches({site: train}, options.batch, seed=1000 + number, epochs=options.pooled_epochs)
         scaling = estimate_scaling(torch.from_numpy(train), site)
-        made.append(train_on(start, batches, site, scaling, len(batches), seed=1000 + number))
+        trained_on = train_on({site: start}, batches, {site: scaling}, len(batches), seed=1000 + number)
+        made.append(trained_on[site])
     features = [held_out_features(sae, x) for sae in made]
     back = [
         float((best_partners(one, other).likeness >= 0.7)[one.alive].mean())

@@ -7,6 +7,9 @@ import re
 ERROR = "error"
 """The node that stands for what no feature of a site accounts for."""
 
+POOLED = "pooled"
+"""In tables, the configuration of dictionaries that were pooled from the seeds of another one."""
+
 _LAYER = re.compile(r"layers\.(\d+)")
 
 

@@ -107,7 +107,7 @@ def test_a_pooled_dictionary_is_trained_on_to_what_one_seed_explains() -> None:
     mean = torch.stack([sae.b_enc[member[s]] for s, sae in enumerate(saes)]).mean()
     torch.testing.assert_close(pooled.b_enc[0], mean)
     batches = ArrayBatches({"a": x[:6000]}, 500, seed=9, epochs=6)
-    result = train_on(pooled, batches, "a", estimate_scaling(x[:6000], "a"), len(batches))
+    result = train_on({"a": pooled}, batches, {"a": estimate_scaling(x[:6000], "a")}, len(batches))["a"]
     assert result.config == pooled.config
     explained = [evaluate_sae(sae, [x[6000:]]).summary["explained_variance"] for sae in (*saes, result)]
     assert explained[-1] >= np.mean(explained[:-1]) - 0.01

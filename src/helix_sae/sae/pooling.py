@@ -18,6 +18,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from helix_sae.errors import AnalysisError
+from helix_sae.names import POOLED
 from helix_sae.sae.autoencoder import SparseAutoencoder
 from helix_sae.sae.config import JumpReluConfig
 from helix_sae.sae.learner import Learner, SaeKey
@@ -126,38 +127,63 @@ def _pooled(name: str, saes: Sequence[SparseAutoencoder], groups: Int[Tensor, "n
 
 
 def train_on(
-    sae: SparseAutoencoder,
-    batches: Iterable[Mapping[str, Float[Tensor, "batch d_in"]]],
-    site: str,
-    scaling: InputScaling,
+    saes: Mapping[str, SparseAutoencoder],
+    batches: Iterable[Mapping[str, Float[Tensor | np.ndarray, "batch d_in"]]],
+    scalings: Mapping[str, InputScaling],
     n_steps: int,
     seed: int = 0,
-) -> SparseAutoencoder:
-    """Train a dictionary from where it stands, for ``n_steps`` of the batches, its learning rate falling to 0.
+) -> dict[str, SparseAutoencoder]:
+    """Train dictionaries from where they stand, for ``n_steps`` of the batches, their learning rate falling to 0.
 
     The optimiser starts anew; the full price of activity counts from the first step.
+
+    Parameters
+    ----------
+    saes : mapping of site to SparseAutoencoder
+        They are left as they are.
+    batches : iterable of mapping of site to float (batch, d_in)
+        Raw activations of all the sites.
+    scalings : mapping of site to InputScaling
+    n_steps : int
+        Steps; fewer where the batches end before.
+    seed : int
+
+    Returns
+    -------
+    dict of site to SparseAutoencoder
 
     Raises
     ------
     DataError
         If an activation is not finite.
     """
-    # The features are there already: none is drawn, added or let go, and their price counts in full.
+    learners = {
+        site: _from_where_it_stands(site, sae, scalings[site], n_steps, seed) for site, sae in saes.items()
+    }
+    recent: dict[str, list[Tensor]] = {site: [] for site in saes}
+    with borrowed_threads():
+        for _, batch in zip(range(n_steps), batches, strict=False):
+            for site, learner in learners.items():
+                z = scalings[site].apply(torch.as_tensor(batch[site]).float())
+                learner.step(z)
+                recent[site] = [*recent[site][-15:], z]
+        trained = {site: learner.export(torch.cat(recent[site])) for site, learner in learners.items()}
+    for site, sae in saes.items():
+        trained[site].config = sae.config
+    return trained
+
+
+def _from_where_it_stands(
+    site: str, sae: SparseAutoencoder, scaling: InputScaling, n_steps: int, seed: int
+) -> Learner:
+    """A learner that begins at a dictionary: no feature is drawn, added or let go, and their price counts in full."""
     settled = {"sparsity_warmup_fraction": 0.0, "data_start": 0.0, "start_factor": 1.0}
     changes = {name: value for name, value in settled.items() if name in type(sae.config).model_fields}
-    learner = Learner(SaeKey(site, "pooled"), sae.config.model_copy(update=changes), scaling, n_steps, seed)
+    learner = Learner(SaeKey(site, POOLED), sae.config.model_copy(update=changes), scaling, n_steps, seed)
     start = unfold(sae, scaling)
     for name, value in learner.params.items():
         value.data.copy_(start[name])
-    recent: list[Tensor] = []
-    with borrowed_threads():
-        for _, batch in zip(range(n_steps), batches, strict=False):
-            z = scaling.apply(torch.as_tensor(batch[site]).float())
-            learner.step(z)
-            recent = [*recent[-15:], z]
-        trained = learner.export(torch.cat(recent))
-    trained.config = sae.config
-    return trained
+    return learner
 
 
 def unfold(sae: SparseAutoencoder, scaling: InputScaling) -> Params:

@@ -114,6 +114,9 @@ class SaeTrainingParameters(BaseModel):
     n_seeds : int
         How many times each is trained, from starts and in orders of the data of their own; the first is the
         one that the later pipelines use, the others show which of its features come back.
+    pooled_steps : int
+        Steps of the dictionary that is pooled from the features which come back in three quarters of the seeds:
+        the later pipelines use it in place of the first seed's. 0: none is pooled.
     batch_size : int
         Tokens a step.
     epochs : int
@@ -153,6 +156,7 @@ class SaeTrainingParameters(BaseModel):
     chosen: str
     dictionaries: Literal["auto", "train", "shipped"] = "auto"
     n_seeds: int = Field(1, ge=1, le=100)
+    pooled_steps: int = Field(0, ge=0)
     batch_size: int = Field(4096, ge=2)
     epochs: int = Field(1, ge=1)
     min_steps: int = Field(4000, ge=1)

@@ -10,6 +10,7 @@ import pandas as pd
 from helix_sae.figures.stability import feature_stability
 from helix_sae.figures.style import site_label
 from helix_sae.figures.training import feature_density, first_seed, training_history
+from helix_sae.names import POOLED
 from helix_sae.reporting.document import (
     Block,
     Column,
@@ -59,7 +60,7 @@ def autoencoder_section(
     densities : mapping of site to float (n_features,), optional
         Share of tokens at which each feature is active, of the chosen configuration.
     chosen : str, optional
-        The configuration that the analyses use; when absent, all are spoken of.
+        The configuration that the analyses use, itself or pooled from its seeds; when absent, all are spoken of.
     downstream : DataFrame, optional
         What the model computes from the reconstructions:
         ``site, embedding_cosine, ce_clean, ce_recovered, ...``.
@@ -75,6 +76,7 @@ def autoencoder_section(
     if metrics is None or metrics.empty:
         return not_run(KEY, TITLE, "No autoencoder was trained.")
     first = first_seed(metrics)
+    chosen = POOLED if (first["config"] == POOLED).any() else chosen
     used = first if chosen is None else first[first["config"] == chosen]
     used = first if used.empty else used
     widths = {site: len(d) for site, d in (densities or {}).items()}
@@ -322,7 +324,7 @@ def _stability_statements(stability: pd.DataFrame | None) -> list[Statement]:
     certain = int(judged["n_certified"].sum())
     text = (
         f"{certain:,} of {count(total, 'living feature')} ({percent(certain / total)}) are certified: they"
-        f" come back in at least three quarters of {n_seeds - 1} other seeds, with the same direction and on"
+        f" come back in at least three quarters of {n_seeds - 1} seeds, with the same direction and on"
         f" the same held-out tokens. Of untrained dictionaries {percent(chance)} have a feature like one of"
         f" them; the seeds' dictionaries match with a cosine of {number(float(judged['pw_mcc'].mean()), 2)}"
         f" on average, random ones with {number(float(judged['chance_cosine'].mean()), 2)}."
