@@ -2,7 +2,7 @@
 
 ``synthetic``: activations with known features; the stability of learned ones tells true from artefact (``auc``), certified ones
 are true (``precision``), and ``recall`` of the known ones beside it. ``real``: dictionaries of helix_mini on the demo, one site
-after the other, and the pooled dictionaries of two disjoint sets of seeds against each other; then a line over all sites.
+after the other, and pooled dictionaries of disjoint sets of five seeds against one another; then a line over all sites.
 Seeds differ in initialisation and in the order of the data; everything is measured on tokens that were not trained on::
 
     python benchmarks/stability.py                               # synthetic cases, and the default dictionaries at the four mixers
@@ -17,6 +17,7 @@ import argparse
 import json
 import sys
 import time
+from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ from helix_sae.sae import (
     train_saes,
 )
 from helix_sae.sae.pooling import pool_features, train_on
-from helix_sae.sae.stability import best_partners
+from helix_sae.sae.stability import best_partners, matched_cosines
 
 HARD: dict[str, Any] = {"background_rank": 8, "background_share": 0.3}
 SYNTHETIC = {
@@ -118,7 +119,7 @@ def real(
 ) -> dict[str, Any]:
     """One site: what the seeds have in common, what does not come back, and dictionaries pooled from disjoint sets of seeds."""
     x = torch.from_numpy(held[:: max(1, len(held) // REAL_HELD_OUT)][:REAL_HELD_OUT])
-    sets = [list(range(first, first + SEEDS)) for first in (0, SEEDS)[: 1 if options.no_pooling else 2]]
+    sets = [list(range(SEEDS * i, SEEDS * (i + 1))) for i in range(max(1, options.pools))]
     found = [trained(train, config, seeds, options.epochs, options.batch) for seeds in sets]
     certificate = certify(found[0][0], x, site)
     measures = [evaluate_sae(sae, [x]).summary for sae in found[0][0].values()]
@@ -131,7 +132,7 @@ def real(
         "subspaces": certificate.subspaces,
         "seconds": [seconds for _, seconds in found],
     }
-    if len(found) == 2:
+    if len(found) > 1:
         line["pooled"] = pooled(site, train, x, [saes for saes, _ in found], options)
     return line
 
@@ -143,21 +144,28 @@ def pooled(
     sets: list[dict[str, SparseAutoencoder]],
     options: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Two dictionaries, each pooled from its own seeds and trained on in its own order; matched on discovery tokens."""
+    """Dictionaries pooled each from its own seeds and trained on in its own order; matched on discovery tokens."""
     sample = torch.from_numpy(train[:: max(1, len(train) // REAL_HELD_OUT)][:REAL_HELD_OUT])
     made: list[SparseAutoencoder] = []
     for number, saes in enumerate(sets):
         start = pool_features(
             list(saes.values()), [held_out_features(sae, sample) for sae in saes.values()], site
         )
-        batches = ArrayBatches({site: train}, options.batch, seed=1000 + number, epochs=options.pooled_epochs)
+        epochs = -(-options.pooled_steps * options.batch // len(train))
+        batches = ArrayBatches({site: train}, options.batch, seed=1000 + number, epochs=epochs)
         scaling = estimate_scaling(torch.from_numpy(train), site)
-        trained_on = train_on({site: start}, batches, {site: scaling}, len(batches), seed=1000 + number)
+        trained_on = train_on(
+            {site: start}, batches, {site: scaling}, options.pooled_steps, seed=1000 + number
+        )
         made.append(trained_on[site])
     features = [held_out_features(sae, x) for sae in made]
     back = [
         float((best_partners(one, other).likeness >= 0.7)[one.alive].mean())
-        for one, other in (features, features[::-1])
+        for one, other in permutations(features, 2)
+    ]
+    alike = [
+        float(matched_cosines(a.directions[a.alive], b.directions[b.alive]).mean())
+        for a, b in combinations(features, 2)
     ]
     fresh = {name: held_out_features(sae, x) for name, sae in sets[1].items()}
     against_seeds = feature_stability(features[0], fresh, site)
@@ -165,12 +173,14 @@ def pooled(
     measures = [evaluate_sae(sae, [x]).summary for sae in made]
     return {
         "n_features": [sae.d_sae for sae in made],
+        "pw_mcc": float(np.mean(alike)),
+        "pw_mcc_lowest": min(alike),
         "explained_variance": [m["explained_variance"] for m in measures],
         "l0": [m["l0"] for m in measures],
-        "back_in_the_other_pool": back,
+        "back_in_the_other_pool": float(np.mean(back)),
         "back_in_seeds_it_was_not_made_from": float(living["stability"].mean()),
         "certified_by_them": float((living["certified"] == "yes").mean()),
-        "epochs": options.pooled_epochs,
+        "steps": options.pooled_steps,
     }
 
 
@@ -203,8 +213,8 @@ def main() -> None:
     )
     parser.add_argument("--epochs", type=int, help="other than the default run's")
     parser.add_argument("--batch", type=int, help="other than the default run's")
-    parser.add_argument("--pooled-epochs", type=int, default=20)
-    parser.add_argument("--no-pooling", action="store_true", help="train one set of seeds only")
+    parser.add_argument("--pooled-steps", type=int, help="other than the default run's")
+    parser.add_argument("--pools", type=int, default=3, help="sets of five seeds; 1: none is pooled")
     options = parser.parse_args()
     if "synthetic" in options.cases:
         for case in options.synthetic:
@@ -218,6 +228,7 @@ def main() -> None:
     values = json.loads(options.set) or given["saes"][given["chosen"]]
     defaults = SaeTrainingParameters(**given)
     options.batch = options.batch or defaults.batch_size
+    options.pooled_steps = options.pooled_steps or defaults.pooled_steps
     model = load_helix(ROOT / "data/06_models/helix_mini")
     ends = {"mixers": ".mixer", "residual": ""}
     named = {key: [f"layers.{layer}{end}" for layer in (0, 2, 4, 6)] for key, end in ends.items()}
@@ -232,6 +243,11 @@ def main() -> None:
         print(json.dumps({"benchmark": "stability", "truth": False, **common, **lines[-1]}), flush=True)
     measures = ("pw_mcc", "share_back", "share_certified", "explained_variance", "l0", "chance_back")
     over = {key: [float(line[key]) for line in lines] for key in measures}
+    if all("pooled" in line for line in lines):
+        for key in ("pw_mcc", "back_in_the_other_pool", "certified_by_them"):
+            over[f"pooled_{key}"] = [float(line["pooled"][key]) for line in lines]
+        for key in ("explained_variance", "l0"):
+            over[f"pooled_{key}"] = [float(np.mean(line["pooled"][key])) for line in lines]
     ends_of = {
         key: {"mean": float(np.mean(v)), "lowest": min(v), "highest": max(v)} for key, v in over.items()
     }
