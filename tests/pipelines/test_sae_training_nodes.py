@@ -173,6 +173,14 @@ def test_dictionaries_beyond_the_rank_of_a_site_are_warned_of(caplog: pytest.Log
     rank = nodes.warn_of_rank({SITE: x}, parameters(saes=wide))[SITE]
     assert rank.participation_ratio == pytest.approx(4, abs=0.05)
     assert rank.n_directions == 4
+    assert rank.rank == 40
+    metrics = nodes.with_ranks(pd.DataFrame({"site": [SITE, SITE], "l0": [1.0, 2.0]}), {SITE: rank})
+    assert metrics["n_directions"].tolist() == [4, 4]
+    assert metrics["participation_ratio"].tolist() == [rank.participation_ratio] * 2
+    with pytest.raises(DataError, match=r"have 4 directions, and a is to have k = 5 features active"):
+        nodes.warn_of_rank(
+            {SITE: np.pad(x[:, :4], ((0, 0), (0, 36)))}, parameters(saes={"a": {**wide["a"], "k": 5}})
+        )
     assert "a has 40 features at layers.0.mixer, whose activations have 4 directions" in caplog.text
     assert "expansion_factor to 0.5 or less" in caplog.text
     assert "k = 4 features are active at layers.0.mixer, whose activations have 4 directions" in caplog.text

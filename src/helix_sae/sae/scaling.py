@@ -36,6 +36,10 @@ class InputScaling:
         return InputScaling(self.mean.to(device), self.scale)
 
 
+_ROUNDING = 1e-12
+"""Share of the variance below which a direction is taken for the rounding of float32 activations."""
+
+
 @dataclass(frozen=True)
 class EffectiveRank:
     """In how many directions the activations of a site vary.
@@ -46,10 +50,13 @@ class EffectiveRank:
         ``(sum v)^2 / sum v^2`` of the variances ``v`` of the principal components: 1 to the width.
     n_directions : int
         Principal components that hold 99 % of the variance.
+    rank : int
+        Principal components that hold any variance beyond the rounding of float32.
     """
 
     participation_ratio: float
     n_directions: int
+    rank: int
 
 
 def effective_rank(x: Float[Tensor, "n d_in"]) -> EffectiveRank:
@@ -58,7 +65,8 @@ def effective_rank(x: Float[Tensor, "n d_in"]) -> EffectiveRank:
     total = variances.sum()
     enough = variances.cumsum(0) >= 0.99 * total
     ratio = float(total.square() / variances.square().sum())
-    return EffectiveRank(ratio, int(enough.int().argmax()) + 1)
+    rank = int((variances > _ROUNDING * total).sum())
+    return EffectiveRank(ratio, int(enough.int().argmax()) + 1, rank)
 
 
 def estimate_scaling(x: Float[Tensor, "n d_in"], site: str) -> InputScaling:

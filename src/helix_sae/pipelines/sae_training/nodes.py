@@ -91,8 +91,9 @@ def train(
         return adopt(shipped, holdout, parameters, str(error))
     n_steps = parameters.n_steps(n_tokens)
     rule = parameters.early_stopping
+    ranks: dict[str, EffectiveRank] = {}
     if holdout:
-        warn_of_rank(
+        ranks = warn_of_rank(
             {
                 s: np.concatenate(
                     [batch[s] for batch in holdout[: 1 + _RANK_TOKENS // parameters.batch_size]]
@@ -127,6 +128,7 @@ def train(
     if pooled:
         saes, used = pooled, POOLED
         metrics = pd.concat([metrics, judge_pooled(pooled, holdout)], ignore_index=True)
+    metrics = with_ranks(metrics, ranks)
     stability = certify_pooled(pooled, seeds, holdout) if pooled else certify_seeds(seeds, holdout)
     remember_origin(saes, holdout, activations, metrics[metrics["config"] == used])
     return saes, result.history, metrics, *stability
@@ -178,6 +180,11 @@ def warn_of_rank(
     Returns
     -------
     dict of site to EffectiveRank
+
+    Raises
+    ------
+    DataError
+        If more features are to be active than the activations of a site have directions.
     """
     import torch
 
@@ -195,6 +202,11 @@ def warn_of_rank(
         for name, config in parameters.saes.items():
             resolved = config.resolve(int(rows[site].shape[1]), f"site {site}")
             k = getattr(config, "k", 0)
+            if k > rank.rank:
+                raise DataError(
+                    f"At {site} the activations have {rank.rank} directions, and {name} is to have k = {k} features active:"
+                    f" nothing sparse can come of that. Lower sae_training.saes.{name}.k, or give other sequences."
+                )
             if resolved.d_sae > FEATURES_PER_DIRECTION * rank.n_directions:
                 LOGGER.warning(
                     "%s has %d features at %s, whose activations have %d directions (99 %% of the variance): other seeds "
@@ -216,6 +228,17 @@ def warn_of_rank(
                     name,
                 )
     return ranks
+
+
+def with_ranks(metrics: pd.DataFrame, ranks: Mapping[str, EffectiveRank]) -> pd.DataFrame:
+    """Add to each row of ``sae_metrics`` in how many directions the activations of its site vary."""
+    if not ranks or metrics.empty:
+        return metrics
+    of = metrics["site"].map(ranks)
+    return metrics.assign(
+        participation_ratio=[rank.participation_ratio for rank in of],
+        n_directions=[rank.n_directions for rank in of],
+    )
 
 
 def check_enough(n_tokens: int, widths: Mapping[str, int], parameters: SaeTrainingParameters) -> None:

@@ -168,6 +168,7 @@ def _blocks(
         "dead_share": ("Dead", 3),
         "dense_share": ("Dense", 3),
         "decoder_similarity": ("Nearest decoder", 2),
+        "n_directions": ("Directions", 0),
     }
     present = {name: shown for name, shown in columns.items() if name in metrics}
     several = metrics["config"].nunique() > 1
@@ -182,7 +183,7 @@ def _blocks(
     table = ReportTable(
         "Held-out quality of the autoencoders. L0: features active a token. Dense: share of features active"
         " at more than a tenth of the tokens. Nearest decoder: mean cosine of each feature's direction with"
-        " the one most like it.",
+        " the one most like it. Directions: principal components that hold 99 % of the site's variance.",
         [
             Column("Site", "code"),
             Column("Configuration"),
