@@ -20,6 +20,7 @@ _TAGS = {
         "div",
         "span",
         "header",
+        "main",
         "footer",
         "section",
         "article",

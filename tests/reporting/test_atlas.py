@@ -305,7 +305,7 @@ def stability(n_others: int, certified: str) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        (stability(4, "yes"), "in 3 of 4 other seeds [0.19, 0.99]"),
+        (stability(4, "yes"), "in 3 of 4 seeds [0.19, 0.99]"),
         (stability(4, "no"), "no: another training may not find it"),
         (stability(2, "unknown"), "unknown: fewer than four other seeds"),
         (None, "Stability unknown: no other seed was trained"),

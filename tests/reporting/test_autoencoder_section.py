@@ -90,7 +90,7 @@ def test_the_headline_says_what_is_certified_and_what_chance_gives() -> None:
     assert said.headline
     assert said.tone == "finding"
     assert said.text.replace("\xa0", " ").startswith("150 of 200 living features (75 %) are certified")
-    assert "three quarters of 4 other seeds" in said.text
+    assert "three quarters of 4 seeds" in said.text
     (tile,) = autoencoder_section(METRICS, None, chosen="topk", stability=STABILITY).tiles[1:]
     assert (tile.label, tile.weak) == ("Features certified", False)
     (poor,) = said_of_stability(stability=STABILITY.assign(n_certified=[1, 2]))
