@@ -35,5 +35,9 @@ class AnalysisError(HelixSaeError):
     """A statistic or an experiment cannot be computed from what it was given."""
 
 
+class MemoryLimitError(HelixSaeError):
+    """The machine or its accelerator has less memory than the work asks for."""
+
+
 class WeakProbeError(AnalysisError):
     """The read-out is too weak for its interventions to be interpreted."""

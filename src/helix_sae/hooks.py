@@ -14,6 +14,7 @@ from kedro.pipeline.node import Node
 
 from helix_sae.engine import EngineParameters, set_engine
 from helix_sae.errors import ConfigurationError
+from helix_sae.memory import is_out_of_memory, memory_limit
 from helix_sae.provenance import describe_run
 from helix_sae.run_lineage import RunLineage
 from helix_sae.runtime_parameters import check_runtime_parameters, settable_names
@@ -85,6 +86,12 @@ class ProjectHooks:
         }
         path = provenance_path(dataset, record.origin["version"])
         write_file(cast("Any", dataset)._fs, path, canonical_json(content))
+
+    @hook_impl
+    def on_node_error(self, error: Exception, node: Node) -> None:
+        """Say what to make smaller where memory ran out."""
+        if is_out_of_memory(error):
+            raise memory_limit(error, node.name, self._provenance.get("parameters", {})) from error
 
     @hook_impl
     def after_pipeline_run(self) -> None:

@@ -73,6 +73,11 @@ def parquet(**columns: Any) -> dict[str, bytes]:
     return {"x.parquet": _parquet(pa.table(columns))}
 
 
+def repeated(value: str, times: int) -> pa.DictionaryArray:
+    """One value that is stored once."""
+    return pa.DictionaryArray.from_arrays(pa.array([0] * times, pa.int32()), [value])
+
+
 def _parquet(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
@@ -145,6 +150,14 @@ CASES: dict[tuple[str, str], Case | list[Case]] = {
     ],
     ("any", "a compressed file that is cut"): [
         Case({f"x.fa.{suffix}": squeeze(FASTA.encode() * 99)[:-9]}, refused="cannot be read")
+        for suffix, squeeze in (("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress))
+    ],
+    ("any", "a small file that unpacks to far more than sequences come to"): [
+        # Members of a file follow one another: 12 times 16 MB of A.
+        Case(
+            {f"x.fa.{suffix}": squeeze(b">a\n") + 12 * squeeze(b"A" * 2**24)},
+            refused=f"x.fa.{suffix}: holds more than 67,108,864 bytes once it is unpacked",
+        )
         for suffix, squeeze in (("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress))
     ],
     ("any", "a pipe or a device"): [
@@ -415,6 +428,11 @@ CASES: dict[tuple[str, str], Case | list[Case]] = {
         Case({"x.parquet": parquet(sequence=["AC"])["x.parquet"][:-20]}, refused="not a Parquet file"),
         # What the fuzzer found: a footer that Arrow takes for an error of the disk.
         Case({"x.parquet": bytes(72) + b"PAR1"}, refused="not a Parquet file"),
+    ],
+    ("Parquet", "a small file that states or holds far more than sequences come to"): [
+        # One value of 1,000 nucleotides that stands in 100,000 rows.
+        Case(parquet(sequence=repeated("A" * 1000, 100_000)), refused="holds more than 67,108,864 bytes"),
+        Case(parquet(sequence=["AC"] * 10**6), refused="holds more than 67,108,864 bytes"),
     ],
     ("FASTA", "text before the first `>`"): Case(
         {"x.fa": "notes\n" + FASTA}, refused="does not start with '>'"

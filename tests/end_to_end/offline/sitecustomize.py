@@ -18,11 +18,12 @@ NOTES = "HELIX_SAE_TEST_CALLS"
 
 
 def stays_here(host: object) -> bool:
-    """Whether a host is this machine."""
+    """Whether a host is this machine, or all of its addresses, where a server listens."""
     if host in (None, "", "localhost", b"localhost", socket.gethostname()):
         return True
     try:
-        return ipaddress.ip_address(os.fsdecode(host) if isinstance(host, bytes) else str(host)).is_loopback
+        address = ipaddress.ip_address(os.fsdecode(host) if isinstance(host, bytes) else str(host))
+        return address.is_loopback or address.is_unspecified
     except ValueError:
         return False
 

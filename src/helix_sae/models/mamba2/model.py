@@ -15,6 +15,7 @@ from helix_sae.models.chain import ChainModel
 from helix_sae.models.checkpoints import (
     CONFIG_NAME,
     check_complete,
+    check_declared,
     configuration,
     fingerprint_of_weights,
     weight_files,
@@ -70,6 +71,7 @@ class Mamba2Model(ChainModel):
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Read a checkpoint through helical, and mend it."""
+        check_declared(directory)
         helical = import_helical("mamba2_mrna")
         options = helical.Mamba2mRNAConfig(device="cpu")
         options.config["model_name"] = str(directory)

@@ -1,10 +1,11 @@
-"""Opening what users bring: regular files, local or at any fsspec URL, decompressed on the way, with any line ends."""
+"""Opening what users bring: regular files, local or at any fsspec URL, decompressed, with any line ends."""
 
 from __future__ import annotations
 
 import io
 import logging
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,11 +19,61 @@ COMPRESSED = (".gz", ".bz2", ".xz")
 """Suffixes of files that are decompressed when they are read."""
 
 _LISTED_FILES = 5
+_ROOM = 200
+"""Content is at most so many times the size of its file: compressed sequences and tables come to 4 to 40."""
+_HARMLESS = 2**26
+"""Content of so many bytes is taken whatever the size of its file."""
+_SHARE_OF_MEMORY = 4
+_BLOCK = 2**20
 
 
 def open_file(fs: Any, path: str) -> IO[bytes]:
-    """Open a file for reading; a compressed one, by its name, is decompressed on the way."""
-    return cast("IO[bytes]", fs.open(path, "rb", compression="infer"))
+    """Open a file for reading; one with a suffix of compression is unpacked, up to :func:`largest_content`."""
+    stream = cast("IO[bytes]", fs.open(path, "rb", compression="infer"))
+    if not path.lower().endswith(COMPRESSED):
+        return stream
+    return io.BufferedReader(_Limited(stream, path, largest_content(int(fs.size(path)))), _BLOCK)
+
+
+def largest_content(n_bytes: int) -> int:
+    """Most bytes that a file of this size may unpack to: what sequences come to, and what this machine holds."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**34
+    return min(max(_ROOM * n_bytes, _HARMLESS), memory // _SHARE_OF_MEMORY)
+
+
+def more_than_it_can_hold(name: str, limit: int) -> DataError:
+    """Error for a file whose content is larger than :func:`largest_content`."""
+    return DataError(
+        f"{name}: holds more than {limit:,} bytes once it is unpacked, far more than sequences in a file of"
+        " this size come to, or than this machine can hold. If it is what it should be: unpack it, split it"
+        " into several files of one folder, and name the folder."
+    )
+
+
+class _Limited(io.RawIOBase):
+    """A stream that fails once it gives more bytes than a limit: a few kilobytes can unpack to terabytes."""
+
+    def __init__(self, stream: IO[bytes], name: str, limit: int) -> None:
+        self._stream, self._name, self._limit = stream, name, limit
+        self._given = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        self._given += len(data)
+        if self._given > self._limit:
+            raise more_than_it_can_hold(self._name, self._limit)
+        buffer[: len(data)] = data
+        return len(data)
+
+    def readall(self) -> bytes:
+        return b"".join(iter(lambda: self.read(_BLOCK) or b"", b""))
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 def require_file(fs: Any, path: str, name: str, what: str = "file") -> None:

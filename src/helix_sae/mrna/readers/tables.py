@@ -9,16 +9,19 @@ import csv
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from helix_sae.errors import DataError
-from helix_sae.mrna.readers.files import read_text
+from helix_sae.mrna.readers.files import largest_content, more_than_it_can_hold, read_text
 from helix_sae.mrna.records import RawRecord, RawRecords, RejectedRecord
 
 _LONGEST_FIELD = 2**31 - 1
+_BATCH_ROWS = 1024
+_ROW_BYTES = 256
+"""What a record takes beside its values."""
 _OTHER_DELIMITERS = {"\t": "tabs (name the file .tsv)", ";": "semicolons", ",": "commas (name the file .csv)"}
 
 
@@ -49,15 +52,43 @@ def read_tsv(stream: IO[bytes], name: str) -> RawRecords:
 
 
 def read_parquet(stream: IO[bytes], name: str) -> RawRecords:
-    """Read a Parquet table; what is no number, text or truth value is refused where a column of it is used."""
+    """Read a Parquet table; what is no number, text or truth value is refused where its column is used."""
     try:
-        file = pq.ParquetFile(pa.BufferReader(stream.read()))
+        content = stream.read()
+        file = pq.ParquetFile(pa.BufferReader(content))
         _refuse_repeated([str(column) for column in file.schema_arrow.names], name)
-        rows = cast("list[dict[str, object]]", file.read().to_pylist())
+        rows = list(_parquet_rows(file, name, largest_content(len(content))))
     except (pa.ArrowException, ValueError, OverflowError, OSError) as error:
         # OverflowError: a date beyond those of Python. OSError: what Arrow makes of a broken footer.
         raise DataError(f"{name}: not a Parquet file that can be read ({error}).") from error
     return RawRecords([RawRecord(name, f"record {i}", row) for i, row in enumerate(rows)], [])
+
+
+def _parquet_rows(file: Any, name: str, limit: int) -> Iterator[dict[str, object]]:
+    """Rows of a Parquet file, a few at a time: a value that is stored once may stand in millions of rows.
+
+    Raises
+    ------
+    DataError
+        If the file states, or turns out to hold, more bytes than the limit.
+    """
+    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    stated = sum(group.total_byte_size for group in groups) + _ROW_BYTES * file.metadata.num_rows
+    if stated > limit:
+        raise more_than_it_can_hold(name, limit)
+    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+    # No value is longer than what its column states.
+    longest = max((column.total_uncompressed_size for column in columns), default=0)
+    taken = 0
+    for batch in file.iter_batches(batch_size=min(max(limit // max(longest, 1), 1), _BATCH_ROWS)):
+        plain = [
+            column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+            for column in batch.columns
+        ]
+        taken += sum(column.nbytes for column in plain) + _ROW_BYTES * batch.num_rows
+        if taken > limit:
+            raise more_than_it_can_hold(name, limit)
+        yield from cast("list[dict[str, object]]", batch.to_pylist())
 
 
 def _header(names: list[str], name: str, delimiter: str) -> list[str]:
@@ -84,7 +115,7 @@ def _refuse_repeated(columns: list[str], name: str) -> None:
 
 @contextmanager
 def _long_fields() -> Iterator[None]:
-    """Let the csv module read cells as long as the longest transcripts (its limit is the process's: put it back)."""
+    """Let the csv module read cells as long as transcripts are (its limit is the process's: put it back)."""
     limit = csv.field_size_limit(_LONGEST_FIELD)
     try:
         yield
