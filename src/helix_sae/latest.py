@@ -62,7 +62,8 @@ class LatestHooks:
         # <root>/08_reporting/run_report.html/<version>/run_report.html
         target = str(PurePosixPath(report.source).parents[3] / "latest")
         publish_latest(copies, report.fs, target)
-        LOGGER.info("The report, the atlas, figures and tables of this run: %s", target)
+        place = target if is_local(report.fs) else report.fs.unstrip_protocol(target)
+        LOGGER.info("The report, the atlas, figures and tables of this run: %s", place)
 
 
 def publish_latest(copies: list[Copy], fs: Any, target: str) -> None:
@@ -81,10 +82,16 @@ def publish_latest(copies: list[Copy], fs: Any, target: str) -> None:
         if is_local(fs):
             replace_folder(folder, target)
             return
-        if fs.exists(target):
-            fs.rm(target, recursive=True)
-        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-            write_file(fs, f"{target}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+        # Object stores replace no folder as a whole: what is no longer there goes after the new was written.
+        new = {
+            f"{target}/{path.relative_to(folder).as_posix()}": path
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+        for place, path in new.items():
+            write_file(fs, place, path.read_bytes())
+        for old in set(fs.find(target)) - new.keys():
+            fs.rm_file(old)
 
 
 def _copies(catalog: CatalogProtocol[Any, Any], pinned: Mapping[str, str]) -> Iterator[Copy]:

@@ -77,7 +77,11 @@ def toy_catalog(
 ) -> DataCatalog:
     """Catalog of a run of this version."""
     config: dict[str, Any] = {
-        name: {"type": "json.JSONDataset", "filepath": f"{root}/{name}.json", "versioned": True}
+        name: {
+            "type": "helix_sae.datasets.files.JsonDataset",
+            "filepath": f"{root}/{name}.json",
+            "versioned": True,
+        }
         for name in STORED
     }
     config["raw"] = {"type": "text.TextDataset", "filepath": f"{root}/raw.txt"}
