@@ -7,6 +7,7 @@ import random
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from kedro_runs import FinishedRun
 
@@ -60,3 +61,24 @@ def test_codes_of_other_sequences_are_refused(copied: FinishedRun) -> None:
     assert refused.returncode != 0
     assert "KeyError" not in said
     assert "--pipelines=extraction,sae_training,correlation" in said
+
+
+def test_other_sequences_are_no_missing_output_that_is_there(copied: FinishedRun) -> None:
+    """Also of what has no versions: the table of the sequences is one file, which the second input replaces."""
+    own = copied.root / "own.fa"
+    draw = random.Random(1)
+    own.write_text("".join(f">s{i}\n{''.join(draw.choices('ACGU', k=60))}\n" for i in range(20)))
+    command = (
+        "run",
+        "--only-missing-outputs",
+        "--pipelines=ingestion,extraction",
+        "--params",
+        f"sequences={own}",
+    )
+    done = copied.kedro(*command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Skipping all" not in done.stdout + done.stderr
+    table = pd.read_parquet(copied.root / "03_primary" / "mrna_table.parquet")
+    assert set(table["sequence_id"]) == {f"s{i}" for i in range(20)}
+    again = copied.kedro(*command)
+    assert "Skipping all" in again.stdout + again.stderr
