@@ -107,9 +107,10 @@ def cluster(
 
 
 def files_below(*folders: Path) -> set[Path]:
-    """Files of these folders, but for what Python compiles."""
-    found = (path for folder in folders for path in folder.rglob("*") if path.is_file())
-    return {path for path in found if "__pycache__" not in path.parts}
+    """Files of these folders, but for the caches of libraries (Python, matplotlib, Kedro-Viz)."""
+    found = {path: path.relative_to(folder).parts for folder in folders for path in folder.rglob("*")}
+    caches = ("__pycache__", ".")
+    return {p for p, parts in found.items() if p.is_file() and not any(n.startswith(caches) for n in parts)}
 
 
 def test_from_raw_files_to_the_report_on_object_storage(cluster: Cluster) -> None:
