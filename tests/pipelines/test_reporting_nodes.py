@@ -119,12 +119,15 @@ def test_a_table_of_another_run_is_refused():
         drawn(table=report_data.table().iloc[1:])
 
 
+NONE_CHOSEN = pd.DataFrame({"site": [], "feature": []})
+
+
 def test_the_report_and_its_numbers():
     data = nodes.describe_data(report_data.table(), tables.rejected().head(0), handle(), activations())
     prediction = nodes.describe_prediction(
         tables.probe(), tables.pairs(), pd.DataFrame(), tables.agreement(), tables.comparison()
     )
-    html, summary, _ = nodes.assemble(parameters(title="A title"), data, prediction)
+    html, summary, _ = nodes.assemble(parameters(title="A title"), NONE_CHOSEN, data, prediction)
     page = self_contained(html)
     assert page.title == "A title"
     assert "helix_mini on 240 sequences; predictions of mrl" in page.text
@@ -132,8 +135,19 @@ def test_the_report_and_its_numbers():
     assert summary["prediction"]["probe"]["validation"] == 0.8
     assert summary["data"]["n_records"] == 240
     assert summary["headlines"]
-    alone, _, _ = nodes.assemble(parameters(), data, not_run("prediction", "Prediction", "Not run."))
+    alone, _, _ = nodes.assemble(
+        parameters(), NONE_CHOSEN, data, not_run("prediction", "Prediction", "Not run.")
+    )
     assert "predictions of" not in self_contained(alone).text
+
+
+def test_the_report_leads_to_the_cards_of_the_atlas():
+    name = f"L0.mixer.{report_data.UAUG}"
+    chosen = pd.DataFrame({"site": [SITE], "feature": [report_data.UAUG]})
+    section = Section("data", "Part", [Statement(f"Best is {name}, not {name}1.")])
+    cards = [f"atlas/index.html#{i}" for i in self_contained(drawn()).ids]
+    report = self_contained(nodes.assemble(parameters(), chosen, section)[0], beside=cards)
+    assert [a["href"] for a in report.all("a") if "atlas/" in a["href"]] == [f"atlas/index.html#{name}"]
 
 
 def test_effects_without_shams_are_not_tested():
@@ -152,7 +166,7 @@ def test_the_last_words(caplog: pytest.LogCaptureFixture):
         not_run("b", "Other", "Not run."),
     ]
     with caplog.at_level(logging.INFO):
-        text = nodes.assemble(parameters(), *sections)[2]
+        text = nodes.assemble(parameters(), NONE_CHOSEN, *sections)[2]
     assert "  • Found it." in text
     assert "  – Not run." in text
     assert text in caplog.text
@@ -168,7 +182,9 @@ def test_what_was_left_out_is_said_with_its_reason():
     assert section.numbers == {"run": False, "reason": GONE.reason}
     data = nodes.describe_data(report_data.table(), GONE.table(), handle(), GONE)
     assert "No activations of a model were recorded." in [s.text for s in data.statements]
-    html, summary, text = nodes.assemble(parameters(), nodes.describe_data(GONE, GONE, GONE, GONE), section)
+    html, summary, text = nodes.assemble(
+        parameters(), NONE_CHOSEN, nodes.describe_data(GONE, GONE, GONE, GONE), section
+    )
     assert GONE.reason in self_contained(html).text
     assert summary["effects"]["reason"] == GONE.reason
     assert GONE.reason in text
@@ -211,6 +227,6 @@ def test_the_atlas_says_what_its_features_are_worth():
     columns = ["dictionary", "ranking", "lead", "lead_low", "lead_high"]
     rivals = pd.DataFrame([("sae", "exact", 0, 0, 0), ("pca", "exact", 0.2, 0.1, 0.3)], columns=columns)
     page = self_contained(drawn(causes=causes, rivals=rivals))
-    assert f"carry uaug make (L0.mixer.{report_data.UAUG}), each by itself" in page.text
+    assert f"carry uaug make (L0.mixer.{report_data.UAUG}), each by itself" in "".join(page.texts)
     assert "closer to the full effect than principal components" in page.text
     assert "uaug make +0.500 [0.200, 0.800], q = 0.01" in page.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from html.parser import HTMLParser
 
 VOID = {"meta", "img", "line", "rect", "br", "hr"}
@@ -98,8 +99,9 @@ class Page(HTMLParser):
         return [a["id"] for _, a in self.elements if "id" in a]
 
 
-def self_contained(html: str) -> Page:
-    """The page, after looking for anything that runs, is fetched, or is no element of ours."""
+def self_contained(html: str, beside: Collection[str] = ()) -> Page:
+    """The page, after looking for anything that runs, is fetched, is no element of ours, or links elsewhere than
+    into the page itself or to the places ``beside``."""
     page = Page(html)
     for tag, attributes in page.elements:
         assert tag in _TAGS, f"an element that no template writes: <{tag}>"
@@ -107,7 +109,7 @@ def self_contained(html: str) -> Page:
             assert not name.startswith("on"), f"<{tag} {name}> would run"
             if name == "src":
                 assert value.startswith("data:image/png;base64,"), f"<{tag} src> is fetched: {value[:80]}"
-            if name == "href":
+            if name == "href" and value not in beside:
                 assert value.startswith("#"), f"<{tag} href> leads away: {value[:80]}"
                 assert value[1:] in page.ids, f"{value} leads nowhere"
             assert name != "style" or ("url(" not in value and "{" not in value), value

@@ -135,8 +135,28 @@ def test_escaped_text_reads_back(text: str):
 
 @given(st.text(max_size=12), st.integers(0, 9999))
 def test_anchors_are_plain(site: str, feature: int):
-    assert re.fullmatch(r"f-[A-Za-z0-9-]*", anchor(site, feature))
-    assert anchor(site, feature).endswith(f"-{feature}")
+    assert re.fullmatch(r"[\w.\-]*", anchor(site, feature))
+    assert anchor(site, feature).endswith(f".{feature}")
+
+
+def test_named_features_are_links_to_their_cards():
+    hostile = f"{HOSTILE}.7"
+    place = "atlas/index.html#"
+    cards = {"L4.mixer.69": f"{place}L4.mixer.69", hostile: f"{place}hostile.7"}
+    told = f"Best is L4.mixer.69. Others: L4.mixer.693, XL4.mixer.69, L4.mixer.69.1 and {hostile}, a < b"
+    table = ReportTable(
+        "Of L4.mixer.69", (Column("Feature", "code"), Column("x")), [("L4.mixer.69", hostile)]
+    )
+    section = Section(
+        "a", "A", [Statement(told)], [table, Prose(hostile)], tiles=[Tile("t", "L4.mixer.69", hostile)]
+    )
+    page = self_contained(render_report([section], title="t", subtitle="s", cards=cards), cards.values())
+    links = [a["href"] for a in page.all("a") if a["href"].startswith(place)]
+    assert links.count(cards["L4.mixer.69"]) == 4
+    assert links.count(cards[hostile]) == 4
+    assert HOSTILE not in page.html
+    plain = self_contained(render_report([section], title="t", subtitle="s"))
+    assert "".join(page.texts) == "".join(plain.texts)
 
 
 def hostile_sections() -> list[Section]:

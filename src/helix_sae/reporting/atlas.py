@@ -12,6 +12,7 @@ from jaxtyping import Float
 from markupsafe import Markup
 
 from helix_sae.errors import ConfigurationError
+from helix_sae.names import feature_name
 from helix_sae.reporting import drawings, pages, windows, wording
 from helix_sae.reporting.document import Statement, truth
 from helix_sae.reporting.standing import standing
@@ -205,6 +206,7 @@ def render_atlas(
         flank=flank,
         logo_flank=_LOGO_FLANK,
         words=list(words),
+        cards={feature_name(page.site, page.feature): f"#{page.anchor}" for page in made},
     )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import html
+import re
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
+from markupsafe import Markup, escape
 
 from helix_sae.figures.style import property_label
-from helix_sae.names import feature_name
+from helix_sae.names import anchor_of, feature_name
 from helix_sae.reporting import wording
 
 
@@ -33,6 +36,7 @@ def environment() -> Environment:
         "interval": wording.interval,
         "bounds": lambda ends, decimals=2: wording.interval(*ends, decimals),  # pyright: ignore[reportCallIssue]
         "count": wording.count,
+        "linked": _linked,
         "property": property_label,
         "words": lambda name: str(name).replace("_", " "),  # pyright: ignore[reportUnknownLambdaType]
         "thousands": lambda n: f"{int(n):,}",  # pyright: ignore[reportArgumentType]
@@ -47,9 +51,21 @@ def render(template: str, **values: Any) -> str:
 
 
 def anchor(site: str, feature: object) -> str:
-    """The id of a feature's page, e.g. ``f-layers-2-mixer-137``."""
-    text = f"f-{site}-{feature}"
-    return "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
+    """The id of a feature's page: its name, e.g. ``L2.mixer.137``."""
+    return anchor_of(feature_name(site, feature))
+
+
+@pass_context
+def _linked(context: Context, value: object) -> Markup:
+    """Text, escaped, in which names of features are links to their cards; ``cards`` of the page says which."""
+    text, cards = escape(value), context.get("cards")
+    if not cards:
+        return text
+    links = {str(escape(name)): link for name, link in cards.items()}
+    names = "|".join(re.escape(name) for name in sorted(links, key=len, reverse=True))
+    # A name may end a sentence, but is no part of a longer one.
+    found = rf"(?<![\w.])(?:{names})(?!\w|\.\w)"
+    return Markup(re.sub(found, lambda m: f'<a href="{escape(links[m[0]])}">{m[0]}</a>', str(text)))
 
 
 def escaped(text: str) -> str:

@@ -13,7 +13,14 @@ _WIDTH = 100
 _MARKS = {"finding": "•", "weak": "◦", "absent": "–"}
 
 
-def render_report(sections: Sequence[Section], *, title: str, subtitle: str, atlas: str | None = None) -> str:
+def render_report(
+    sections: Sequence[Section],
+    *,
+    title: str,
+    subtitle: str,
+    atlas: str | None = None,
+    cards: Mapping[str, str] | None = None,
+) -> str:
     """All sections as one HTML page: no script, no network, figures embedded.
 
     Parameters
@@ -22,12 +29,15 @@ def render_report(sections: Sequence[Section], *, title: str, subtitle: str, atl
     title, subtitle : str
     atlas : str, optional
         Where the feature atlas lies, in words.
+    cards : mapping of feature's name to link, optional
+        The features that are links to their cards wherever the page names them.
     """
     return pages.render(
         "run_report.html.j2",
         title=title,
         subtitle=subtitle,
         atlas=atlas,
+        cards=cards,
         sections=_numbered(sections),
         headlines=[s for section in sections for s in section.statements if s.headline],
         tiles=[tile for section in sections for tile in section.tiles],

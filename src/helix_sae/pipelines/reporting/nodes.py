@@ -186,8 +186,10 @@ def describe_circuit(
     return circuit_section(circuit, steps, quality, contributions)
 
 
-def assemble(parameters: ReportingParameters, *sections: Section) -> tuple[str, dict[str, Any], str]:
-    """Put the sections together.
+def assemble(
+    parameters: ReportingParameters, chosen: pd.DataFrame, *sections: Section
+) -> tuple[str, dict[str, Any], str]:
+    """Put the sections together; where they name a chosen feature is a link to its card in the atlas.
 
     Returns
     -------
@@ -198,7 +200,9 @@ def assemble(parameters: ReportingParameters, *sections: Section) -> tuple[str, 
     run_summary_text : str
         What was found, in words.
     """
+    from helix_sae.names import feature_name
     from helix_sae.reporting.document import run_summary
+    from helix_sae.reporting.pages import anchor
     from helix_sae.reporting.run_report import render_report, render_text
 
     html = render_report(
@@ -206,6 +210,10 @@ def assemble(parameters: ReportingParameters, *sections: Section) -> tuple[str, 
         title=parameters.title,
         subtitle=_subtitle(sections),
         atlas="atlas/index.html beside this page",
+        cards={
+            feature_name(*key): f"atlas/index.html#{anchor(*key)}"
+            for key in zip(chosen["site"], chosen["feature"], strict=True)
+        },
     )
     text = render_text(sections)
     LOGGER.info("%s", text)

@@ -128,7 +128,7 @@ def _pages() -> list[Node]:
     return [
         node(
             nodes.assemble,
-            [_PARAMETERS, *_SECTIONS],
+            [_PARAMETERS, "atlas_features", *_SECTIONS],
             ["run_report", "run_summary", "run_summary_text"],
             name="assemble_report",
         ),
