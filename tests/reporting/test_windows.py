@@ -179,6 +179,10 @@ def test_every_nucleotide_has_the_region_of_its_place(sequence: str, data: st.Da
     assert {i for i, name in enumerate(track) if name == "uaug"} == upstream
 
 
+def test_a_stop_codon_that_begins_before_the_coding_region_is_none_of_it():
+    assert words(region_track("UAA", 1, 3)) == ["utr5", "start", "start"]
+
+
 def test_letters_are_counted_around_activations(corpus: CodedCorpus, found):
     flank, fired = 4, found[UAUG]
     chosen = np.arange(len(fired.activation))

@@ -252,7 +252,7 @@ def region_track(sequence: str, cds_start: int | None, cds_end: int | None) -> I
     if end > cds_start:
         track[cds_start : cds_start + 3] = _START
     if cds_end is not None:
-        if sequence[cds_end - 3 : cds_end] in _STOPS:
+        if cds_end - cds_start >= 3 and sequence[cds_end - 3 : cds_end] in _STOPS:
             track[cds_end - 3 : cds_end] = _STOP
         track[cds_end:] = _UTR3
     return track
