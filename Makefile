@@ -92,9 +92,9 @@ ifneq ($(wildcard tests/interop/requirements.txt),)
 test-interop: $(INTEROP_VENV)/.installed ## exchange autoencoders with real SAELens, in an environment of its own
 	$(SINGLE_THREADED) $(INTEROP_VENV)/bin/python -m pytest tests/interop
 
-$(INTEROP_VENV)/.installed: tests/interop/requirements.txt
+$(INTEROP_VENV)/.installed: tests/interop/requirements.lock
 	test -x $(INTEROP_VENV)/bin/python || $(PYTHON) -m venv $(INTEROP_VENV)
-	$(INTEROP_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	$(INTEROP_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	touch $@
 endif
 
@@ -105,12 +105,12 @@ wheel: $(STAMP) ## build dist/*.whl, which works without a clone
 	rm -rf build/lib build/bdist.*
 	@ls dist/*.whl
 
-# uv resolves for every platform but, told by `environments`, for one Python; that marker on each line is then no news.
 # The extras of pyproject.toml that .venv has.
 LOCKED := --extra structure --extra cluster --extra serve --extra dev
 
+# uv resolves for every platform but, told by `environments`, for one Python; that marker on each line is then no news.
 .PHONY: lock
-lock: $(STAMP) ## write both lock files anew from pyproject.toml
+lock: $(STAMP) ## write the lock files anew from pyproject.toml and tests/interop/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@set -e; for version in 3.11 3.12; do \
 		folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; lock=requirements-$$version.lock; \
@@ -120,6 +120,8 @@ lock: $(STAMP) ## write both lock files anew from pyproject.toml
 			--no-annotate --custom-compile-command "make lock" $(LOCKED) --output-file lock pyproject.toml); \
 		sed -E "s/ ; python_full_version < '3\.1[23]' and / ; /; s/ ; python_full_version < '3\.1[23]'//" $$folder/lock > $$lock; rm -rf "$$folder"; \
 	done
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command "make lock" --output-file tests/interop/requirements.lock tests/interop/requirements.txt
 
 .PHONY: clean
 clean: ## remove what the tools leave behind; data and .venv stay

@@ -284,6 +284,18 @@ def test_each_lock_pins_every_requirement_and_names_no_host(project_path: Path, 
     assert pinned["helical"] == HELICAL[python]
 
 
+def test_the_environment_of_real_saelens_is_locked_too(project_path: Path) -> None:
+    folder = project_path / "tests" / "interop"
+    lock = (folder / "requirements.lock").read_text(encoding="utf-8")
+    assert not re.search(r"^--|://|file:|@ ", lock, re.MULTILINE)
+    pinned = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", lock, re.MULTILINE))
+    assert lock.count("--hash=sha256:") >= len(pinned)
+    for line in (folder / "requirements.txt").read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            requirement = Requirement(line)
+            assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)])
+
+
 def test_this_environment_is_the_one_that_is_locked() -> None:
     """What the tests pass with is what `make` installs, on either Python."""
     assert version("helical") == HELICAL[f"{sys.version_info.major}.{sys.version_info.minor}"]
