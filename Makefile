@@ -106,7 +106,7 @@ wheel: $(STAMP) ## build dist/*.whl, which works without a clone
 	@ls dist/*.whl
 
 # The extras of pyproject.toml that .venv has.
-LOCKED := --extra structure --extra cluster --extra serve --extra dev
+LOCKED := --extra structure --extra cluster --extra dev
 
 # uv resolves for every platform but, told by `environments`, for one Python; that marker on each line is then no news.
 .PHONY: lock

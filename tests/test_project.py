@@ -259,7 +259,7 @@ HELICAL = {"3.11": "2.2.0", "3.12": "3.1.4"}
 """The newest helical that each Python allows."""
 
 
-UNLOCKED = {"lab", "mlflow"}
+UNLOCKED = {"lab"}
 """Extras that .venv does not have; see pyproject.toml."""
 
 

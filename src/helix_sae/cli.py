@@ -126,8 +126,8 @@ def push(repository: str, folder: str | None, public: bool, license_id: str | No
     from helix_sae.commands import sharing  # noqa: PLC0415
 
     found = Path(folder) if folder else sharing.newest_autoencoders(Path("data"))
-    options = {} if license_id is None else {"license_id": license_id}
-    click.echo(f"{found} -> {sharing.push(found, repository, public=public, **options)}")
+    place = sharing.push(found, repository, public=public, license_id=license_id or sharing.LICENSE)
+    click.echo(f"{found} -> {place}")
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -156,6 +157,16 @@ def test_a_repository_that_is_not_there_is_one_screen(hub: tuple[str, type[Hub]]
     assert done.returncode == 1
     assert done.stderr.startswith("Error: me/others: autoencoders cannot be fetched from it")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_hub_that_does_not_answer_is_one_screen(tmp_path: Path) -> None:
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{opened.getsockname()[1]}"
+    done = helix_sae(nobody, tmp_path, "pull", "me/saes")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("Error: me/saes: autoencoders cannot be fetched from it")
+    assert "Traceback" not in done.stderr
 
 
 def test_a_folder_does_without_a_network(shipped: Path, tmp_path: Path) -> None:

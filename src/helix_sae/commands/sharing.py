@@ -7,9 +7,10 @@ SAELens's layout, ``sites.json``, ``manifest.json`` with the SHA-256 of every fi
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from helix_sae.errors import DataError, StoreError
 from helix_sae.storage import replace_folder, working_folder
@@ -21,7 +22,7 @@ CARD = "README.md"
 _SHARED = ("manifest.json", "sites.json", "*/cfg.json", "*/helix_sae.json", "*/feature_stability.csv")
 _WEIGHTS = "*/sae_weights.safetensors"
 _TRAINED = "06_models/sae_checkpoints"
-_LICENSE = "cc-by-nc-sa-4.0"
+LICENSE = "cc-by-nc-sa-4.0"
 """Of what is made from Helix-mRNA's weights; helix_mini and its autoencoders are this project's (MIT)."""
 
 
@@ -33,17 +34,22 @@ def newest_autoencoders(root: Path) -> Path:
     DataError
         If there is none.
     """
-    manifests = sorted((root / _TRAINED).glob("*/sae_checkpoints/manifest.json"))
-    whole = [m.parent for m in manifests if (m.parent.parent / "provenance.json").exists()]
-    if not whole:
+    from kedro.io import Version  # noqa: PLC0415 - as below
+
+    from helix_sae.datasets.saes import SaeCheckpointsDataset  # noqa: PLC0415 - every command imports this module
+    from helix_sae.versions import artefact_path, newest_version  # noqa: PLC0415
+
+    dataset = SaeCheckpointsDataset(filepath=str(root / _TRAINED), version=Version(None, None))
+    version = newest_version(dataset)
+    if version is None:
         raise DataError(
             f"{root / _TRAINED}: no trained autoencoders. Train them (kedro run --pipeline=sae_training), or"
             " name their folder with --from."
         )
-    return whole[-1]
+    return Path(artefact_path(dataset, version))
 
 
-def push(folder: Path, repository: str, *, public: bool = False, license_id: str = _LICENSE) -> str:
+def push(folder: Path, repository: str, *, public: bool = False, license_id: str = LICENSE) -> str:
     """Check the autoencoders of a folder, and write them with a model card to a repository or a folder.
 
     Parameters
@@ -72,16 +78,15 @@ def push(folder: Path, repository: str, *, public: bool = False, license_id: str
     local = local_folder(repository)
     if local is not None and local.exists() and any(local.iterdir()):
         raise StoreError(f"{local} is not empty: name a new folder.")
-    with working_folder(None) as made:
-        for path in _files_of(folder):
-            target = made / path.relative_to(folder)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+    if local is not None:
+        local.parent.mkdir(parents=True, exist_ok=True)
+    with working_folder(None if local is None else str(local)) as made:
+        _copy(folder, made)
         (made / CARD).write_text(model_card(saes, repository, license_id), encoding="utf-8")
-        if local is not None:
-            shutil.copytree(made, local, dirs_exist_ok=True)
-            return str(local)
-        return _upload(made, repository, public)
+        if local is None:
+            return _upload(made, repository, public)
+        replace_folder(made, str(local))
+    return str(local)
 
 
 def pull(repository: str, out: Path, *, revision: str | None = None) -> dict[str, SparseAutoencoder]:
@@ -104,10 +109,7 @@ def pull(repository: str, out: Path, *, revision: str | None = None) -> dict[str
                 f"{local}: no autoencoders (no manifest.json). Name what `helix-sae push` wrote."
             )
         else:
-            for path in _files_of(local):
-                target = fetched / path.relative_to(local)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target)
+            _copy(local, fetched)
         saes = load_folder(fetched)
         replace_folder(fetched, str(out))
     return saes
@@ -194,15 +196,19 @@ def _row(site: str, sae: SparseAutoencoder) -> str:
     return f"| `{site}` | {sae.d_sae} | {certified} | {shown} | {sequences} |"
 
 
-def _files_of(folder: Path) -> list[Path]:
-    found = (path for pattern in (*_SHARED, _WEIGHTS) for path in folder.glob(pattern))
-    return sorted(path for path in found if path.is_file())
+def _copy(folder: Path, target: Path) -> None:
+    """Copy what is shared of a folder, and nothing else."""
+    for pattern in (*_SHARED, _WEIGHTS):
+        for path in filter(Path.is_file, folder.glob(pattern)):
+            place = target / path.relative_to(folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
 
 
 def _upload(folder: Path, repository: str, public: bool) -> str:
     from huggingface_hub import HfApi  # noqa: PLC0415 - only where somebody shares
 
-    def send() -> str:
+    with _told(repository, "written to"):
         api = HfApi()
         api.create_repo(repository, private=not public, exist_ok=True)
         api.upload_folder(
@@ -210,30 +216,24 @@ def _upload(folder: Path, repository: str, public: bool) -> str:
         )
         return f"{api.endpoint}/{repository}"
 
-    return _told(send, repository, "written to")
-
 
 def _download(repository: str, revision: str | None, target: Path) -> None:
     from huggingface_hub import snapshot_download  # noqa: PLC0415
 
-    def fetch() -> None:
+    with _told(repository, "fetched from"):
         snapshot_download(
             repository, revision=revision, local_dir=target, allow_patterns=[*_SHARED, _WEIGHTS]
         )
-        # What the library keeps for its own use is no part of the autoencoders.
-        shutil.rmtree(target / ".cache", ignore_errors=True)
-
-    _told(fetch, repository, "fetched from")
+    # What the library keeps for its own use is no part of the autoencoders.
+    shutil.rmtree(target / ".cache", ignore_errors=True)
 
 
-def _told(work: Any, repository: str, what: str) -> Any:
-    """Do it; what the hub's library and the network raise names the repository and a remedy."""
-    import httpx  # noqa: PLC0415 - comes with huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HfUriError, HFValidationError  # noqa: PLC0415
-
+@contextmanager
+def _told(repository: str, what: str) -> Iterator[None]:
+    """Name the repository and a remedy in what the hub's library and the network raise."""
     try:
-        return work()
-    except (HfHubHTTPError, HFValidationError, HfUriError, httpx.HTTPError, OSError) as error:
+        yield
+    except Exception as error:  # the hub raises a dozen kinds, from several libraries
         said = " ".join(str(error).split())[:300]
         raise StoreError(
             f"{repository}: autoencoders cannot be {what} it ({said}). Check the name (user/name), the"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -159,6 +160,15 @@ def test_it_knows_its_folder_and_reads_no_codon_markers(checkpoint: Path):
     (checkpoint / "config.json").write_text("{")
     with pytest.raises(ModelError, match="cannot be read"):
         handle_for(checkpoint)
+
+
+def test_a_config_that_states_more_layers_than_the_weights_have_is_refused(checkpoint: Path):
+    path = checkpoint / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 100_000}))
+    with pytest.raises(
+        ModelError, match=r"num_hidden_layers: 100,000, but the weights have room for no more than"
+    ):
+        open_model(handle_for(checkpoint, device="cpu"))
 
 
 @pytest.mark.parametrize("site", SITES)
