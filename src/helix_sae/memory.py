@@ -69,13 +69,8 @@ def _with_values(names: tuple[str, ...], parameters: Mapping[str, Any]) -> Itera
         value: Any = parameters.get(f"params:{group}")
         for key in path:
             value = cast("Mapping[str, Any]", value).get(key) if isinstance(value, Mapping) else None
-        yield (
-            name
-            if value is None
-            else f"{name} (now {value:,})"
-            if isinstance(value, int)
-            else f"{name} (now {value})"
-        )
+        shown = f"{value:,}" if isinstance(value, int) else value
+        yield name if value is None else f"{name} (now {shown})"
 
 
 def _first_sentence(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from sae_toys import superposition
 from helix_sae.activations import Activations, TokenRows
 from helix_sae.errors import AnalysisError, DataError
 from helix_sae.pipelines.sae_training import judge, nodes
-from helix_sae.pipelines.sae_training.certify import certify_pooled, certify_seeds
+from helix_sae.pipelines.sae_training.certify import certify_seeds, pool_seeds
 from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
 from helix_sae.sae import ArrayBatches, InputScaling, TopKConfig, random_autoencoder, train_saes
 
@@ -259,24 +259,24 @@ def test_what_comes_back_is_pooled_and_trained_on_in_an_order_of_its_own() -> No
     result = train_saes(order, wanted.saes, n_seeds=5, seed=3, log_every=10**9)
     seeds = result.seeds("a")
     asked.clear()
-    pooled = nodes._pooled(seeds, result.scalings, order, wanted)
+    pooled = pool_seeds(seeds, result.scalings, order, wanted)
     assert asked == [8]  # 3 to 7 are the seeds'
     holdout = [{SITE: x[6000:].numpy()}]
-    features, summary, subspaces = certify_pooled(pooled, seeds, holdout)
+    features, summary, subspaces = certify_seeds(seeds, holdout, pooled)
     assert len(features) == pooled[SITE].d_sae < seeds[SITE][0].d_sae
     assert (features["certified"] == "yes").mean() > 0.9
     assert pooled[SITE].stability is not None
     among = certify_seeds(seeds, holdout)
     assert summary["pw_mcc"].tolist() == among[1]["pw_mcc"].tolist()
     pd.testing.assert_frame_equal(subspaces, among[2])
-    row = nodes.judge_pooled(pooled, holdout).iloc[0]
+    row = judge.judge_held_out(pooled, holdout, "pooled").iloc[0]
     assert (row["site"], row["config"], row["seed"]) == (SITE, "pooled", 0)
     assert row["explained_variance"] > 0.8
 
     # With fewer seeds nothing is known to come back, and where nothing does, the first seed's is used.
     few = parameters(saes={"a": given}, chosen="a", n_seeds=4, pooled_steps=40)
-    assert nodes._pooled({SITE: seeds[SITE][:4]}, result.scalings, order, few) == {}
+    assert pool_seeds({SITE: seeds[SITE][:4]}, result.scalings, order, few) == {}
     untrained = [
         random_autoencoder(TopKConfig(k=2).resolve(x.shape[1]), result.scalings[SITE], s) for s in range(5)
     ]
-    assert nodes._pooled({SITE: untrained}, result.scalings, order, wanted) == {}
+    assert pool_seeds({SITE: untrained}, result.scalings, order, wanted) == {}

@@ -212,10 +212,11 @@ def cause_summary(
     DataFrame
         ``kind, role, n_pairs, n_clusters``; ``known`` and ``predicted`` (mean difference, the latter oriented by the
         former), ``sign_agreement`` of both; ``n_confirmed`` features, ``n_alone`` (confirmed for no other kind),
-        ``n_certified`` of the confirmed ones that are certified (missing where that is not known), ``detectable`` (median over features) and the same as a share of ``|predicted|``; ``recovered`` (share of the
-        predicted difference that patching the confirmed features together brings about, NaN without any),
-        ``recovered_by_certified`` (all certified features, whatever they were confirmed for) and ``recovered_by_all`` (all features of all sites), each with
-        ``*_low, *_high`` (95 %, families resampled).
+        ``n_certified`` of the confirmed ones that are certified (missing where that is not known), ``detectable``
+        (median over features) and the same as a share of ``|predicted|``; ``recovered`` (share of the predicted
+        difference that patching the confirmed features together brings about, NaN without any),
+        ``recovered_by_certified`` (all certified features, whatever they were confirmed for) and
+        ``recovered_by_all`` (all features of all sites), each with ``*_low, *_high`` (95 %, families resampled).
     """
     carried = matrix[matrix["confirmed"]].groupby(["site", "feature"])["kind"].nunique()
     predicted = found.y_target - found.y_source

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from helix_sae.causal.baselines import LinearDictionary
-from helix_sae.causal.batches import STEPWISE_PADDING, PairBatch, SourceRun, pair_batches, unpatched
+from helix_sae.causal.batches import STEPWISE_PADDING, PairBatch, SourceRun, observe, pair_batches
 from helix_sae.causal.experiment import Experiment
 from helix_sae.errors import ConfigurationError
 
@@ -117,10 +117,11 @@ class _Swap:
     def __init__(self, exp: Experiment, batch: PairBatch) -> None:
         self.exp, self.source = exp, SourceRun(exp, batch)
         begin = self.source.start
-        _, _, source, target = unpatched(exp, batch)
+        _, target = observe(exp, batch.target_ids, batch.target_nucleotide)
         self.patched = batch.patched[:, begin:]
         self.target = {site: batch.align(values)[:, begin:] for site, values in target.items()}
-        self.moved = {site: (self.target[site] - source[site][:, begin:])[self.patched] for site in exp.sites}
+        here = {site: exp.model.at_site(site, self.source.cache)[:, begin:] for site in exp.sites}
+        self.moved = {site: (self.target[site] - here[site])[self.patched] for site in exp.sites}
         followed: dict[str, Tensor] = {}
 
         def follow(site: str, x: Tensor) -> Tensor:

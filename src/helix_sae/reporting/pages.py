@@ -38,7 +38,7 @@ def environment() -> Environment:
         "count": wording.count,
         "linked": _linked,
         "property": property_label,
-        "words": lambda name: str(name).replace("_", " "),  # pyright: ignore[reportUnknownLambdaType]
+        "words": wording.words,
         "thousands": lambda n: f"{int(n):,}",  # pyright: ignore[reportArgumentType]
     }
     env.globals |= {"feature_name": feature_name}  # pyright: ignore[reportAttributeAccessIssue]

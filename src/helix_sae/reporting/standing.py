@@ -12,7 +12,7 @@ import pandas as pd
 from helix_sae.names import feature_name
 from helix_sae.reporting.document import Statement, is_empty, truth
 from helix_sae.reporting.sections.comparisons import judge, rivals_in_words
-from helix_sae.reporting.wording import count, listing, percent
+from helix_sae.reporting.wording import count, listing, percent, words
 
 _NAMED = 2
 """Features named for each cause; the others are counted."""
@@ -67,9 +67,9 @@ def _carriers(causes: pd.DataFrame | None) -> list[Statement]:
         if len(own):
             names = [feature_name(str(r["site"]), r["feature"]) for r in own.head(_NAMED).to_dict("records")]
             rest = len(own) - len(names)
-            named.append(f"{_words(kind)} ({', '.join(names)}{f' and {rest} more' if rest else ''})")
+            named.append(f"{words(kind)} ({', '.join(names)}{f' and {rest} more' if rest else ''})")
     what = "Certified features" if is_known else "Features"
-    without = [_words(kind) for kind in dict.fromkeys(true["kind"]) if kind not in set(carrying["kind"])]
+    without = [words(kind) for kind in dict.fromkeys(true["kind"]) if kind not in set(carrying["kind"])]
     statements: list[Statement] = []
     if named:
         statements.append(Statement(f"{what} carry {listing(named)}, each by itself."))
@@ -77,7 +77,7 @@ def _carriers(causes: pd.DataFrame | None) -> list[Statement]:
         statements.append(Statement(f"None of them is confirmed for {listing(without)}.", "weak"))
     decoys = causes[(causes["role"] == "decoy") & truth(causes["confirmed"])]
     if len(decoys):
-        kinds = [_words(kind) for kind in dict.fromkeys(decoys["kind"])]
+        kinds = [words(kind) for kind in dict.fromkeys(decoys["kind"])]
         statements.append(Statement(f"Some move the prediction for a decoy: {listing(kinds)}.", "weak"))
     return statements
 
@@ -86,7 +86,3 @@ def _rivals(baselines: pd.DataFrame | None) -> list[Statement]:
     if baselines is None or is_empty(baselines):
         return [Statement("They were not compared with other directions.", "absent")]
     return rivals_in_words(judge(baselines))
-
-
-def _words(kind: object) -> str:
-    return str(kind).replace("_", " ")

@@ -12,6 +12,11 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SMALLEST_P = 1e-300
 
 
+def words(name: object) -> str:
+    """A name of the tables as words."""
+    return str(name).replace("_", " ")
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """Round to significant digits, without an exponent between 0.001 and a million.
 

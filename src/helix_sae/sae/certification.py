@@ -14,7 +14,7 @@ from torch import Tensor
 from helix_sae.sae.autoencoder import SparseAutoencoder
 from helix_sae.sae.registry import random_autoencoder
 from helix_sae.sae.scaling import estimate_scaling
-from helix_sae.sae.stability import feature_stability, held_out_features, stability_summary
+from helix_sae.sae.stability import feature_stability, held_out_features, match_of_seeds, stability_summary
 from helix_sae.sae.subspaces import describe_unstable
 
 _MOST_UNTRAINED = 4
@@ -39,29 +39,38 @@ class Certificate(NamedTuple):
 
 
 def certify(
-    saes: Mapping[str, SparseAutoencoder], x: Float[Tensor | np.ndarray, "n d_in"], site: str
+    saes: Mapping[str, SparseAutoencoder],
+    x: Float[Tensor | np.ndarray, "n d_in"],
+    site: str,
+    pooled: SparseAutoencoder | None = None,
 ) -> Certificate:
-    """Compare the dictionaries of several seeds on held-out activations, and leave the result with the first.
+    """Compare the dictionaries of several seeds on held-out activations, and leave the result with the reference.
 
     Parameters
     ----------
     saes : mapping of str to SparseAutoencoder
         One configuration from seeds that differ in initialisation and order of the data, by a name for
-        messages. The first is the reference: its ``stability`` is set.
+        messages. The first is the reference, unless ``pooled`` is given: its ``stability`` is set.
     x : float (n, d_in)
         Held-out activations.
     site : str
         Named in tables and messages.
+    pooled : SparseAutoencoder, optional
+        The dictionary that was pooled from all of them. A feature's stability is then the share of the seeds
+        that have it; how alike the seeds are (``pw_mcc``, subspaces) is said of the seeds.
 
     Raises
     ------
     AnalysisError
         If a seed has collapsed, or two are the same.
     """
-    names = list(saes)
-    reference = saes[names[0]]
+    first = next(iter(saes))
     seeds = {name: held_out_features(sae, x, site) for name, sae in saes.items()}
-    others = {name: seeds[name] for name in names[1:]}
+    if pooled is None:
+        reference, own = saes[first], seeds[first]
+        others = {name: seed for name, seed in seeds.items() if name != first}
+    else:
+        reference, own, others = pooled, held_out_features(pooled, x, site), seeds
     untrained = []
     if others:
         scaling = estimate_scaling(torch.as_tensor(x).float(), site)
@@ -69,10 +78,12 @@ def certify(
         untrained = [
             held_out_features(random_autoencoder(reference.config, scaling, s), x, site) for s in starts
         ]
-    table = feature_stability(seeds[names[0]], others, site)
+    table = feature_stability(own, others, site)
     reference.stability = table if others else None
     features = table.copy()
     features.insert(0, "site", site)
-    summary = stability_summary(seeds[names[0]], others, untrained, site)
-    described = describe_unstable(seeds, np.asarray(x), site) if others else None
+    summary = stability_summary(own, others, untrained, site)
+    if pooled is not None:
+        summary |= match_of_seeds(list(seeds.values()))
+    described = describe_unstable(seeds, np.asarray(x), site) if len(seeds) > 1 else None
     return Certificate(features, summary, described)

@@ -285,10 +285,9 @@ def stability_summary(
     """
     table = feature_stability(reference, others, site)
     living = table[table["alive"]]
-    alive = [unit_rows(seed.directions[seed.alive]) for seed in (reference, *others.values())]
-    pairs = [float(matched_cosines(a, b).mean()) for a, b in combinations(alive, 2)]
     certain = int((living["certified"] == "yes").sum())
-    by_cosine = [(alive[0] @ rows.T).max(axis=1) >= COMES_BACK for rows in alive[1:]]
+    first, *rest = (unit_rows(seed.directions[seed.alive]) for seed in (reference, *others.values()))
+    by_cosine = [(first @ rows.T).max(axis=1) >= COMES_BACK for rows in rest]
     by_chance = [
         best_partners(reference, start).likeness[reference.alive] >= COMES_BACK for start in untrained
     ]
@@ -301,10 +300,19 @@ def stability_summary(
         "share_certified": certain / len(living) if len(others) >= FEWEST_OTHERS else float("nan"),
         "share_back": float(living["stability"].mean()),
         "share_cosine": float(np.mean(by_cosine)) if by_cosine else float("nan"),
-        "pw_mcc": float(np.mean(pairs)) if pairs else float("nan"),
-        "pw_mcc_lowest": min(pairs, default=float("nan")),
+        **match_of_seeds([reference, *others.values()]),
         "chance_cosine": random_match(len(living), reference.directions.shape[1]),
         "chance_back": float(np.mean(by_chance)) if by_chance else float("nan"),
+    }
+
+
+def match_of_seeds(seeds: Sequence[SeedFeatures]) -> dict[str, float]:
+    """``pw_mcc`` and ``pw_mcc_lowest``: the matched cosine of living features, over all pairs of dictionaries."""
+    alive = [seed.directions[seed.alive] for seed in seeds]
+    pairs = [float(matched_cosines(a, b).mean()) for a, b in combinations(alive, 2)]
+    return {
+        "pw_mcc": float(np.mean(pairs)) if pairs else float("nan"),
+        "pw_mcc_lowest": min(pairs, default=float("nan")),
     }
 
 

@@ -37,7 +37,7 @@ from helix_sae.statistics.detectors import (
     signed_halves,
 )
 from helix_sae.statistics.multiple_testing import adjust
-from helix_sae.statistics.ranks import sort_columns
+from helix_sae.statistics.ranks import index_arrays, sort_columns
 
 MIN_F1 = 0.5
 """F1 from which a feature stands for a concept (Simon and Zou 2024)."""
@@ -257,7 +257,7 @@ def _match_block(
     csr: Any, concepts: Concepts, sides: list[_Side], part_of_row: npt.NDArray[np.int8], levels: FloatArray
 ) -> _Found:
     n_concepts = len(concepts.names)
-    pointer, indices = csr.indptr.astype(np.int64, copy=False), csr.indices.astype(np.int32, copy=False)
+    pointer, indices = index_arrays(csr)
     scale = largest(pointer, indices, csr.data, sides[0].inside, csr.shape[1])
     alive = np.flatnonzero(scale > 0)
     # a feature without a scale is dead on the discovery set and never fires

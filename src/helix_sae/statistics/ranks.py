@@ -315,13 +315,13 @@ def sort_columns(matrix: Any) -> SortedColumns:
     """
     csr = sparse.csr_array(matrix)
     n_rows, n_columns = csr.shape
-    pointer, indices = _index_arrays(csr)
+    pointer, indices = index_arrays(csr)
     sizes, n_infinite, n_disordered = _column_sizes(pointer, indices, csr.data, n_columns)
     if n_disordered:
         csr = csr.copy()
         csr.has_canonical_format = False
         csr.sum_duplicates()
-        pointer, indices = _index_arrays(csr)
+        pointer, indices = index_arrays(csr)
         sizes, n_infinite, _ = _column_sizes(pointer, indices, csr.data, n_columns)
     data = np.asarray(csr.data)
     if data.dtype not in (np.float32, np.float64):  # pyright: ignore[reportUnnecessaryContains]
@@ -350,7 +350,7 @@ def sort_columns(matrix: Any) -> SortedColumns:
     return SortedColumns(indptr, rows, leads, n_negative, n_rows, values)
 
 
-def _index_arrays(csr: sparse.csr_array) -> tuple[Int[np.ndarray, " rows_1"], Int[np.ndarray, " stored"]]:
+def index_arrays(csr: Any) -> tuple[Int[np.ndarray, " rows_1"], Int[np.ndarray, " stored"]]:
     """Row pointer and columns, of one type whatever scipy chose: the loops are compiled anew for each."""
     return csr.indptr.astype(np.int64, copy=False), csr.indices.astype(np.int32, copy=False)
 

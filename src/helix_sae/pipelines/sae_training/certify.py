@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,11 +22,15 @@ else:
 
 LOGGER = logging.getLogger(__name__)
 
+_MATCHED_TOKENS = 32_768
+
 
 def certify_seeds(
-    seeds: Mapping[str, Sequence[SparseAutoencoder]], holdout: Sequence[Mapping[str, np.ndarray]]
+    seeds: Mapping[str, Sequence[SparseAutoencoder]],
+    holdout: Sequence[Mapping[str, np.ndarray]],
+    pooled: Mapping[str, SparseAutoencoder] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Compare the seeds of every site on held-out tokens; the first of each gets its stability.
+    """Compare the seeds of every site on held-out tokens; the pooled dictionary, or the first, gets its stability.
 
     Parameters
     ----------
@@ -33,6 +38,8 @@ def certify_seeds(
         Of the chosen configuration.
     holdout : sequence of mapping of site to float (batch, d_in)
         Batches of held-out activations.
+    pooled : mapping of site to SparseAutoencoder, optional
+        What was pooled of the seeds, and is used in place of the first.
 
     Returns
     -------
@@ -51,6 +58,7 @@ def certify_seeds(
             {f"seed {number}": sae for number, sae in enumerate(saes)},
             np.concatenate([np.asarray(batch[site]) for batch in holdout]),
             site,
+            (pooled or {}).get(site),
         )
         for site, saes in seeds.items()
     ]
@@ -66,9 +74,8 @@ def certify_seeds(
 
 def pool_seeds(
     seeds: Mapping[str, Sequence[SparseAutoencoder]],
-    sample: Mapping[str, np.ndarray],
-    batches: Iterable[Mapping[str, np.ndarray]],
     scalings: Mapping[str, InputScaling],
+    orders: Callable[[int], Iterable[Mapping[str, np.ndarray]]],
     parameters: SaeTrainingParameters,
 ) -> dict[str, SparseAutoencoder]:
     """Pool the features that come back in the seeds of every site, and train the pooled dictionaries on.
@@ -77,18 +84,17 @@ def pool_seeds(
     ----------
     seeds : mapping of site to sequence of SparseAutoencoder
         Of the chosen configuration.
-    sample : mapping of site to float (n, d_in)
-        Discovery activations that features are matched on.
-    batches : iterable of mapping of site to float (batch, d_in)
-        Discovery activations to train on, in an order that no seed had.
     scalings : mapping of site to InputScaling
+    orders : function of a seed
+        Gives batches of discovery activations in its order. Features are matched and trained on in an order
+        that no seed had.
     parameters : SaeTrainingParameters
 
     Returns
     -------
     dict of site to SparseAutoencoder
-        Empty where too few seeds were trained to speak of features that come back, or a site has none: then
-        the first seed's are used.
+        Empty where none is asked for, too few seeds were trained to speak of features that come back, or a
+        site has none: then the first seed's are used.
     """
     from helix_sae.sae import held_out_features
     from helix_sae.sae.pooling import pool_features, train_on
@@ -96,6 +102,9 @@ def pool_seeds(
 
     if not parameters.pooled_steps or parameters.n_seeds <= FEWEST_OTHERS:
         return {}
+    batches = iter(orders(parameters.seed + parameters.n_seeds))
+    seen = list(islice(batches, 1 + _MATCHED_TOKENS // parameters.batch_size))
+    sample = {site: np.concatenate([np.asarray(batch[site]) for batch in seen]) for site in seeds}
     try:
         pooled = {
             site: pool_features(saes, [held_out_features(sae, sample[site], site) for sae in saes], site)
@@ -109,27 +118,7 @@ def pool_seeds(
         parameters.n_seeds,
         ", ".join(f"{sae.d_sae} features at {site}" for site, sae in pooled.items()),
     )
-    # An order of its own, and a start that no seed had.
-    return train_on(pooled, batches, scalings, parameters.pooled_steps, parameters.seed)
-
-
-def certify_pooled(
-    pooled: Mapping[str, SparseAutoencoder],
-    seeds: Mapping[str, Sequence[SparseAutoencoder]],
-    holdout: Sequence[Mapping[str, np.ndarray]],
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Compare pooled dictionaries with each of the seeds; the tables are those of :func:`certify_seeds`.
-
-    A feature's stability is the share of the seeds that have it. How alike the seeds are (``pw_mcc``,
-    subspaces) is said of the seeds.
-    """
-    _, among, subspaces = certify_seeds(seeds, holdout)
-    features, summary, _ = certify_seeds(
-        {site: [pooled[site], *saes] for site, saes in seeds.items()}, holdout
-    )
-    of_seeds = ["pw_mcc", "pw_mcc_lowest"]
-    summary[of_seeds] = among[of_seeds]
-    return features, summary, subspaces
+    return train_on(pooled, chain(seen, batches), scalings, parameters.pooled_steps, parameters.seed)
 
 
 def draw_stability(stability: pd.DataFrame) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -34,6 +34,20 @@ PROBE_COLUMNS = (
     "r2_mean_ablated",
     "r2_kept",
 )
+
+
+def judge_held_out(
+    saes: Mapping[str, SparseAutoencoder], holdout: Sequence[Mapping[str, np.ndarray]], config: str
+) -> pd.DataFrame:
+    """Rows of ``sae_metrics`` for autoencoders that are there, under the name of a configuration."""
+    from helix_sae.sae import evaluate_sae
+
+    rows: list[dict[str, Any]] = []
+    for site, sae in saes.items():
+        batches = [batch[site] for batch in holdout]
+        summary = evaluate_sae(sae, batches, f"site {site}").summary  # pyright: ignore[reportArgumentType]
+        rows.append({"site": site, "config": config, "seed": 0, **summary})
+    return pd.DataFrame(rows)
 
 
 def run_on(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from jaxtyping import Float
 
 from helix_sae.errors import AnalysisError, DataError
 from helix_sae.names import POOLED
-from helix_sae.pipelines.sae_training.certify import certify_pooled, certify_seeds, pool_seeds
+from helix_sae.pipelines.sae_training.certify import certify_seeds, pool_seeds
+from helix_sae.pipelines.sae_training.judge import judge_held_out
 from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
 from helix_sae.pipelines.sae_training.shipped import adopt, fitting, remember_origin
 
@@ -38,7 +39,6 @@ FEATURES_PER_DIRECTION = 5
 """Features for each direction of a site's activations above which they are near chance to be found again."""
 
 _RANK_TOKENS = 16_384
-_MATCHED_TOKENS = 32_768
 
 _IN_MEMORY = 2**31
 """Bytes of activations up to which they are read once and kept, in place of once a seed and epoch."""
@@ -102,9 +102,10 @@ def train(
             },
             parameters,
         )
+    orders = _orders(activations, discovery, parameters)
     with progress_bar("training autoencoders", n_steps, "steps") as advance:
         result = train_saes(
-            _orders(activations, discovery, parameters),
+            orders,
             parameters.saes,
             n_seeds=parameters.n_seeds,
             sites=sites,
@@ -124,46 +125,16 @@ def train(
     check_explained(result.metrics, parameters)
     seeds, metrics = result.seeds(parameters.chosen), result.metrics
     saes, used = result.by_site(parameters.chosen), parameters.chosen
-    pooled = _pooled(seeds, result.scalings, _orders(activations, discovery, parameters), parameters)
+    pooled = pool_seeds(seeds, result.scalings, orders, parameters)
     if pooled:
         saes, used = pooled, POOLED
-        metrics = pd.concat([metrics, judge_pooled(pooled, holdout)], ignore_index=True)
+        measured = judge_held_out(pooled, holdout, POOLED)
+        LOGGER.info("held-out metrics of the pooled dictionaries:\n%s", _summary(measured))
+        metrics = pd.concat([metrics, measured], ignore_index=True)
     metrics = with_ranks(metrics, ranks)
-    stability = certify_pooled(pooled, seeds, holdout) if pooled else certify_seeds(seeds, holdout)
+    stability = certify_seeds(seeds, holdout, pooled)
     remember_origin(saes, holdout, activations, metrics[metrics["config"] == used])
     return saes, result.history, metrics, *stability
-
-
-def judge_pooled(
-    pooled: Mapping[str, SparseAutoencoder], holdout: Sequence[Mapping[str, np.ndarray]]
-) -> pd.DataFrame:
-    """Rows of ``sae_metrics`` for pooled dictionaries."""
-    from helix_sae.sae import evaluate_sae
-
-    rows: list[dict[str, Any]] = []
-    for site, sae in pooled.items():
-        batches = [batch[site] for batch in holdout]
-        summary = evaluate_sae(sae, batches, f"site {site}").summary  # pyright: ignore[reportArgumentType]
-        rows.append({"site": site, "config": POOLED, "seed": 0, **summary})
-    metrics = pd.DataFrame(rows)
-    if rows:
-        LOGGER.info("held-out metrics of the pooled dictionaries:\n%s", _summary(metrics))
-    return metrics
-
-
-def _pooled(
-    seeds: Mapping[str, Sequence[SparseAutoencoder]],
-    scalings: Mapping[str, Any],
-    orders: Callable[[int], Any],
-    parameters: SaeTrainingParameters,
-) -> dict[str, SparseAutoencoder]:
-    """Pooled dictionaries by site, matched and trained on in an order that no seed had."""
-    if not parameters.pooled_steps:
-        return {}
-    batches = iter(orders(parameters.seed + parameters.n_seeds))
-    seen = list(islice(batches, 1 + _MATCHED_TOKENS // parameters.batch_size))
-    sample = {site: np.concatenate([np.asarray(batch[site]) for batch in seen]) for site in seeds}
-    return pool_seeds(seeds, sample, chain(seen, batches), scalings, parameters)
 
 
 def warn_of_rank(

@@ -11,6 +11,7 @@ import pandas as pd
 
 from helix_sae.errors import AnalysisError
 from helix_sae.left_out import LeftOut
+from helix_sae.pipelines.sae_training.judge import judge_held_out
 from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
 
 if TYPE_CHECKING:
@@ -67,24 +68,13 @@ def adopt(
     AnalysisError
         If they explain too little of the variance of these sequences.
     """
-    from helix_sae.sae import evaluate_sae
     from helix_sae.sae.fit import share_outside
 
     LOGGER.warning("%s The autoencoders that come with the model are used.", reason)
-    rows: list[dict[str, Any]] = []
-    for site, sae in saes.items():
-        batches = [batch[site] for batch in holdout]
-        summary = evaluate_sae(sae, batches, f"site {site}").summary  # pyright: ignore[reportArgumentType]
-        rows.append(
-            {
-                "site": site,
-                "config": CONFIG,
-                "seed": 0,
-                **summary,
-                "outside_range": share_outside(sae, batches),
-            }
-        )
-    metrics = pd.DataFrame(rows)
+    metrics = judge_held_out(saes, holdout, CONFIG)
+    metrics["outside_range"] = [
+        share_outside(sae, [batch[site] for batch in holdout]) for site, sae in saes.items()
+    ]
     LOGGER.info("how well they fit:\n%s", metrics.round(3).to_string(index=False))
     poor = metrics[~(metrics["explained_variance"] >= parameters.min_explained_variance)]
     if len(poor):

@@ -21,7 +21,7 @@ from helix_sae.reporting.document import (
     picture,
     truth,
 )
-from helix_sae.reporting.wording import MISSING, count, interval, listing, number, percent, setting
+from helix_sae.reporting.wording import MISSING, count, interval, listing, number, percent, setting, words
 
 KEY, TITLE = "causes", "Which feature carries which cause"
 
@@ -96,11 +96,11 @@ def _carried(causes: pd.DataFrame, carried: pd.DataFrame) -> list[Statement]:
     statements: list[Statement] = []
     if len(carried):
         named = [
-            f"{_words(row['kind'])} ({int(row['n_confirmed'])}, together {percent(row['recovered'])} of its effect)"
+            f"{words(row['kind'])} ({int(row['n_confirmed'])}, together {percent(row['recovered'])} of its effect)"
             for row in carried.sort_values("recovered", ascending=False).to_dict("records")
         ]
         statements.append(Statement(f"Features are confirmed for {listing(named)}.", headline=True))
-    left = [_words(kind) for kind in causes.loc[causes["n_confirmed"] == 0, "kind"]]
+    left = [words(kind) for kind in causes.loc[causes["n_confirmed"] == 0, "kind"]]
     if left:
         statements.append(Statement(f"No single feature is confirmed for {listing(left)}.", "weak"))
     return statements
@@ -115,17 +115,17 @@ def certified_in_words(summary: pd.DataFrame) -> list[Statement]:
         Of :func:`helix_sae.causal.causes.cause_summary`.
     """
     causes = summary[summary["role"] != "decoy"]
-    if causes.empty or "n_certified" not in causes or causes["n_certified"].isna().any():
+    if not _is_certified_known(causes):
         return [Statement("Which of these features come back in other seeds is not known.", "absent")]
     has = (causes["n_certified"] > 0).to_numpy(dtype=bool)
     if has.all():
         first = f"Every one of the {len(causes)} true causes has a feature that is certified."
     else:
         without = causes[~has]
-        missing = [f"{_words(r['kind'])} ({_why_none(r)})" for r in without.to_dict("records")]
+        missing = [f"{words(r['kind'])} ({_why_none(r)})" for r in without.to_dict("records")]
         first = f"{int(has.sum())} of {len(causes)} true causes have a certified feature; there is none for {listing(missing)}."
     shares = [
-        f"{_words(r['kind'])} {percent(r['recovered_by_certified'])} "
+        f"{words(r['kind'])} {percent(r['recovered_by_certified'])} "
         f"{interval(100 * r['recovered_by_certified_low'], 100 * r['recovered_by_certified_high'], 0)}"
         for r in causes.sort_values("recovered_by_certified", ascending=False).to_dict("records")
     ]
@@ -148,8 +148,12 @@ def _why_none(row: Mapping[str, Any]) -> str:
     )
 
 
+def _is_certified_known(causes: pd.DataFrame) -> bool:
+    return len(causes) > 0 and "n_certified" in causes and not causes["n_certified"].isna().any()
+
+
 def _certified_tile(causes: pd.DataFrame) -> list[Tile]:
-    if causes.empty or "n_certified" not in causes or causes["n_certified"].isna().any():
+    if not _is_certified_known(causes):
         return []
     n = int((causes["n_certified"] > 0).sum())
     return [
@@ -169,11 +173,11 @@ def _decoys(decoys: pd.DataFrame, confirmed: pd.DataFrame) -> list[Statement]:
     if passed.empty:
         return [
             Statement(
-                f"No feature is confirmed for a decoy ({listing([_words(kind) for kind in decoys['kind']])})."
+                f"No feature is confirmed for a decoy ({listing([words(kind) for kind in decoys['kind']])})."
             )
         ]
     largest = confirmed[confirmed["kind"].isin(passed["kind"])]["effect"].abs().max()
-    named = [f"{_words(r['kind'])} ({int(r['n_confirmed'])})" for r in passed.to_dict("records")]
+    named = [f"{words(r['kind'])} ({int(r['n_confirmed'])})" for r in passed.to_dict("records")]
     return [
         Statement(
             f"Features are also confirmed for decoys, which cause nothing: {listing(named)}, by at most {number(largest)}. There "
@@ -200,7 +204,7 @@ def _table(summary: pd.DataFrame, confirmed: pd.DataFrame) -> ReportTable:
         more = f" and {len(own) - 3} more" if len(own) > 3 else ""
         rows.append(
             [
-                _words(row["kind"]) + (" (decoy)" if row["role"] == "decoy" else ""),
+                words(row["kind"]) + (" (decoy)" if row["role"] == "decoy" else ""),
                 f"{int(row['n_pairs'])} / {int(row['n_clusters'])}",
                 number(row["known"]),
                 number(row["predicted"]),
@@ -235,7 +239,3 @@ def _share(row: Mapping[str, Any], name: str) -> str:
     if share is None or pd.isna(share):
         return MISSING
     return f"{percent(share)} {interval(100 * row[f'{name}_low'], 100 * row[f'{name}_high'], 0)}"
-
-
-def _words(kind: object) -> str:
-    return str(kind).replace("_", " ")

@@ -20,7 +20,7 @@ from helix_sae.reporting.document import (
     picture,
     truth,
 )
-from helix_sae.reporting.wording import MISSING, count, fixed, listing, probability
+from helix_sae.reporting.wording import MISSING, count, fixed, listing, probability, words
 
 KEY, TITLE = "concepts", "Concepts, nucleotide by nucleotide"
 
@@ -78,7 +78,7 @@ def concept_section(
             Tile(
                 "Best concept",
                 f"F1 {fixed(float(best['f1'].max()))}",
-                _words(str(best.loc[best["f1"].idxmax(), "concept"])),
+                words(str(best.loc[best["f1"].idxmax(), "concept"])),
             )
         ],
     )
@@ -107,13 +107,9 @@ def compare_kinds(matches: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFram
     return table.sort_values("f1", ascending=False, kind="stable", ignore_index=True)
 
 
-def _words(concept: str) -> str:
-    return concept.replace("_", " ")
-
-
 def _best(best: pd.DataFrame) -> Statement:
     named = [
-        f"{_words(str(row['concept']))} {fixed(row['f1'])} ({feature_name(str(row['site']), row['feature'])})"
+        f"{words(str(row['concept']))} {fixed(row['f1'])} ({feature_name(str(row['site']), row['feature'])})"
         for row in best.head(4).to_dict("records")
     ]
     return Statement(f"Best F1 on held-out families: {listing(named)}.", headline=True)
@@ -148,7 +144,7 @@ def _beyond_the_input(baselines: pd.DataFrame) -> list[Statement]:
     if "passes" not in baselines:
         return []
     own = _passing(baselines, SAE)
-    said = listing([_words(c) for c in own]) if own else "none"
+    said = listing([words(c) for c in own]) if own else "none"
     statements = [
         Statement(
             "Beyond what k-mers, the position and codon markers in the input give away (F1 of at least 0.5,"
@@ -159,7 +155,7 @@ def _beyond_the_input(baselines: pd.DataFrame) -> list[Statement]:
     ]
     if (baselines["kind"] == RANDOM).any():
         untrained = _passing(baselines, RANDOM)
-        what = listing([_words(c) for c in untrained]) if untrained else "none"
+        what = listing([words(c) for c in untrained]) if untrained else "none"
         statements.append(
             Statement(
                 f"With random weights, the same architecture and procedure detect in this sense: {what}."
@@ -171,7 +167,7 @@ def _beyond_the_input(baselines: pd.DataFrame) -> list[Statement]:
 def _left_out(warnings: pd.DataFrame | None) -> list[Statement]:
     if warnings is None or warnings.empty:
         return []
-    names = sorted({_words(str(c)) for c in warnings["concept"]})
+    names = sorted({words(str(c)) for c in warnings["concept"]})
     shown = listing(names) if len(names) <= 12 else f"{', '.join(names[:12])} and {len(names) - 12} more"
     return [Statement(f"Too rare in these sequences to be matched: {shown}.", "absent")]
 
@@ -184,7 +180,7 @@ def _blocks(best: pd.DataFrame, baselines: pd.DataFrame, profiles: pd.DataFrame 
     )
     rows = [
         [
-            _words(str(row["concept"])),
+            words(str(row["concept"])),
             feature_name(str(row["site"]), row["feature"]),
             fixed(row["f1"]),
             fixed(row["precision"]),
