@@ -19,6 +19,7 @@ from helix_sae.provenance import describe_run
 from helix_sae.run_lineage import RunLineage
 from helix_sae.runtime_parameters import check_runtime_parameters, settable_names
 from helix_sae.storage import canonical_json, write_file
+from helix_sae.unversioned import Outdated, is_unversioned, write_recipe
 from helix_sae.versions import Catalog, pin_versions, provenance_path, versioned_dataset
 
 ENGINE_PARAMETER = "params:engine"
@@ -67,25 +68,26 @@ class ProjectHooks:
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
-        """Write ``provenance.json`` beside a versioned artefact."""
+        """Write what an artefact came from beside it: ``provenance.json``, hidden where there are no versions."""
         if self._catalog is None or self._lineage is None:
             return
         record = self._lineage.add_saved(node, dataset_name)
-        dataset = versioned_dataset(self._catalog[dataset_name]) if record.origin else None
-        if dataset is None:
-            return
+        saved = self._catalog[dataset_name]
+        saved = saved.dataset if isinstance(saved, Outdated) else saved
         content = {
             **self._provenance,
             "dataset": dataset_name,
-            "version": record.origin["version"],
             "node": node.name,
-            "origin": record.origin,
             "inputs": {name: record.lineage.get(name, {}) for name in node.inputs if not is_parameter(name)},
             "lineage": record.lineage,
             "made_with": record.parameters,
         }
-        path = provenance_path(dataset, record.origin["version"])
-        write_file(cast("Any", dataset)._fs, path, canonical_json(content))
+        if is_unversioned(saved):
+            write_recipe(saved, self._lineage.recipes[dataset_name], content)
+        elif record.origin and (dataset := versioned_dataset(saved)) is not None:
+            version = record.origin["version"]
+            whole = canonical_json({**content, "version": version, "origin": record.origin})
+            write_file(cast("Any", dataset)._fs, provenance_path(dataset, version), whole)
 
     @hook_impl
     def on_node_error(self, error: Exception, node: Node) -> None:

@@ -27,6 +27,7 @@ from helix_sae.lineage import (
 )
 from helix_sae.provenance import package_version, parameters_of
 from helix_sae.storage import digest_of
+from helix_sae.unversioned import Outdated, is_made_by, is_unversioned
 from helix_sae.versions import (
     Catalog,
     artefact_path,
@@ -97,10 +98,11 @@ class RunLineage:
 
         For ``--only-missing-outputs``: whether something is there is decided by what is recorded beside it.
         """
-        unrecorded: list[str] = []
         for node in self._pipeline.nodes:
             datasets = {n: self._catalog[n] for n in node.outputs if n in self._catalog}
-            unrecorded += [n for n, d in datasets.items() if versioned_dataset(d) is None and _is_kept(d)]
+            for name, dataset in datasets.items():
+                if is_unversioned(dataset) and not is_made_by(dataset, self.recipes[name]):
+                    self._catalog[name] = Outdated(dataset)
             inner = {n: v for n, d in datasets.items() if (v := versioned_dataset(d)) is not None}
             found = {n: self._version_with_recipe(d, self.recipes[n]) for n, d in inner.items()}
             is_whole = all(version is not None for version in found.values())
@@ -109,12 +111,6 @@ class RunLineage:
                 pin(dataset, cast("str", found[name]) if is_whole else save, save)
                 if is_whole:
                     self._known[name] = read_record(name, dataset)
-        if unrecorded:
-            LOGGER.warning(
-                "%s: without versions, so without a record of how they were made; they count as made if they"
-                " exist",
-                ", ".join(unrecorded),
-            )
 
     def check_node(self, node: Node) -> None:
         """Make sure that a node's inputs, now that they are all there, are of one lineage.
@@ -230,7 +226,3 @@ def _flat(values: Mapping[str, Any], path: str = "") -> Iterable[str]:
             yield from _flat(cast("Mapping[str, Any]", value), here)
         else:
             yield f"{here}={value}"
-
-
-def _is_kept(dataset: Any) -> bool:
-    return not getattr(dataset, "_EPHEMERAL", False)

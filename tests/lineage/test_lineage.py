@@ -132,6 +132,25 @@ def test_missing_outputs_are_those_that_were_made_otherwise(root: Path) -> None:
     assert run_toy(root, "v6", only_missing=True) == []
 
 
+def test_outputs_without_versions_are_reused_by_their_record_too(root: Path) -> None:
+    own = root / "own"
+    own.mkdir()
+    (own / "raw.txt").write_text("ACGU")
+
+    def run(version: str, target: str = "mrl") -> list[str]:
+        causal = {"target": target}
+        return run_toy(own, version, only_missing=True, unversioned=("effects",), causal=causal)
+
+    assert len(run("v1")) == 7
+    assert run("v2") == []
+    assert run("v3", "te") == ["intervene", "summarise", "report"]  # what is in memory alone is made again
+    (own / "effects.json").write_text('{"effects": "written by hand"}')
+    assert run("v4", "te") == ["intervene"]
+    (own / ".effects.json.provenance.json").write_text("{")
+    assert run("v5", "te") == ["intervene"]  # nothing says how it was made
+    assert run("v6", "te") == []
+
+
 def test_what_was_lost_is_made_again_and_nothing_else(root: Path) -> None:
     shutil.rmtree(root / "associations.json")
     assert run_toy(root, "v2", only_missing=True) == ["associate"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +74,18 @@ PARAMETERS: dict[str, Any] = {
 
 
 def toy_catalog(
-    root: Path, version: str, load_versions: dict[str, str] | None = None, **parameters: dict[str, Any]
+    root: Path,
+    version: str,
+    load_versions: dict[str, str] | None = None,
+    unversioned: Sequence[str] = (),
+    **parameters: dict[str, Any],
 ) -> DataCatalog:
-    """Catalog of a run of this version."""
+    """Catalog of a run of this version; some datasets have none."""
     config: dict[str, Any] = {
         name: {
             "type": "helix_sae.datasets.files.JsonDataset",
             "filepath": f"{root}/{name}.json",
-            "versioned": True,
+            "versioned": name not in unversioned,
         }
         for name in STORED
     }
@@ -99,6 +104,7 @@ def run_toy(
     *names: str,
     load_versions: dict[str, str] | None = None,
     only_missing: bool = False,
+    unversioned: Sequence[str] = (),
     pipeline: Pipeline | None = None,
     **parameters: dict[str, Any],
 ) -> list[str]:
@@ -110,7 +116,7 @@ def run_toy(
         Names of the nodes that ran.
     """
     chosen = pipeline or sum((PIPELINES[name] for name in names or PIPELINES), Pipeline([]))
-    catalog = toy_catalog(root, version, load_versions, **parameters)
+    catalog = toy_catalog(root, version, load_versions, unversioned, **parameters)
     hooks = _create_hook_manager()
     hooks.register(ProjectHooks())
     ran: list[str] = []
