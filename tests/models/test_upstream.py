@@ -74,6 +74,7 @@ def test_import_and_load_leave_logging_alone(tmp_path: Path, has_handler: bool):
         # helical's own handler writes "time - LEVEL:name:message": with it, lines would stand there once more.
         assert "from the user" not in done.stderr
         assert "INFO:" not in done.stderr
+        assert "Loading weights" not in done.stderr, "a bar of transformers"
         ours = [line for line in result["lines"] if line.startswith("helix_sae")]
         assert len(ours) == len(set(ours)) > 0
         assert not [
@@ -115,6 +116,18 @@ def test_warnings_are_silent_inside_only():
             warnings.warn("inside", stacklevel=1)
         warnings.warn("outside", stacklevel=1)
     assert [str(w.message) for w in seen] == ["outside"]
+
+
+def test_bars_of_transformers_are_hidden_inside_only():
+    from transformers.utils import logging as told
+
+    assert told.is_progress_bar_enabled()
+    with undisturbed_logging():
+        assert not told.is_progress_bar_enabled()
+        with undisturbed_logging():
+            pass
+        assert not told.is_progress_bar_enabled()
+    assert told.is_progress_bar_enabled()
 
 
 def test_the_module_is_helical_s():

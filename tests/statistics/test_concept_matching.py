@@ -11,6 +11,7 @@ from statistics_oracles import concept_scores
 
 from helix_sae.errors import AnalysisError, DataError
 from helix_sae.statistics import concept_matching
+from helix_sae.statistics.concept_counts import average_precision
 from helix_sae.statistics.concept_matching import (
     THRESHOLDS,
     compare_with_baselines,
@@ -120,6 +121,13 @@ def test_scores_equal_the_slow_twin(world, tables):
         assert row.base_rate == pytest.approx(label[validation].mean())
         expected = average_precision_score(label[validation], activation[validation])
         assert row.average_precision == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n", [3, 49, 1000, 20_011])
+def test_a_perfect_detector_has_a_precision_of_exactly_one_at_most(n):
+    everything = np.ones(n, dtype=np.uint8)
+    found = average_precision(np.arange(n), everything, everything, everything, n, n)
+    assert 1 - 1e-12 < found <= 1
 
 
 def test_the_threshold_is_the_best_of_the_discovery_clusters(world, tables):

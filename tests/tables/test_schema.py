@@ -44,6 +44,13 @@ def test_a_share_that_is_not_known_is_allowed() -> None:
     SCHEMAS["sae_metrics"].check(SCHEMAS["sae_metrics"].example(3).assign(dead_share=np.nan), "sae_metrics")
 
 
+def test_rounding_is_no_mistake() -> None:
+    table = SCHEMAS["sae_metrics"].example(2)
+    SCHEMAS["sae_metrics"].check(table.assign(dead_share=[1 + 1e-14, -1e-14]), "sae_metrics")
+    with pytest.raises(DataError, match="dead_share"):
+        SCHEMAS["sae_metrics"].check(table.assign(dead_share=[1 + 1e-6, 0.5]), "sae_metrics")
+
+
 def test_the_dataset_checks_what_it_saves(tmp_path: Path) -> None:
     dataset = CsvTableDataset(filepath=str(tmp_path / "sae_metrics.csv"))
     with pytest.raises(DatasetError, match="The table sae_metrics is not as its schema says"):

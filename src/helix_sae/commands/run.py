@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from helix_sae.commands.guesses import Columns, guess_columns
 from helix_sae.commands.project import find_project, run_pipelines
 from helix_sae.errors import ConfigurationError, DataError
 from helix_sae.pipelines.causal_acdc.parameters import NO_TARGET
@@ -107,6 +106,8 @@ def plan_run(source: str, wishes: Wishes) -> Plan:
         If ``--set`` is not ``KEY=VALUE``.
     """
     from helix_sae.datasets.raw import SequenceFilesDataset  # noqa: PLC0415 - brings pandas
+    from helix_sae.mrna.columns import CORE_COLUMNS  # noqa: PLC0415
+    from helix_sae.mrna.guesses import number_columns, sequence_column  # noqa: PLC0415
 
     raw = SequenceFilesDataset(filepath=source, gff3=_absolute(wishes.gff3)).load()
     records = [record.values for record in raw.records]
@@ -118,14 +119,15 @@ def plan_run(source: str, wishes: Wishes) -> Plan:
             meant = f" Did you mean {close[0]!r}?" if close else ""
             raise DataError(f"{shown} has no column {name!r}.{meant} It has {', '.join(names) or 'none'}.")
     notes: list[str] = []
-    found = guess_columns(records, shown, sequence=wishes.sequence) if records else Columns(None, ())
-    if found.sequence is not None:
-        notes.append(f"sequences: column {found.sequence!r} (the only one that holds sequences)")
-    target = wishes.target or _only_number(found.numbers, notes)
+    sequence = wishes.sequence
+    if records and sequence is None and "sequence" not in names:
+        sequence = sequence_column(records, shown, taken=CORE_COLUMNS)
+        notes.append(f"sequences: column {sequence!r} (the only one of nucleotides)")
+    target = wishes.target or _only_number(number_columns(records, taken=CORE_COLUMNS), notes)
     given: dict[str, Any] = {"sequences": source}
     if wishes.gff3 is not None:
         given["gff3"] = _absolute(wishes.gff3)
-    columns = {"sequence": wishes.sequence or found.sequence} if wishes.sequence or found.sequence else {}
+    columns = {} if sequence is None else {"sequence": sequence}
     columns |= {label: label for label in (target, *wishes.labels) if label is not None}
     _put(given, "ingestion.columns", columns)
     if wishes.coding is not None:

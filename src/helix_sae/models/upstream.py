@@ -3,13 +3,14 @@
 helical adds a handler to the root logger, sets its level, turns propagation off and redirects warnings when
 it is imported, and calls ``logging.basicConfig`` when a model is made: every line of a run would be printed
 twice. It is imported here only, on first use, and what it disturbs is put back before any other module can
-log a line.
+log a line. transformers, which it loads weights with, draws bars on the terminal; they are not shown either.
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +24,9 @@ _PACKAGE = "helical"
 def undisturbed_logging() -> Iterator[None]:
     """Leave the process's logging as it was found, and silence upstream chatter inside the block.
 
-    Restored are the root logger's handlers, level and propagation, and whether warnings go to the log. Inside
-    the block helical's loggers say nothing below an error and no warning is shown.
+    Restored are the root logger's handlers, level and propagation, whether warnings go to the log, and whether
+    transformers draws bars. Inside the block helical's loggers say nothing below an error, no warning is shown and no
+    bar is drawn.
     """
     root, upstream = logging.getLogger(), logging.getLogger(_PACKAGE)
     handlers, level, propagate = list(root.handlers), root.level, root.propagate
@@ -32,7 +34,7 @@ def undisturbed_logging() -> Iterator[None]:
     captured = _captures_warnings()
     upstream.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _no_bars():
             warnings.simplefilter("ignore")
             try:
                 yield
@@ -44,6 +46,20 @@ def undisturbed_logging() -> Iterator[None]:
         root.setLevel(level)
         root.propagate = propagate
         upstream.setLevel(upstream_level)
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Keep transformers, if it is loaded, from drawing bars such as the one of loading weights."""
+    told = sys.modules.get("transformers.utils.logging")
+    if told is None or not told.is_progress_bar_enabled():
+        yield
+        return
+    told.disable_progress_bar()
+    try:
+        yield
+    finally:
+        told.enable_progress_bar()
 
 
 @cache

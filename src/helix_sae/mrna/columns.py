@@ -10,13 +10,13 @@ from __future__ import annotations
 import difflib
 import logging
 import math
-import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from helix_sae.errors import ConfigurationError, DataError
+from helix_sae.mrna.guesses import listed, sequence_column
 from helix_sae.mrna.values import FieldError, as_number, as_text, disguise, is_missing, shorten
 
 _log = logging.getLogger(__name__)
@@ -38,10 +38,7 @@ NUMERIC_COLUMNS = frozenset(
 )
 """Columns that only numbers can fill; any other is a number or a category by what most of its values are."""
 
-_NUCLEOTIDES = re.compile(r"[ACGTUNacgtun]{10,}")
-_LOOKED_AT = 200  # records that decide whether a column holds sequences
 _MANY_CATEGORIES = 20
-_LISTED = 30
 
 
 def property_name(name: str) -> str:
@@ -97,7 +94,7 @@ def resolve_columns(
         If the mapping names a column that the table cannot have.
     """
     present = dict.fromkeys(name for row in rows for name in row)
-    shown = _listed(present)
+    shown = listed(present)
     mapping = {_mapped_name(name): column for name, column in columns.items()}
     for name, column in mapping.items():
         if column is not None and column not in present and rows:
@@ -115,12 +112,13 @@ def resolve_columns(
         if column in present and column not in names.values() and property_name(name) not in mapping:
             _claim(names, property_name(name), column, file)
     if rows and "sequence" not in names:
-        names["sequence"] = _only_sequence_column(
-            rows, [c for c in present if c not in names.values()], file, shown
+        names["sequence"] = sequence_column(rows, file, taken=set(names.values()))
+        _log.warning(
+            "%s: the sequences are taken from column %r, the only one of nucleotides", file, names["sequence"]
         )
     unused = [name for name in present if name not in names.values()]
     if unused:
-        _log.info("Columns not read, since nothing maps to them: %s", _listed(unused))
+        _log.info("Columns not read, since nothing maps to them: %s", listed(unused))
     for name in properties:
         close = difflib.get_close_matches(own_name(name), unused, n=1)
         if property_name(name) not in names and close:
@@ -150,33 +148,6 @@ def _claim(names: dict[str, str], name: str, column: str, file: str) -> None:
             f" mapping, for example columns: {{{name}: {column!r}}}."
         )
     names[name] = column
-
-
-def _only_sequence_column(
-    rows: Sequence[Mapping[str, object]], columns: Sequence[str], file: str, shown: str
-) -> str:
-    """The column that holds nucleotides, if there is just one."""
-    looked_at = rows[:_LOOKED_AT]
-    found = [column for column in columns if _holds_nucleotides([row.get(column) for row in looked_at])]
-    if len(found) == 1:
-        _log.warning(
-            "%s: the sequences are taken from column %r, the only one of nucleotides", file, found[0]
-        )
-        return found[0]
-    which = f" Several hold nucleotides: {', '.join(map(repr, found))}." if found else ""
-    example = found[0] if found else "utr"
-    raise DataError(
-        f"No column 'sequence' in {file}; it has: {shown}.{which} Say which one holds the sequences:"
-        f" ingestion.columns: {{sequence: {example}}}, or on the command line"
-        f" ingestion.columns.sequence={example}."
-    )
-
-
-def _holds_nucleotides(values: Sequence[object]) -> bool:
-    present = [value for value in values if not is_missing(value)]
-    return bool(present) and all(
-        isinstance(value, str) and _NUCLEOTIDES.fullmatch(value.strip()) for value in present
-    )
 
 
 def typed_columns(
@@ -282,9 +253,3 @@ def _category(
     return pd.Series(
         pd.Categorical(texts, categories=sorted({text for text in texts if text is not None}))
     ), bad
-
-
-def _listed(names: Iterable[str]) -> str:
-    every = list(names)
-    more = f" and {len(every) - _LISTED} more" if len(every) > _LISTED else ""
-    return ", ".join(every[:_LISTED]) + more if every else "nothing"

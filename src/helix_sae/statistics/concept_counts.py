@@ -130,8 +130,8 @@ def average_precision(
         if n_true > before:
             area += (n_true - before) / positives * n_true / n_fired
         end = start
-    # what never fires is found last, at the base rate
-    return area + (1.0 - n_true / positives) * positives / n_inside
+    # What never fires is found last, at the base rate. A sum of many shares may round to more than 1.
+    return min(1.0, area + (1.0 - n_true / positives) * positives / n_inside)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -27,6 +27,10 @@ _IS: dict[Kind, Callable[[Any], bool]] = {
 }
 
 
+ROUNDING = 1e-9
+"""By how much a bound may be missed: sums of many numbers round."""
+
+
 class Column(BaseModel):
     """One column.
 
@@ -117,8 +121,8 @@ def _problem(table: pd.DataFrame, name: str, column: Column) -> str | None:
         return None
     if not _IS[column.kind](values):
         return f"{name} is no {column.kind}: {values.tolist()[0]!r}"
-    if column.low is not None and (values < column.low).any():
+    if column.low is not None and (values < column.low - ROUNDING).any():
         return f"{name}: {values.min()} is below {column.low:g}"
-    if column.high is not None and (values > column.high).any():
+    if column.high is not None and (values > column.high + ROUNDING).any():
         return f"{name}: {values.max()} is above {column.high:g}"
     return None

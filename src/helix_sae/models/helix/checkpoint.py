@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from helix_sae.models.checkpoints import CONFIG_NAME, check_complete, check_decl
 from helix_sae.models.helix.heads import DESCRIPTION_NAME, HEAD_DESCRIPTION, HEAD_WEIGHTS, WEIGHTS_NAME
 from helix_sae.models.helix.mending import mend
 from helix_sae.models.upstream import import_helical, undisturbed_logging
+
+_log = logging.getLogger(__name__)
 
 
 def files_that_count(directory: Path) -> list[Path]:
@@ -47,6 +50,7 @@ def read_network(directory: Path) -> nn.Module:
         with undisturbed_logging():
             module: nn.Module = helix.HelixmRNA(configurer=configuration).model
         check_complete(directory, list(module.state_dict()))
+        _log.info("%s: %d weights were loaded", directory, len(module.state_dict()))
     except ModelError:
         raise
     except Exception as error:  # upstream, transformers and safetensors raise a dozen kinds
