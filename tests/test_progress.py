@@ -7,7 +7,9 @@ import time
 
 import pytest
 import rich.console
+from kedro.pipeline import Pipeline, node
 
+from helix_sae.console import Stages
 from helix_sae.progress import progress_bar
 
 
@@ -35,3 +37,23 @@ def test_a_terminal_sees_what_is_done_how_fast_and_how_long_it_takes(monkeypatch
 
 def test_anything_else_sees_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(monkeypatch, is_terminal=False) == ""
+
+
+def test_the_clock_of_a_stage_runs_during_its_own_steps_only() -> None:
+    """Steps of two stages take turns; a stage that waits for another is not said to be slow."""
+    stream = io.StringIO()
+    stages = Stages(rich.console.Console(file=stream), {"a": "First", "b": "Second"})
+    steps = {name: node(len, name, f"{name}_out", name=name) for name in ("a1", "b1", "a2")}
+    stages.plan(
+        Pipeline(list(steps.values())),
+        {"a": Pipeline([steps["a1"], steps["a2"]]), "b": Pipeline([steps["b1"]])},
+    )
+    for name, seconds in (("a1", 0.0), ("b1", 0.6), ("a2", 0.0)):
+        stages.begin(name)
+        stages.within("half")
+        time.sleep(seconds)
+        stages.end(name)
+    assert [line.split() for line in stream.getvalue().splitlines()] == [
+        ["Second", "1", "s"],
+        ["First", "0", "s"],
+    ]

@@ -18,12 +18,13 @@ import yaml
 from kedro.framework.project import pipelines as registry
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
-from kedro.io import CatalogConfigResolver, DataCatalog
+from kedro.io import CatalogConfigResolver, DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import helix_sae
+from helix_sae.latest import _FOLDERS, _PLACES
 
 ENVIRONMENTS = sorted(path.name for path in (Path(__file__).parents[1] / "conf").iterdir() if path.is_dir())
 DEFAULT = ("ingestion", "extraction", "sae_training", "correlation", "causal_acdc", "reporting")
@@ -193,6 +194,23 @@ def test_every_default_input_is_shipped_or_made(project: Path) -> None:
     for name in data_names(registry["__default__"].inputs()):
         for path in paths_of(configuration[name]):
             assert (project / path).exists(), f"{name}: {path}"
+
+
+def test_a_run_may_begin_at_any_node(project: Path) -> None:
+    """``kedro run --from-nodes=...``: whatever a node reads is kept, so that none has to be computed anew for it."""
+    catalog, _, _ = open_project(project)
+    default = registry["__default__"]
+    for node in default.nodes:
+        for name in data_names(default.from_nodes(node.name).inputs()):
+            assert not isinstance(catalog.get(name), MemoryDataset | None), f"{node.name}: {name}"
+
+
+def test_make_run_names_what_a_run_leaves(project: Path) -> None:
+    """The last words of ``make run`` are places where :mod:`helix_sae.latest` puts files."""
+    named = re.findall(
+        r"\$\(CURDIR\)/data/latest/([\w./]+)", (project / "Makefile").read_text(encoding="utf-8")
+    )
+    assert set(named) == {*(_PLACES[name] for name in ("run_report", "feature_atlas")), *_FOLDERS.values()}
 
 
 def test_an_unknown_pipeline_is_answered_with_the_nearest(project: Path) -> None:

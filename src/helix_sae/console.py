@@ -47,7 +47,6 @@ class Stages:
         self._stage_of: dict[str, str] = {}
         self._left: dict[str, int] = {}
         self._tasks: dict[str, Any] = {}
-        self._began: dict[str, float] = {}
 
     def plan(self, pipeline: Pipeline, stages: Mapping[str, Pipeline]) -> None:
         """Note which node belongs to which stage."""
@@ -67,9 +66,9 @@ class Stages:
         stage = self._stage_of.get(node)
         if stage is None:
             return
-        if stage not in self._began:
-            self._began[stage] = time.monotonic()
-            self.progress.start_task(self._tasks[stage])
+        # Stages take turns; each clock runs during its own steps only.
+        task = self.progress.tasks[self._tasks[stage]]
+        task.start_time, task.stop_time = time.monotonic() - (task.elapsed or 0.0), None
         self.progress.update(self._tasks[stage], doing=node.rpartition(".")[2].replace("_", " "))
 
     def end(self, node: str) -> None:
@@ -78,18 +77,22 @@ class Stages:
         if stage is None:
             return
         self._left[stage] -= 1
+        task = self.progress.tasks[self._tasks[stage]]
+        task.stop_time = time.monotonic()
         self.progress.update(self._tasks[stage], advance=1)
         if self._left[stage] == 0:
             self.progress.update(self._tasks[stage], doing="")
             if not self.console.is_terminal:
-                seconds = time.monotonic() - self._began[stage]
-                self.console.print(f"{self.titles[stage]:<34} {seconds:5.0f} s", highlight=False)
+                self.console.print(f"{self.titles[stage]:<34} {task.elapsed:5.0f} s", highlight=False)
 
     def within(self, text: str) -> None:
         """Show how far a long step is."""
-        running = [stage for stage, left in self._left.items() if left and stage in self._began]
+        running = [stage for stage, left in self._left.items() if left and self._has_begun(stage)]
         if running:
             self.progress.update(self._tasks[running[-1]], doing=text)
+
+    def _has_begun(self, stage: str) -> bool:
+        return self.progress.tasks[self._tasks[stage]].started
 
 
 _shown: list[Stages] = []

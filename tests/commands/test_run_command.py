@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from helix_sae.cli import app
-from helix_sae.commands.run import Wishes, existing, plan_run
+from helix_sae.commands.run import Wishes, existing, plan_run, show_findings
 from helix_sae.errors import ConfigurationError, DataError
 
 
@@ -73,3 +76,27 @@ def test_a_named_column_of_sequences_leaves_the_target_to_be_guessed(table: str)
     plan = plan_run(table, Wishes(sequence="utr"))
     assert plan.parameters["ingestion"]["columns"] == {"sequence": "utr", "te": "te"}
     assert not any("'utr'" in note for note in plan.notes)
+
+
+def test_the_last_screen_says_what_was_found_what_was_left_out_and_where_it_lies(tmp_path: Path) -> None:
+    absent = {"run": False, "reason": "No start codon is known."}
+    summary = {
+        "headlines": ["Found."],
+        "warnings": ["Weak."],
+        "data": {"run": True},
+        "effects": absent,
+        "circuit": absent,
+    }
+    (tmp_path / "latest").mkdir()
+    (tmp_path / "latest" / "summary.json").write_text(json.dumps(summary))
+    console = Console(file=io.StringIO(), soft_wrap=True)
+    show_findings(console, tmp_path, tmp_path / "log", 61.0)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    for line in (
+        "  • Found.",
+        "  ! Weak.",
+        "  – left out: effects, circuit. No start codon is known.",
+        "1.0 min",
+    ):
+        assert line in printed.splitlines()
+    assert str(tmp_path / "latest" / "report.html") in printed

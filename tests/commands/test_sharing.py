@@ -139,6 +139,9 @@ def test_a_hub_gives_back_what_it_was_given(
     done = helix_sae(endpoint, tmp_path, "pull", "me/saes")
     assert done.returncode == 0, done.stdout + done.stderr
     fetched = {p.relative_to(tmp_path / "saes") for p in (tmp_path / "saes").rglob("*") if p.is_file()}
+    of_one = json.loads(next((tmp_path / "saes").rglob("cfg.json")).read_text(encoding="utf-8"))["metadata"]
+    assert of_one["hook_name"] in card, "cfg.json names the place in the model"
+    assert of_one["model_name"], "and the model"
     assert fetched == {p.relative_to(shipped) for p in shipped.rglob("*") if p.is_file()}
     assert all((tmp_path / "saes" / name).read_bytes() == (shipped / name).read_bytes() for name in fetched)
 

@@ -48,6 +48,14 @@ def test_associating_codes_finds_the_feature_that_was_planted(run) -> None:
     assert rows[0].endswith("True")
 
 
+def test_effects_on_pairs_take_few_imports(project_path: Path) -> None:
+    """Once it took eleven from ten modules."""
+    lines = (
+        (project_path / "docs" / "examples" / "effects_on_pairs.py").read_text(encoding="utf-8").splitlines()
+    )
+    assert len([line for line in lines if line.startswith(("import helix_sae", "from helix_sae"))]) <= 3
+
+
 def test_effects_on_pairs_are_what_running_the_model_on_gives(
     run, project_path: Path, tmp_path: Path
 ) -> None:

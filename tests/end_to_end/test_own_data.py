@@ -148,3 +148,22 @@ def test_five_hundred_measured_5utrs_are_described_at_default_settings(
     metrics = pd.read_csv(file)
     assert metrics["site"].nunique() == 4
     assert metrics["explained_variance"].min() >= 0.9
+
+
+def test_the_autoencoders_of_the_model_are_applied_without_training(tmp_path: Path) -> None:
+    """``helix-sae apply``: features of new sequences, and how well the autoencoders that come with helix_mini fit them."""
+    table(tmp_path / "mine.csv", 12)
+    command = [Path(sys.executable).with_name("helix-sae"), "apply", "mine.csv", "--out", "out"]
+    done = subprocess.run(
+        command, cwd=tmp_path,
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (file,) = (tmp_path / "out" / "08_reporting" / "sae_metrics.csv").glob("*/sae_metrics.csv")
+    metrics = pd.read_csv(file)
+    assert metrics["site"].nunique() == 4
+    assert metrics["explained_variance"].between(0.8, 1).all()
+    assert metrics["outside_range"].between(0, 1).all()
+    features = pd.read_csv(tmp_path / "out" / "latest" / "tables" / "features.csv")
+    assert features["certified"].eq("yes").any()
+    assert (tmp_path / "out" / "latest" / "features.h5ad").is_file()

@@ -97,6 +97,7 @@ def test_the_atlas_of_a_run():
     page = self_contained(drawn())
     assert "1 features of helix_mini" not in page.text
     assert "1 feature of helix_mini on 240 sequences" in page.text
+    assert page.title == "Feature atlas: library A and library B"
     assert len(page.all("article")) == 1
 
 
@@ -129,7 +130,7 @@ def test_the_report_and_its_numbers():
     )
     html, summary, _ = nodes.assemble(parameters(title="A title"), NONE_CHOSEN, data, prediction)
     page = self_contained(html)
-    assert page.title == "A title"
+    assert page.title == "A title: library A and library B"
     assert "helix_mini on 240 sequences; predictions of mrl" in page.text
     assert "atlas/index.html beside this page" in page.text
     assert summary["prediction"]["probe"]["validation"] == 0.8

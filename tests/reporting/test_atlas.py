@@ -267,7 +267,9 @@ def test_features_of_two_sites():
     assert [page.site for page in made] == list(SITES)
     assert len({page.anchor for page in made}) == 2
     assert made[1].effect is None  # the table of effects is about the first site
-    self_contained(render_atlas(made, title="t", subtitle="s"))
+    page = self_contained(render_atlas(made, title="t", subtitle="s"))
+    said = [picture["alt"] for picture in page.all("img")]
+    assert len(said) == len(set(said)) == 2, "no two pictures are described alike"
 
 
 def test_no_feature_was_chosen():

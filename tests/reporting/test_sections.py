@@ -503,6 +503,31 @@ class TestPrediction:
         assert "Too few held-out pairs" in said(section, tone="weak", headline=True)
         assert section.tiles[1].weak
 
+    def test_what_the_simulator_expects_is_nowhere_called_known_or_true(self):
+        """Of edits of a user's own sequences nobody knows the effect; the simulator's formula has an expectation."""
+        of_edits = prediction(
+            pairs=tables.pairs().assign(difference_kind="expected"),
+            comparison=tables.comparison().assign(difference_kind="expected"),
+        )
+        caption = table_with(of_edits, "Predicted against simulator-expected").caption
+        beside = effects(
+            designed=tables.designed().assign(difference_kind="expected"),
+            positions=tables.positions().assign(difference_kind="expected"),
+        )
+        assert "Predicted against simulator-expected" in [tile.label for tile in of_edits.tiles]
+        assert "predicted and simulator-expected differences of MRL" in said(of_edits)
+        assert "direction of the simulator-expected difference" in said(beside)
+        shown = [
+            said(of_edits),
+            said(beside),
+            caption,
+            *(t.label + t.note for t in (*of_edits.tiles, *beside.tiles)),
+        ]
+        for block in beside.blocks:
+            if isinstance(block, ReportTable):
+                shown += [block.caption, *(column.title for column in block.columns)]
+        assert not [text for text in shown if "known diff" in text.lower() or "true diff" in text.lower()]
+
     def test_without_pairs(self):
         section = prediction(pairs=None, exclusions=None, agreement=pd.DataFrame(), comparison=None)
         assert "No pairs of sequences were formed." in said(section, tone="absent")
@@ -514,7 +539,7 @@ class TestPrediction:
             [tables.agreement(0.9, 0.8, 0.95, has_indel=True), tables.agreement()], ignore_index=True
         )
         assert "ρ = 0.50" in said(prediction(agreement=both))
-        assert len(table_with(prediction(agreement=both), "Predicted against known").rows) == 2
+        assert len(table_with(prediction(agreement=both), "Predicted against measured").rows) == 2
         only = tables.agreement(0.9, 0.8, 0.95, has_indel=True)
         assert "ρ = 0.90" in said(prediction(agreement=only))
 
@@ -558,7 +583,9 @@ class TestEffects:
         text = said(effects())
         assert "Edits that make or break an upstream AUG (20) are felt more than their shams (20)" in text
         assert "median total effect 1.00 against 0.100, one-sided Mann–Whitney p = 1×10⁻⁶" in text
-        assert "true difference in 90 % of those edits [80, 95]" in text
+        assert "known difference in 90 % of those edits [80, 95]" in text
+        made = tables.designed().assign(difference_kind="true")
+        assert "true difference in 90 % of those edits" in said(effects(designed=made))
 
     @pytest.mark.parametrize("p_value", [0.001, 0.2, np.nan])
     def test_upstream_aug_edits_that_are_not(self, p_value: float):

@@ -156,3 +156,10 @@ def test_counts(n: int):
 )
 def test_listings(items: list[str], expected: str):
     assert wording.listing(items) == expected
+
+
+def test_a_title_names_what_went_in():
+    assert wording.titled("Atlas", ["my_utrs"] * 3) == "Atlas: my_utrs"
+    assert wording.titled("Atlas", ["a", "b", "a"]) == "Atlas: a and b"
+    assert wording.titled("Atlas", "abcde") == "Atlas: a, b, c and 2 more"
+    assert wording.titled("Atlas", []) == "Atlas"

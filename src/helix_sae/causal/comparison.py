@@ -560,7 +560,7 @@ def by_edit_position(
         ``has_indel`` (pairs with insertions or deletions stand apart), ``stratum``; ``following_low, following_high`` (share of nucleotides from the first edit on); ``n_pairs``,
         ``n_clusters``; mean ``|predicted|`` and ``|known|`` difference; ``feature_effect`` (mean over pairs of the
         largest |effect| of a feature) with ``feature_effect_low, feature_effect_high`` (cluster bootstrap); ``spearman`` of
-        predicted and known differences. Shams take no part.
+        predicted and known differences; ``difference_kind`` where all pairs have the same. Shams take no part.
     """
     following = np.array([_following(pair) for pair in pairs])
     largest = np.max([np.nanmax(np.abs(v[:, :-1]), axis=1) for v in found.values.values()], axis=0)
@@ -592,7 +592,9 @@ def by_edit_position(
                     "spearman": _spearman(predicted[both], known[both]),
                 }
             )
-    return pd.DataFrame(out)
+    strata = pd.DataFrame(out)
+    kinds = table["difference_kind"].dropna().unique() if "difference_kind" in table else ()
+    return strata.assign(difference_kind=kinds[0]) if len(kinds) == 1 else strata
 
 
 def _strata(

@@ -325,8 +325,8 @@ def designed_against_sham(
     Returns
     -------
     DataFrame
-        ``pair_id, kind, role, is_sham, cluster, split``; ``total_effect``, the sum of |effect| over nodes;
-        ``largest_effect``; ``predicted_difference`` and ``difference`` (known), both in the direction that was run.
+        ``pair_id, kind, role, is_sham, cluster, split, difference_kind``; ``total_effect``, the sum of |effect| over
+        nodes; ``largest_effect``; ``predicted_difference`` and ``difference``, both in the direction that was run.
     """
     columns: list[Float[np.ndarray, "n_pairs k"]] = []
     for site, values in found.values.items():
@@ -335,7 +335,8 @@ def designed_against_sham(
         )
         columns.append(np.abs(np.nan_to_num(values[:, chosen])))
     sizes = np.concatenate(columns, axis=1)
-    out = pairs.loc[:, ["pair_id", "kind", "role", "is_sham", "cluster", "split"]].reset_index(drop=True)
+    told = ["pair_id", "kind", "role", "is_sham", "cluster", "split", "difference_kind"]
+    out = pairs[[name for name in told if name in pairs]].reset_index(drop=True)
     turned = 1.0 if found.metadata["direction"] == "source_to_target" else -1.0
     return out.assign(
         total_effect=sizes.sum(axis=1),

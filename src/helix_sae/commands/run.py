@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import yaml
 
@@ -208,6 +208,8 @@ def show_findings(console: Any, root: Path, log: Path, seconds: float) -> None:
         console.print(f"  • {headline}", highlight=False, markup=False)
     for warning in summary["warnings"]:
         console.print(f"  ! {warning}", highlight=False, markup=False)
+    for reason, parts in _left_out(summary).items():
+        console.print(f"  – left out: {', '.join(parts)}. {reason}", highlight=False, markup=False)
     console.print()
     places = {
         "Report": latest / "report.html",
@@ -219,3 +221,12 @@ def show_findings(console: Any, root: Path, log: Path, seconds: float) -> None:
     for name, path in places.items():
         console.print(f"{name:<14} [link={path.as_uri()}]{path}[/link]", highlight=False)
     console.print(f"{seconds / 60:.1f} min", highlight=False)
+
+
+def _left_out(summary: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Why parts of the report are not there, and which."""
+    found: dict[str, list[str]] = {}
+    for part, numbers in summary.items():
+        if isinstance(numbers, Mapping) and not cast("Mapping[str, Any]", numbers).get("run", True):
+            found.setdefault(str(numbers["reason"]), []).append(part)
+    return found

@@ -17,6 +17,7 @@ from helix_sae.figures.style import (
     SMALL,
     TEXT,
     VERMILLION,
+    difference_words,
     heading,
     new_figure,
     ordered_colours,
@@ -156,8 +157,7 @@ def predicted_difference(
     Figure
     """
     name = short_label(target)
-    kinds = comparison["difference_kind"].dropna().unique() if "difference_kind" in comparison else ()
-    kind = str(kinds[0]) if len(kinds) == 1 else "known"
+    kind = difference_words(comparison)
     figure = new_figure(4.6, 4.4)
     axes = tidy(figure.add_subplot(), grid="both")
     looks = {"discovery": ("#B8B8B8", 14), "validation": (BLUE, 22)}
@@ -230,6 +230,7 @@ def position_effects(positions: pd.DataFrame, *, target: str) -> Figure:
     positions : DataFrame
         ``has_indel, following_low, following_high, n_pairs, predicted, known, feature_effect`` with
         ``feature_effect_low``, ``feature_effect_high``; one row a stratum.
+        ``difference_kind`` names what is known.
     target : str
         The property.
 
@@ -241,7 +242,7 @@ def position_effects(positions: pd.DataFrame, *, target: str) -> Figure:
     axes = tidy(figure.add_subplot())
     x = np.arange(len(positions), dtype=np.float64)
     for offset, name, colour, words in (
-        (-0.12, "known", "#9A9A9A", "known difference"),
+        (-0.12, "known", "#9A9A9A", f"{difference_words(positions)} difference"),
         (0.0, "predicted", ORANGE, "predicted difference"),
     ):
         axes.plot(x + offset, positions[name], "o", color=colour, markersize=6, label=f"mean |{words}|")

@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
@@ -136,6 +137,22 @@ def property_label(name: str) -> str:
         parts = parts[1:]
     label = " ".join(_WORDS.get(part, part) for part in parts)
     return label[0].upper() + label[1:] if label[:1].islower() and parts[0] not in _WORDS else label
+
+
+def difference_words(pairs: pd.DataFrame | None) -> str:
+    """How the differences of pairs are known, before "difference": ``measured``, ``true``, ``simulator-expected``, ``known``.
+
+    What a simulator expects of a user's own sequences is nowhere called known.
+
+    Parameters
+    ----------
+    pairs : DataFrame or None
+        With a column ``difference_kind`` where that is known; values that are missing are passed over.
+    """
+    if pairs is None or "difference_kind" not in pairs:
+        return "known"
+    kinds = [str(kind) for kind in pairs["difference_kind"].dropna().unique()]
+    return {"expected": "simulator-expected"}.get(kinds[0], kinds[0]) if len(kinds) == 1 else "known"
 
 
 def short_label(name: str, room: int = 36) -> str:

@@ -24,9 +24,9 @@ _PACKAGE = "helical"
 def undisturbed_logging() -> Iterator[None]:
     """Leave the process's logging as it was found, and silence upstream chatter inside the block.
 
-    Restored are the root logger's handlers, level and propagation, whether warnings go to the log, and whether
-    transformers draws bars. Inside the block helical's loggers say nothing below an error, no warning is shown and no
-    bar is drawn.
+    Restored are the root logger's handlers, level and propagation, whether warnings go to the log, and
+    whether transformers draws bars. Inside the block helical's loggers say nothing below an error, no warning
+    is shown and no bar is drawn.
     """
     root, upstream = logging.getLogger(), logging.getLogger(_PACKAGE)
     handlers, level, propagate = list(root.handlers), root.level, root.propagate

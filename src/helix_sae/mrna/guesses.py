@@ -42,8 +42,9 @@ def sequence_column(records: Sequence[Mapping[str, object]], file: str, taken: C
     raise DataError(
         f"No column 'sequence' in {file}; it has: {listed(present)}."
         + (f" Several hold nucleotides: {', '.join(map(repr, found))}." if found else "")
-        + f" Say which one holds the sequences: --sequence {example} for helix-sae, ingestion.columns.sequence={example}"
-        f" among the parameters of kedro run, or ingestion.columns: {{sequence: {example}}} in a file of parameters."
+        + f" Say which one holds the sequences: --sequence {example} for helix-sae, for kedro run"
+        f" ingestion.columns.sequence={example} on the command line, or in a file of parameters"
+        f" ingestion.columns: {{sequence: {example}}}."
     )
 
 

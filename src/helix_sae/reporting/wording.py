@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 MISSING = "–"
 """Stands where there is no number."""
@@ -123,3 +123,20 @@ def listing(items: Sequence[str], conjunction: str = "and") -> str:
     if len(items) < 2:
         return "".join(items)
     return f"{', '.join(items[:-1])} {conjunction} {items[-1]}"
+
+
+def titled(title: str, sources: Iterable[object], at_most: int = 3) -> str:
+    """A page's title with the names of what went in: ``Feature atlas: my_utrs``.
+
+    Parameters
+    ----------
+    title : str
+    sources : iterable
+        Sources of the sequences: names of their files, or what these say.
+    at_most : int
+        Names that are written out.
+    """
+    names = list(dict.fromkeys(map(str, sources)))
+    if len(names) > at_most:
+        names = [*names[:at_most], f"{len(names) - at_most:,} more"]
+    return f"{title}: {listing(names)}" if names else title

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -204,10 +204,11 @@ def assemble(
     from helix_sae.reporting.document import run_summary
     from helix_sae.reporting.pages import anchor
     from helix_sae.reporting.run_report import render_report, render_text
+    from helix_sae.reporting.wording import titled
 
     html = render_report(
         sections,
-        title=parameters.title,
+        title=titled(parameters.title, _numbers_of(sections, "data").get("sources", ())),
         subtitle=_subtitle(sections),
         atlas="atlas/index.html beside this page",
         cards={
@@ -285,7 +286,7 @@ def draw_atlas(
         return _empty_atlas(missing)
     from helix_sae.reporting.atlas import AtlasTables, feature_pages, render_atlas
     from helix_sae.reporting.sections.circuits import surviving_members
-    from helix_sae.reporting.wording import count
+    from helix_sae.reporting.wording import count, titled
 
     significant, concepts, baselines, effects, circuit, causes, rivals = map(
         _given, (significant, concepts, baselines, effects, circuit, causes, rivals)
@@ -320,7 +321,7 @@ def draw_atlas(
     subtitle = f"{count(len(made), 'feature')} of {of}"
     return render_atlas(
         made,
-        title="Feature atlas",
+        title=titled("Feature atlas", table["source"].value_counts().index),
         subtitle=subtitle,
         target=target,
         flank=parameters.flank,
@@ -345,10 +346,14 @@ def model_name(source: str) -> str:
     return f"{cached[1]}/{cached[2]}" if cached else PurePath(source).name
 
 
+def _numbers_of(sections: tuple[Section, ...], key: str) -> Mapping[str, Any]:
+    """What a section tells machines; nothing of one that is not there."""
+    return next((section.numbers for section in sections if section.key == key), {})
+
+
 def _subtitle(sections: tuple[Section, ...]) -> str:
     """Model, number of records and target, as far as the sections know them."""
-    numbers: dict[str, Any] = {section.key: section.numbers for section in sections}
-    data, prediction = numbers["data"], numbers.get("prediction", {})
+    data, prediction = _numbers_of(sections, "data"), _numbers_of(sections, "prediction")
     if "n_records" not in data:
         return "no sequences were read"
     model = f"{data['model']['source']} on " if data["model"] else ""

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from helix_sae.figures.causal_effects import designed_effects, feature_effects, position_effects
-from helix_sae.figures.style import property_label, site_label
+from helix_sae.figures.style import difference_words, property_label, site_label
 from helix_sae.names import feature_name
 from helix_sae.reporting import drawings
 from helix_sae.reporting.document import (
@@ -232,12 +232,12 @@ def _designed(test: pd.DataFrame | None, designed: pd.DataFrame | None) -> list[
                 headline=True,
             )
         )
-        statements += _signs(test)
+        statements += _signs(test, difference_words(designed))
     statements += _other_kinds(whole, decoys, designed)
     return statements
 
 
-def _signs(test: pd.DataFrame) -> list[Statement]:
+def _signs(test: pd.DataFrame, kind: str) -> list[Statement]:
     held = test[(test["split"] == "validation") & test["kind"].astype(str).str.contains(" or ")]
     if held.empty or not np.isfinite(float(held["sign_agreement"].iloc[0])):
         return []
@@ -245,7 +245,7 @@ def _signs(test: pd.DataFrame) -> list[Statement]:
     rate = float(row["sign_agreement"])
     return [
         Statement(
-            "On held-out families the prediction moves in the direction of the true difference in"
+            f"On held-out families the prediction moves in the direction of the {kind} difference in"
             f" {percent(rate)} of those edits"
             f" {interval(100 * float(row['sign_low']), 100 * float(row['sign_high']), 0)}.",
             "finding" if rate >= 0.8 else "weak",
@@ -380,7 +380,7 @@ def _blocks(given: EffectInputs, tested: pd.DataFrame, target: str) -> list[Bloc
         ),
     ]
     if given.designed_test is not None and len(given.designed_test):
-        blocks.append(_designed_table(given.designed_test))
+        blocks.append(_designed_table(given.designed_test, difference_words(given.designed)))
     if given.designed is not None and len(given.designed) and (given.designed["role"] == "sham").any():
         blocks.append(
             picture(
@@ -446,7 +446,7 @@ def _whole(value: float) -> str:
     return "0" if pd.isna(value) else f"{int(value)}"
 
 
-def _designed_table(test: pd.DataFrame) -> ReportTable:
+def _designed_table(test: pd.DataFrame, kind: str) -> ReportTable:
     whole = test[test["split"] == "all"]
     decimals = decimals_for([*whole["median"], *whole["median_sham"]], 3)
     rows = [
@@ -462,9 +462,10 @@ def _designed_table(test: pd.DataFrame) -> ReportTable:
         ]
         for row in whole.to_dict("records")
     ]
+    signs = "" if kind == "unknown" else f" Same sign: predicted and {kind} difference."
     return ReportTable(
         "Designed edits against their shams. Total effect: sum of the absolute effects of all features run."
-        " AUC: chance that an edit is felt more than a sham. Same sign: predicted and true difference.",
+        f" AUC: chance that an edit is felt more than a sham.{signs}",
         [
             Column("Edit"),
             Column("n", "number"),
@@ -533,7 +534,7 @@ def _position_table(positions: pd.DataFrame) -> ReportTable:
             Column("Following"),
             Column("Pairs", "number"),
             Column("Predicted difference", "number"),
-            Column("Known difference", "number"),
+            Column(f"{difference_words(positions).capitalize()} difference", "number"),
             Column("Largest feature effect", "number"),
             Column("Spearman", "number"),
         ],

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from helix_sae.figures.causal_effects import predicted_difference
-from helix_sae.figures.style import property_label
+from helix_sae.figures.style import difference_words, property_label
 from helix_sae.reporting.document import (
     Block,
     Column,
@@ -83,24 +83,24 @@ def prediction_section(
         statements += [_pairs(pairs), *_excluded(exclusions)]
     if held is None:
         text = "Predicted and known differences were not compared."
-        if _difference_kind(pairs) == "unknown":
+        if difference_words(pairs) == "unknown":
             text = (
                 "What the edits do to the property is not known, so that predicted differences are compared"
                 " with nothing."
             )
         statements.append(Statement(text, "absent"))
     else:
-        statement, warning = _agreement(held, str(probe["target"]), _difference_kind(pairs))
+        statement, warning = _agreement(held, str(probe["target"]), difference_words(pairs))
         statements.append(statement)
         warnings += warning
     if agreement is not None and not is_empty(agreement):
-        blocks.append(_agreement_table(agreement))
-    is_unknown = _difference_kind(pairs) == "unknown"
+        blocks.append(_agreement_table(agreement, difference_words(pairs)))
+    is_unknown = difference_words(pairs) == "unknown"
     if comparison is not None and not is_empty(comparison) and not is_unknown:
         blocks.append(
             picture(
                 "figure-differences",
-                f"Predicted and {_difference_kind(pairs)} differences",
+                f"Predicted and {difference_words(pairs)} differences",
                 "Each point is a pair of sequences. On the dashed line the two agree.",
                 predicted_difference(comparison, target=str(probe["target"]), agreement=agreement),
             )
@@ -122,7 +122,7 @@ def prediction_section(
             *(
                 [
                     Tile(
-                        f"Predicted against {_difference_kind(pairs)}",
+                        f"Predicted against {difference_words(pairs)}",
                         f"ρ {fixed(float(held['spearman']))}",
                         f"{interval(held['low'], held['high'])}, {int(held['n_pairs'])} held-out pairs",
                         weak=not float(held["low"]) > 0,
@@ -191,14 +191,6 @@ def _excluded(exclusions: pd.DataFrame | None) -> list[Statement]:
     return [Statement(f"{count(len(exclusions), 'candidate')} left out: {named}.")]
 
 
-def _difference_kind(pairs: pd.DataFrame | None) -> str:
-    """How the differences are known: ``measured``, ``true`` ..."""
-    if pairs is None or pairs.empty or "difference_kind" not in pairs:
-        return "known"
-    kinds = [str(k) for k in pairs["difference_kind"].dropna().unique()]
-    return kinds[0] if len(kinds) == 1 else "known"
-
-
 def _validation(agreement: pd.DataFrame | None) -> dict[str, Any] | None:
     """The row of the held-out pairs without indels; with them if there are no others."""
     if agreement is None or agreement.empty:
@@ -245,7 +237,7 @@ def _same_sign(held: Mapping[str, Any], kind: str) -> str:
     return f"; they agree in sign in {percent(float(held['sign_agreement']))}{of}"
 
 
-def _agreement_table(agreement: pd.DataFrame) -> ReportTable:
+def _agreement_table(agreement: pd.DataFrame, kind: str) -> ReportTable:
     rows = [
         [
             {"validation": "held out"}.get(str(row["split"]), str(row["split"])),
@@ -260,8 +252,8 @@ def _agreement_table(agreement: pd.DataFrame) -> ReportTable:
         for row, indel in zip(agreement.to_dict("records"), truth(agreement["has_indel"]), strict=True)
     ]
     return ReportTable(
-        "Predicted against known differences; shams left out, intervals resample families. Same sign: of the"
-        " pairs whose known difference is not zero.",
+        f"Predicted against {kind} differences; shams left out, intervals resample families. Same sign: of"
+        f" the pairs whose {kind} difference is not zero.",
         [
             Column("Pairs"),
             Column("Edits"),
