@@ -26,6 +26,7 @@ def app(debug: bool) -> None:
     helix-sae run transcripts.fa --gff3 genes.gff3
     helix-sae apply utrs.csv                       features of new sequences, without training
     helix-sae runs ls                              what ran here
+    helix-sae serve                                ask the model about any sequence, in the browser
     helix-sae doctor                               whether this machine is fit for a run
     """  # noqa: D301 - click's mark for lines that stay
 
@@ -175,6 +176,37 @@ def doctor(model: str | None) -> None:
     click.echo("All is well." if not ill else f"{ill} of these are not well.")
     if ill:
         sys.exit(1)
+
+
+@app.command()
+@click.argument("run", default="latest")
+@click.option(
+    "--data", "root", default="data", show_default=True, metavar="DIR", help="Data root of the runs."
+)
+@click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0: any free.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen at; any but this machine's own asks for a token.",
+)
+def serve(run: str, root: str, port: int, host: str) -> None:
+    """Serve the atlas of RUN with the model behind it: paste a sequence, edit it, intervene, search by example.
+
+    RUN is the name of a run or the beginning of it (see helix-sae runs ls). Where nothing has run yet, the
+    model and autoencoders that come with the package are served.
+
+    \b
+    helix-sae serve
+    helix-sae serve --data helix-sae-my_utrs --port 9000
+    """  # noqa: D301
+    import logging  # noqa: PLC0415
+
+    logging.disable(logging.INFO)  # Kedro says on import where its log is set up
+    from helix_sae.commands.serve import open_served, serve_at  # noqa: PLC0415 - brings torch
+
+    served = open_served(run, root)
+    serve_at(served, host, port, click.echo)
 
 
 class _KedroCommands(click.Group):

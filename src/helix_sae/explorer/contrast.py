@@ -27,10 +27,11 @@ class Contrast(NamedTuple):
     Attributes
     ----------
     table : DataFrame
-        A row a feature that is active somewhere: ``name, site, feature, mean_here, mean_there`` (activation over
-        nucleotides), ``share_here, share_there`` (of sequences on which it is active), ``effect`` (probability
-        that one from here has more than one from there, minus the reverse: -1 to 1), ``p_value``, ``q_value``
-        (Benjamini-Hochberg over all of these features). The most certain first.
+        A row a feature that is active somewhere: ``name, site, feature, mean_here, mean_there``
+        (activation over nucleotides), ``share_here, share_there`` (of sequences on which it is active),
+        ``effect`` (probability that one from here has more than one from there, minus the reverse: -1 to
+        1), ``p_value``, ``q_value`` (Benjamini-Hochberg over all of these features). The most certain
+        first.
     exact : bool
         Whether all divisions of the sequences into two such sets were counted; else a normal approximation
         with ties.

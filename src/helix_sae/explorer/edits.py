@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from helix_sae.causal.alignment import align_nucleotides
+from helix_sae.causal.terms import DEFAULT_TOKEN_BUDGET
 from helix_sae.errors import DataError
 from helix_sae.explorer.read_outs import read_all
 from helix_sae.explorer.records import Record
@@ -25,7 +26,6 @@ from helix_sae.models.contract import record as note
 from helix_sae.mrna.tokens import VOCABULARY
 
 LETTERS = "ACGU"
-_TOKENS_A_PASS = 2048
 
 
 class Moved(NamedTuple):
@@ -177,7 +177,7 @@ def _substituted(
     while begin < end:
         check()
         start = int(rows[begin])
-        stop = min(end, begin + max(1, _TOKENS_A_PASS // (len(LETTERS) * (time - start))))
+        stop = min(end, begin + max(1, DEFAULT_TOKEN_BUDGET // (len(LETTERS) * (time - start))))
         at, letter = _changes(present, ids.squeeze(1).cpu().numpy(), begin, stop)
         prefix = model.prefix_states(reading.cache, start).rows(torch.zeros(len(at), dtype=torch.int64))
         value = x[:, start:].repeat(len(at), 1, 1)

@@ -1,9 +1,9 @@
 """Setting a feature, and letting the model run on: the change of the read-outs, beside matched nulls.
 
-The feature's code is overwritten on the nucleotides of a sequence as in :class:`helix_sae.causal.SitePatch`:
-the error of the reconstruction stays in place, and what no other feature says changes. Two nulls make the same
-change of the activation, token by token of the same length, in other directions: random ones, and those of
-features of the site that are about as often active.
+The feature's code is overwritten on the nucleotides of a sequence by
+:class:`helix_sae.causal.interventions.SitePatch`: the error of the reconstruction and the codes of all other
+features stay in place. Two nulls make the same change of the activation, token by token of the same length,
+in other directions: random ones, and those of features of the site that are about as often active.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from helix_sae.causal.alignment import align_nucleotides
 from helix_sae.causal.interventions import SitePatch
+from helix_sae.causal.terms import DEFAULT_TOKEN_BUDGET
 from helix_sae.errors import DataError
 from helix_sae.explorer.read_outs import read_all
 from helix_sae.explorer.records import Record
@@ -25,7 +26,6 @@ from helix_sae.explorer.session import Check, Feature, Reading, Session, go_on
 from helix_sae.models.contract import record as note
 
 N_RANDOM, N_FEATURES = 200, 20
-_TOKENS_A_PASS = 8192
 
 
 class Setting(NamedTuple):
@@ -279,7 +279,7 @@ def _in_directions(
 ) -> dict[str, Float[np.ndarray, " n"]]:
     """Effects of changes of these (signed) lengths, token by token, in other directions."""
     unit = directions / directions.norm(dim=1, keepdim=True)
-    a_pass = max(1, _TOKENS_A_PASS // len(lengths))
+    a_pass = max(1, DEFAULT_TOKEN_BUDGET // len(lengths))
     parts: list[dict[str, np.ndarray]] = []
     for some in unit.split(a_pass):
         check()

@@ -1,0 +1,176 @@
+"""The explorer in a real browser: paste, edit, map, intervene, search by example; for everyone, and whatever is pasted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from explorer_toys import shipped_session
+from served import Server, serving
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+PHONE, SCREEN = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+SEQUENCE = "GGGACATCGTAGAGAGTCGTACTTAATGCCGATTTAGGCGATCGACGTCACC|ATGGGCGAAGAATTCAACGGTTAA"
+HOSTILE = "<img/src=x/onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    pages = tmp_path_factory.mktemp("latest")
+    (pages / "atlas").mkdir()
+    (pages / "atlas" / "index.html").write_text("<title>Atlas</title><p>atlas</p>", encoding="utf-8")
+    with serving(shipped_session(), run_pages=pages) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium, driven by Playwright."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (extra dev)")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("there is no chromium on this machine (apt-get install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+class Visitor:
+    """Somebody at the page, and all that the browser complains of."""
+
+    def __init__(self, browser: Any, url: str, **options: Any) -> None:
+        self.page = browser.new_page(**options)
+        self.page.set_default_timeout(120_000)
+        self.told: list[str] = []
+        self.page.on("console", lambda message: self.told.append(message.text))
+        self.page.on("pageerror", lambda error: self.told.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.told.append(f"dialog {dialog.message}"))
+        self.page.goto(url)
+        self.says("Ready")
+
+    def says(self, text: str) -> None:
+        self.page.wait_for_function(
+            "text => document.getElementById('status').textContent.startsWith(text)", arg=text
+        )
+
+    def read(self, text: str, start: str = "find") -> None:
+        self.page.fill("#text", text)
+        self.page.select_option("#start", start)
+        self.page.click("#paste button[type=submit]")
+        self.says("Read ")
+
+
+def test_a_visit(browser: Any, server: Server) -> None:
+    """Paste, choose a feature, edit, map all substitutions, make one, intervene, search; then come back by the link."""
+    visitor = Visitor(browser, server.url, viewport=SCREEN)
+    page = visitor.page
+    visitor.read(SEQUENCE)
+    assert "start codon as marked" in page.text_content("#status")
+    assert page.text_content("#read-outs").count("functional_mrl") == 1
+    assert page.locator("#view .letter").count() == len(SEQUENCE) - 1
+    assert page.locator("#view .names button").count() == 12
+
+    page.locator("#view .names button").nth(2).click()
+    chosen = page.input_value("#feature")
+    assert page.get_attribute("#view button[aria-pressed=true] ", "aria-pressed") == "true"
+    assert page.locator(f"#view a[href='/atlas/index.html#{chosen}']").count() == 1
+
+    page.fill("#edited", SEQUENCE.replace("ATGCC", "AAGCC"))
+    page.click("#edit button[type=submit]")
+    visitor.says("Compared; 1 letters")
+    assert page.locator("#edit-result .bar.before").count() > 0
+
+    page.fill("#sat-first", "40")
+    page.fill("#sat-last", "56")
+    page.click("#saturation button[type=submit]")
+    visitor.says("Tried 48 substitutions")
+    assert page.locator("#saturation-result .cell.can").count() == 48
+    page.locator("#saturation-result table button").first.click()
+    visitor.says("Compared; 1 letters")
+
+    page.click("#intervene button[type=submit]")
+    visitor.says(f"Set {chosen}")
+    assert page.locator("#intervene-result .null").count() == 200
+    page.select_option("#to", "sequence")
+    page.fill("#source", SEQUENCE[5:60].replace("|", ""))
+    page.click("#intervene button[type=submit]")
+    page.wait_for_function("document.querySelectorAll('#intervene-result .names button').length === 1")
+    visitor.says(f"Set {chosen}")
+
+    fasta = [
+        "".join(f">{side}{i}\n{letters * (8 + i)}\n" for i in range(4))
+        for side, letters in (("a", "ACGU"), ("b", "GGC"))
+    ]
+    page.fill("#here", fasta[0])
+    page.fill("#there", fasta[1])
+    page.click("#contrast button[type=submit]")
+    visitor.says("Tested ")
+    assert page.locator("#contrast-result tbody tr").count() > 10
+
+    link = page.url
+    again = Visitor.__new__(Visitor)
+    again.page, again.told = browser.new_page(viewport=SCREEN), []
+    again.page.goto(link)
+    again.says("Read ")
+    assert again.page.input_value("#feature") == chosen
+    assert again.page.input_value("#text").replace("|", "") == SEQUENCE.replace("T", "U").replace("|", "")
+    assert visitor.told == []
+    page.close()
+    again.page.close()
+
+
+def test_names_that_are_markup_stay_text(browser: Any, server: Server) -> None:
+    visitor = Visitor(browser, server.url)
+    visitor.read(f">{HOSTILE}\nACGAUGGCC\n>second\nACGUACGUACGU\n")
+    page = visitor.page
+    assert page.locator("#record option").first.text_content() == HOSTILE
+    assert page.locator("main img").count() == 0
+    page.select_option("#record", "1")
+    visitor.says("Read second")
+    page.fill("#text", HOSTILE)
+    page.click("#paste button[type=submit]")
+    page.wait_for_selector("#status.bad")
+    assert "is not one of ACGTUN" in page.text_content("#status")
+    page.fill("#add", HOSTILE)
+    page.click("#add-track")
+    page.wait_for_function("document.getElementById('status').textContent.includes('There is no feature')")
+    # What the server refuses, the browser notes; nothing else is noted.
+    assert all("status of 400" in text for text in visitor.told)
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_for_everyone(browser: Any, server: Server, scheme: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    for viewport in (PHONE, SCREEN):
+        visitor = Visitor(browser, server.url, viewport=viewport, color_scheme=scheme)
+        page = visitor.page
+        visitor.read(SEQUENCE)
+        page.fill("#sat-first", "48")
+        page.fill("#sat-last", "56")
+        page.click("#saturation button[type=submit]")
+        visitor.says("Tried")
+        page.click("#intervene button[type=submit]")
+        visitor.says("Set ")
+        page.click("#edit button[type=submit]")
+        visitor.says("Compared")
+        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+        assert visitor.told == []
+        found = Axe().run(page).response["violations"]
+        assert [(v["id"], len(v["nodes"]), v["nodes"][0]["html"][:200]) for v in found] == []
+        page.close()
+
+
+def test_the_scripts_name_no_way_to_make_markup(project_path: Path) -> None:
+    site = project_path / "src" / "helix_sae" / "explorer" / "site"
+    for path in site.rglob("*"):
+        if path.suffix in (".js", ".html"):
+            text = path.read_text(encoding="utf-8")
+            for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "style="):
+                assert way not in text, (path, way)
