@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from helix_sae.commands.serve import is_loopback, open_served
 from helix_sae.errors import ConfigurationError, StoreError
 
 
+@pytest.mark.slow
 def test_what_is_shipped_is_served_where_nothing_ran(project_path: Path, tmp_path: Path) -> None:
     """The command itself, in a folder of its own: it says where it listens, answers, and ends when it is told to."""
     serving = subprocess.Popen(
@@ -38,7 +40,7 @@ def test_what_is_shipped_is_served_where_nothing_ran(project_path: Path, tmp_pat
         assert about["atlas"] is False
     finally:
         serving.terminate()
-    assert serving.wait(30) == 0
+    assert serving.wait(60) in (0, -signal.SIGTERM)  # uvicorn ends in order, then passes the signal on
 
 
 def test_a_port_that_is_taken_is_one_sentence(project_path: Path) -> None:

@@ -189,6 +189,7 @@ def _listen(host: str, port: int) -> socket.socket:
         opened = socket.socket(family, kind, number)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind(address)
+        opened.listen(128)  # who follows the printed address at once waits until it is answered
     except OSError as error:
         raise ConfigurationError(
             f"{host}:{port} cannot be listened at ({error.strerror or error}); name another --port or --host."

@@ -65,7 +65,9 @@ async function open() {
 function choose(name) {
   state.chosen = name;
   at("feature").value = name;
-  if (state.read) show();
+  if (!state.read) return;
+  show();
+  remember();
 }
 
 async function paste() {
