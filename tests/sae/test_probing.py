@@ -7,11 +7,10 @@ import itertools
 import numpy as np
 import pytest
 import scipy.sparse
-from sae_toys import CONFIGS
 
 from helix_sae.sae.absorption import absorption, kmer_name, kmers_ending, main_features
 from helix_sae.sae.probing import RAW, Sample, balanced_draw, rank_features, sparse_probes
-from helix_sae.sae.stability import matched_cosines, random_match, seed_stability
+from helix_sae.sae.stability import match_of_seeds, matched_cosines, random_match
 
 
 def sample(n: int, seed: int) -> tuple[Sample, np.ndarray, np.ndarray]:
@@ -151,18 +150,14 @@ def test_matching_finds_a_permutation_and_is_the_best_one() -> None:
     assert matched_cosines(a, b).sum() == pytest.approx(best)
 
 
-def test_stability_compares_seeds_and_nothing_else() -> None:
+def test_seeds_are_matched_pair_by_pair() -> None:
     rows = np.random.default_rng(0).normal(size=(48, 12))
-    configs = {
-        "topk": CONFIGS["topk"],
-        "again": CONFIGS["topk"].model_copy(update={"seed": 1}),
-        "relu": CONFIGS["relu"],
-    }
-    decoders = {("a", name): rows if name != "again" else np.roll(rows, 1, axis=0) for name in configs}
-    table = seed_stability(decoders, configs)
-    assert table[["site", "config", "other"]].to_numpy().tolist() == [["a", "topk", "again"]]
-    assert table["matched_cosine"][0] == pytest.approx(1.0)
-    assert table["share_stable"][0] == 1.0
-    assert table["random_cosine"][0] == pytest.approx(random_match(48, 12))
+    other = np.random.default_rng(1).normal(size=(30, 12))
+    pairs = [matched_cosines(rows, np.roll(rows, 1, axis=0)), matched_cosines(rows, other)]
+    pairs.append(matched_cosines(np.roll(rows, 1, axis=0), other))
+    found = match_of_seeds([rows, np.roll(rows, 1, axis=0), other])
+    assert found["pw_mcc"] == pytest.approx(np.mean([pair.mean() for pair in pairs]))
+    assert found["pw_mcc_lowest"] == pytest.approx(min(pair.mean() for pair in pairs))
     assert 0.3 < random_match(48, 12) < 0.8
-    assert seed_stability(decoders, {"topk": CONFIGS["topk"]}).empty
+    for nothing_to_compare in ([rows], [rows, rows[:0]]):
+        assert np.isnan(list(match_of_seeds(nothing_to_compare).values())).all()

@@ -33,6 +33,7 @@ from helix_sae.sae import (
 from helix_sae.sae.architectures.relu import ReluObjective
 from helix_sae.sae.learner import Learner
 from helix_sae.sae.scaling import estimate_scaling
+from helix_sae.sae.stability import matched_cosines, random_match
 from helix_sae.sae.stack import clip_, stacks_of
 
 NAMES = sorted(CONFIGS)
@@ -403,6 +404,38 @@ def test_features_that_are_too_many_are_let_go() -> None:
     carried = codes.square().sum(0)
     kept = carried.topk(16).indices.sort().values
     assert torch.equal(learner.params["decoder"], before[kept])
+    assert torch.equal(learner.start, before[kept])
+
+
+@pytest.mark.parametrize("name", ["relu", "relu_tied", "topk"])
+def test_metrics_say_how_far_features_went_from_their_start_and_what_chance_gives(name: str) -> None:
+    result = train_saes(batches(), {"a": CONFIGS[name]}, n_seeds=2, holdout=batches())
+    key = SaeKey("layers.0", "a", 1)
+    sae, start, living = result.saes[key], result.starts[key], result.evaluations[key].features["alive"]
+    turned = torch.cosine_similarity(sae.W_dec, start, dim=1).detach()[torch.tensor(living.to_numpy())]
+    row = result.metrics.set_index(["site", "seed"]).loc[("layers.0", 1)]
+    assert row["start_cosine"] == pytest.approx(float(turned.mean()), abs=1e-5)
+    assert 0.0 < row["start_cosine"] < 1.0
+    other = result.starts[SaeKey("layers.0", "a", 0)]
+    matched = matched_cosines(start.numpy(), other.numpy()).mean()
+    assert row["untrained_cosine"] == pytest.approx(matched)
+    assert row["chance_cosine"] == pytest.approx(random_match(sae.d_sae, D_IN))
+    alone = train_saes(batches(), {"a": CONFIGS[name]}, holdout=batches()).metrics
+    assert alone["untrained_cosine"].isna().all()
+
+
+def test_a_restarted_feature_has_a_new_start() -> None:
+    x = superposition(4000)
+    config = TopKConfig(k=2, dead_after_tokens=500, aux_coefficient=0.0).resolve(D_IN)
+    learner = Learner(SaeKey("a", "a"), config, estimate_scaling(x, "a"), 200, 0)
+    first = learner.start.clone()
+    learner.params["b_enc"][:5] = -8.0
+    z = learner.scaling.apply(x)
+    for part in z.split(250)[:3]:
+        learner.step(part)
+    changed = (learner.start != first).any(1)
+    assert changed[:5].all()
+    assert not changed.all()
 
 
 def test_the_shrinkage_of_codes_is_undone() -> None:

@@ -31,8 +31,8 @@ from helix_sae.sae.stability import (
     SeedFeatures,
     feature_stability,
     held_out_features,
+    match_of_seeds,
     matched_cosines,
-    seed_stability,
     stability_summary,
 )
 from helix_sae.sae.synthetic import KnownFeatures, SyntheticConfig, judge_stability
@@ -74,6 +74,7 @@ __all__ = [
     "kmers_ending",
     "load_metadata",
     "load_sae",
+    "match_of_seeds",
     "matched_cosines",
     "parse_sae_config",
     "pool_codes",
@@ -81,7 +82,6 @@ __all__ = [
     "random_autoencoder",
     "run_spliced",
     "save_sae",
-    "seed_stability",
     "sequence_anndata",
     "sparse_probes",
     "stability_summary",

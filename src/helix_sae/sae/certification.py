@@ -84,6 +84,6 @@ def certify(
     features.insert(0, "site", site)
     summary = stability_summary(own, others, untrained, site)
     if pooled is not None:
-        summary |= match_of_seeds(list(seeds.values()))
+        summary |= match_of_seeds([seed.directions[seed.alive] for seed in seeds.values()])
     described = describe_unstable(seeds, np.asarray(x), site) if len(seeds) > 1 else None
     return Certificate(features, summary, described)

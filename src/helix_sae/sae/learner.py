@@ -60,6 +60,11 @@ class Learner:
     compiled : bool
         Whether gradients go through ``torch.compile``; see :mod:`helix_sae.sae.compiled`.
 
+    Attributes
+    ----------
+    start : Tensor (d_sae, d_in)
+        Where each feature's decoder row began: its first direction, or that from which it was last restarted.
+
     Raises
     ------
     ConfigurationError
@@ -94,6 +99,7 @@ class Learner:
         if config.data_start > 0:
             lean_on_data(start, config.data_start, sample, self.generator)
         self.params: Params = {name: value.to(device) for name, value in start.items()}
+        self.start = _decoder_rows(self.params).clone()
         self.moments = {n: (torch.zeros_like(v), torch.zeros_like(v)) for n, v in self.params.items()}
         self.tokens_since_fired = torch.zeros(self.objective.d_sae, dtype=torch.int64, device=device)
         self.stack: Stack = Stack([self])
@@ -186,6 +192,7 @@ class Learner:
         self.params = {name: of_kept(name, value) for name, value in self.params.items()}
         self.moments = {n: (of_kept(n, m), of_kept(n, v)) for n, (m, v) in self.moments.items()}
         self.tokens_since_fired = self.tokens_since_fired[kept]
+        self.start = self.start[kept]
         Stack([self])
 
     def export(self, sample: Float[Tensor, "n d_in"]) -> SparseAutoencoder:
@@ -197,7 +204,11 @@ class Learner:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything the coming steps depend on: tensors, and counters as plain values."""
         self.stack.check_losses()
-        tensors = {"tokens_since_fired": self.tokens_since_fired, "generator": self.generator.get_state()}
+        tensors = {
+            "tokens_since_fired": self.tokens_since_fired,
+            "generator": self.generator.get_state(),
+            "start": self.start,
+        }
         for name, value in self.params.items():
             tensors[f"params/{name}"] = value
             tensors[f"mean/{name}"], tensors[f"square/{name}"] = self.moments[name]
@@ -216,6 +227,7 @@ class Learner:
         self.generator.set_state(tensors["generator"])
         self._take(self.final if len(tensors["tokens_since_fired"]) == self.final.d_sae else self.config)
         self.tokens_since_fired = tensors["tokens_since_fired"].to(device, copy=True)
+        self.start = tensors["start"].to(device, copy=True)
         placed = {name: value.to(device, copy=True) for name, value in tensors.items()}
         self.params = {name: placed[f"params/{name}"] for name in self.params}
         self.moments = {name: (placed[f"mean/{name}"], placed[f"square/{name}"]) for name in self.params}
@@ -264,6 +276,7 @@ class Learner:
         weights["encoder"][dead] = direction * size
         if not tied:
             weights["decoder"][dead] = direction
+        self.start[dead] = direction
         for name, value in self.params.items():
             if name == "b_dec":
                 continue
@@ -272,6 +285,11 @@ class Learner:
             for moment in self.moments[name]:
                 moment[dead] = 0.0
         self.tokens_since_fired[dead] = 0
+
+
+def _decoder_rows(params: Params) -> Float[Tensor, "d_sae d_in"]:
+    """Rows of the decoder; those of the encoder where the two are tied."""
+    return params["decoder"] if "decoder" in params else params["encoder"]
 
 
 def lean_on_data(

@@ -22,7 +22,7 @@ from helix_sae.sae.config import SaeConfig
 from helix_sae.sae.learner import Learner
 from helix_sae.temporary import own_folder, remove_abandoned, whole_file
 
-_FORMAT = 1
+_FORMAT = 2
 _STATE_FILE = "state.safetensors"
 
 

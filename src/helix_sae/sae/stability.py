@@ -11,6 +11,7 @@ Seeds have to differ in their initialisation and in the order of the data.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -25,7 +26,6 @@ from torch import Tensor
 
 from helix_sae.errors import AnalysisError
 from helix_sae.sae.autoencoder import SparseAutoencoder
-from helix_sae.sae.config import SaeConfig
 from helix_sae.sae.metrics import check_batch
 
 COMES_BACK = 0.7
@@ -300,16 +300,19 @@ def stability_summary(
         "share_certified": certain / len(living) if len(others) >= FEWEST_OTHERS else float("nan"),
         "share_back": float(living["stability"].mean()),
         "share_cosine": float(np.mean(by_cosine)) if by_cosine else float("nan"),
-        **match_of_seeds([reference, *others.values()]),
+        **match_of_seeds([seed.directions[seed.alive] for seed in (reference, *others.values())]),
         "chance_cosine": random_match(len(living), reference.directions.shape[1]),
         "chance_back": float(np.mean(by_chance)) if by_chance else float("nan"),
     }
 
 
-def match_of_seeds(seeds: Sequence[SeedFeatures]) -> dict[str, float]:
-    """``pw_mcc`` and ``pw_mcc_lowest``: the matched cosine of living features, over all pairs of dictionaries."""
-    alive = [seed.directions[seed.alive] for seed in seeds]
-    pairs = [float(matched_cosines(a, b).mean()) for a, b in combinations(alive, 2)]
+def match_of_seeds(dictionaries: Sequence[Float[np.ndarray, "d_sae d_in"]]) -> dict[str, float]:
+    """``pw_mcc`` and ``pw_mcc_lowest``: the mean matched cosine of directions, over all pairs of dictionaries.
+
+    NaN where there is one dictionary, or one of them has no direction.
+    """
+    empty = any(len(rows) == 0 for rows in dictionaries)
+    pairs = [] if empty else [float(matched_cosines(a, b).mean()) for a, b in combinations(dictionaries, 2)]
     return {
         "pw_mcc": float(np.mean(pairs)) if pairs else float("nan"),
         "pw_mcc_lowest": min(pairs, default=float("nan")),
@@ -331,50 +334,11 @@ def matched_cosines(
     return cosine[first, second]
 
 
+@cache
 def random_match(n: int, d_in: int, seed: int = 0) -> float:
     """Mean matched cosine of two random dictionaries of that size: what chance gives."""
     rng = np.random.default_rng(seed)
     return float(matched_cosines(rng.normal(size=(n, d_in)), rng.normal(size=(n, d_in))).mean())
-
-
-def seed_stability(
-    decoders: Mapping[tuple[str, str], Float[np.ndarray, "d_sae d_in"]], configs: Mapping[str, SaeConfig]
-) -> pd.DataFrame:
-    """Compare SAEs of one site whose configurations differ in their seed only.
-
-    Parameters
-    ----------
-    decoders : mapping of (site, configuration) to float (d_sae, d_in)
-        Decoder rows of the living features.
-    configs : mapping of name to SaeConfig
-
-    Returns
-    -------
-    DataFrame
-        ``site``, ``config``, ``other``, ``n_matched``, ``matched_cosine`` (mean), ``share_stable`` (at least
-        0.7), ``random_cosine`` (of random dictionaries of the same size). Empty when no two configurations
-        differ in their seed only.
-    """
-    rows: list[dict[str, Any]] = []
-    for one, other in combinations(configs, 2):
-        if configs[one].model_copy(update={"seed": 0}) != configs[other].model_copy(update={"seed": 0}):
-            continue
-        for site in dict.fromkeys(site for site, _ in decoders):
-            pair = [decoders[site, name] for name in (one, other)]
-            cosines = matched_cosines(pair[0], pair[1])
-            rows.append(
-                {
-                    "site": site,
-                    "config": one,
-                    "other": other,
-                    "n_matched": len(cosines),
-                    "matched_cosine": float(cosines.mean()) if len(cosines) else float("nan"),
-                    "share_stable": float((cosines >= COMES_BACK).mean()) if len(cosines) else float("nan"),
-                    "random_cosine": random_match(max(1, len(cosines)), pair[0].shape[1]),
-                }
-            )
-    columns = ["site", "config", "other", "n_matched", "matched_cosine", "share_stable", "random_cosine"]
-    return pd.DataFrame(rows, columns=pd.Index(columns))
 
 
 def _check_seeds(reference: SeedFeatures, others: Mapping[str, SeedFeatures], site: str) -> None:

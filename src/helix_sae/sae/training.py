@@ -26,6 +26,7 @@ from helix_sae.sae.orders import SHARED, Batches, Orders, SiteBatch
 from helix_sae.sae.resume import Scratch, drop_state, load_state, save_state, state_path
 from helix_sae.sae.scaling import InputScaling, estimate_scaling
 from helix_sae.sae.stack import Stack, stacks_of
+from helix_sae.sae.starts import start_measures
 from helix_sae.sae.workers import SERIAL, Workers, borrowed_threads
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,8 @@ class TrainingResult:
         ``lr``.
     evaluations : dict of SaeKey to SaeEvaluation
         Held-out measures; empty without held-out batches.
+    starts : dict of SaeKey to Tensor (d_sae, d_in)
+        Where the direction of each feature began (:attr:`Learner.start`).
     steps_done : int
         Steps trained.
     """
@@ -78,12 +81,20 @@ class TrainingResult:
     scalings: dict[str, InputScaling]
     history: pd.DataFrame
     evaluations: dict[SaeKey, SaeEvaluation]
+    starts: dict[SaeKey, Float[Tensor, "d_sae d_in"]]
     steps_done: int
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """Held-out measures, a row an SAE: ``site``, ``config``, ``seed`` and the summary of :class:`SaeEvaluation`."""
-        rows = [{**key._asdict(), **evaluation.summary} for key, evaluation in self.evaluations.items()]
+        """Held-out measures, a row an SAE: ``site``, ``config``, ``seed``, and two sets of columns.
+
+        The summary of :class:`SaeEvaluation`, and what :func:`~helix_sae.sae.starts.start_measures` sets beside it.
+        """
+        beside = start_measures(self.saes, self.starts, self.evaluations)
+        rows = [
+            {**key._asdict(), **evaluation.summary, **beside[key]}
+            for key, evaluation in self.evaluations.items()
+        ]
         return pd.DataFrame(rows) if rows else pd.DataFrame({"site": [], "config": [], "seed": []})
 
     def by_site(self, config: str | None = None) -> dict[str, SparseAutoencoder]:
@@ -270,7 +281,8 @@ def train_saes(
     if path is not None:
         drop_state(path)
     history = pd.DataFrame(run.rows, columns=pd.Index(HISTORY_COLUMNS))
-    return TrainingResult(saes, scalings, history, evaluations, run.done)
+    starts = {learner.key: learner.start.cpu() for learner in learners}
+    return TrainingResult(saes, scalings, history, evaluations, starts, run.done)
 
 
 class _Run:

@@ -31,6 +31,9 @@ AUTOENCODER_TABLES = {
             "cosine": correlation("Mean cosine between activation and reconstruction."),
             "dead_share": share("Share of features that never fire."),
             "dense_share": share("Share of features that fire at very many tokens."),
+            "start_cosine": correlation("Mean cosine of a living feature's direction with where it began."),
+            "chance_cosine": correlation("Mean matched cosine of two random dictionaries of the same shape."),
+            "untrained_cosine": correlation("The same of the seeds' starts, over all pairs of seeds."),
         },
     ),
     "sae_downstream": Table(

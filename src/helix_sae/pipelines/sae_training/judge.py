@@ -39,14 +39,21 @@ PROBE_COLUMNS = (
 def judge_held_out(
     saes: Mapping[str, SparseAutoencoder], holdout: Sequence[Mapping[str, np.ndarray]], config: str
 ) -> pd.DataFrame:
-    """Rows of ``sae_metrics`` for autoencoders that are there, under the name of a configuration."""
+    """Rows of ``sae_metrics`` for autoencoders that are there, under the name of a configuration.
+
+    Where their features began is not known of them.
+    """
     from helix_sae.sae import evaluate_sae
+    from helix_sae.sae.stability import random_match
 
     rows: list[dict[str, Any]] = []
     for site, sae in saes.items():
         batches = [batch[site] for batch in holdout]
         summary = evaluate_sae(sae, batches, f"site {site}").summary  # pyright: ignore[reportArgumentType]
-        rows.append({"site": site, "config": config, "seed": 0, **summary})
+        chance = {"start_cosine": np.nan, "chance_cosine": random_match(sae.d_sae, sae.d_in)}
+        rows.append(
+            {"site": site, "config": config, "seed": 0, **summary, **chance, "untrained_cosine": np.nan}
+        )
     return pd.DataFrame(rows)
 
 
