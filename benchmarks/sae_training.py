@@ -7,7 +7,9 @@ encoder). Floor, our step and the peer's run in turn, round after round; medians
 
 Cases: ``l1_dense`` (half the codes active), ``l1_sparse`` (at most 40 active: the encoder's bias starts where that many
 pre-activations are positive, as after training), ``topk``, ``batchtopk`` (k = 32), ``loop``
-(the whole of ``train_saes``, batches and history included, against its bare steps), ``four`` (four SAEs at once against one).
+(the whole of ``train_saes``, batches and history included, against its bare steps), ``four`` (four SAEs at once against one),
+``twenty`` (L1 dictionaries of 96 x 192 at batches of 2,048: four sites and five seeds, each with its own order of the data,
+against one of them; the whole of ``train_saes``, and beside it what the five products of one cost, alone and twenty times).
 ``--device cuda`` measures on a GPU, ``--precision bfloat16`` with products in that precision (the floor's too);
 ``--compiled`` with ``torch.compile``; ``product_fraction`` is what five dense products of the step's shape would make of the
 rate that one large bfloat16 product reaches there.
@@ -216,11 +218,59 @@ def four_case(x: Tensor, d_sae: int, options: argparse.Namespace) -> dict[str, A
     }
 
 
+def twenty_case(
+    options: argparse.Namespace, batch: int = 2048, d_in: int = 96, d_sae: int = 192
+) -> dict[str, Any]:
+    """Cost of a step of twenty small dictionaries, as a multiple of one's, and of the products alone."""
+    x = mixtures(32 * batch, d_in)
+    config = parse_sae_config(
+        {
+            "architecture": "relu",
+            "l1_coefficient": 1.3e-3,
+            "expansion_factor": d_sae / d_in,
+            "learning_rate": 1e-2,
+        }
+    )
+    sites = [f"site {i}" for i in range(4)]
+
+    def trained(names: list[str], n_seeds: int) -> None:
+        arrays = dict.fromkeys(names, x)
+        train_saes(
+            lambda seed: ArrayBatches(arrays, batch, seed, epochs=2),
+            {"a": config},
+            n_seeds=n_seeds,
+            n_steps=64,
+            **where(options),
+        )
+
+    products = floor(batch, d_in, d_sae, options.device, options.precision)
+    times: dict[str, list[float]] = {"floor": [], "one": [], "twenty": []}
+    for _ in range(options.rounds):
+        times["floor"].append(seconds(products, 64))
+        times["one"].append(seconds(lambda: trained(sites[:1], 1), 1) / 64)
+        times["twenty"].append(seconds(lambda: trained(sites, 5), 1) / 64)
+    ratios = [many / one for one, many in zip(times["one"], times["twenty"], strict=True)]
+    base, one, twenty = (statistics.median(times[name]) for name in ("floor", "one", "twenty"))
+    return {
+        "case": "twenty",
+        "batch": batch,
+        "d_in": d_in,
+        "d_sae": d_sae,
+        "floor_ms": 1e3 * base,
+        "one_ms": 1e3 * one,
+        "twenty_ms": 1e3 * twenty,
+        "twenty_over_one": statistics.median(ratios),
+        "twenty_over_one_of_each_round": ratios,
+        "one_over_floor": one / base,
+        "twenty_over_twenty_floors": twenty / (20 * base),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cases", nargs="+", default=[*CASES, "loop", "four"])
+    parser.add_argument("--cases", nargs="+", default=[*CASES, "loop", "four", "twenty"])
     parser.add_argument("--d-sae", nargs="+", type=int, default=[1024, 4096])
     parser.add_argument("--d-in", type=int, default=256)
     parser.add_argument("--batch", type=int, default=4096)
@@ -238,24 +288,27 @@ def main() -> None:
     peer = Peer(options.peer_python, options.threads)
     on_cpu = options.device == "cpu"
     peak = None if on_cpu else product_rate(options.device)
+    common = {
+        "benchmark": "sae_training",
+        "torch": torch.__version__,
+        "threads": options.threads,
+        "device": "cpu" if on_cpu else torch.cuda.get_device_name(),
+        "precision": options.precision,
+        "compiled": options.compiled,
+    }
+    if "twenty" in options.cases:  # of a size of its own
+        print(json.dumps({**common, **twenty_case(options)}), flush=True)
     for d_sae in options.d_sae:
         for case in options.cases:
+            if case == "twenty":
+                continue
             if case == "loop":
                 line = loop_case(x, d_sae, options)
             elif case == "four":
                 line = four_case(x, d_sae, options)
             else:
                 line = step_case(case, x, d_sae, options, peer, peak)
-            line = {
-                "benchmark": "sae_training",
-                "torch": torch.__version__,
-                "threads": options.threads,
-                "device": "cpu" if on_cpu else torch.cuda.get_device_name(),
-                "precision": options.precision,
-                "compiled": options.compiled,
-                **line,
-            }
-            print(json.dumps(line), flush=True)
+            print(json.dumps({**common, **line}), flush=True)
     peer.close()
 
 

@@ -28,7 +28,7 @@ from helix_sae.latest import _FOLDERS, _PLACES
 
 ENVIRONMENTS = sorted(path.name for path in (Path(__file__).parents[1] / "conf").iterdir() if path.is_dir())
 DEFAULT = ("ingestion", "extraction", "sae_training", "correlation", "causal_acdc", "reporting")
-OPTIONAL = ("simulation", "pretraining")
+OPTIONAL = ("simulation", "pretraining", "sae_sweep")
 VERSIONED = ("activations", "sae_checkpoints", "sparse_codes")
 ROOTS = ("data_root", "raw_root", "model_root")
 # None of these is needed to list what there is; each takes seconds to import. (torch comes with the parameter models.)
@@ -229,6 +229,7 @@ def test_an_unknown_pipeline_is_answered_with_the_nearest(project: Path) -> None
         {"ingestion": {"split": {"discovery": 1.7}}},
         {"extraction": {"dtype": "int8"}},
         {"sae_training": {"epochs": -1}},
+        {"sae_sweep": {"grids": {"topk": {"k": [4, -1]}}}},
         {"correlation": {"alpha": 2.0}},
         {"causal_acdc": {"probe": {"kind": "oracle"}}},
     ],

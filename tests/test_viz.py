@@ -28,6 +28,7 @@ PIPELINES = {
     "reporting",
     "simulation",
     "pretraining",
+    "sae_sweep",
 }
 
 

@@ -21,6 +21,7 @@ _SMALLER = {
     "pretraining": ("pretraining.training.token_budget",),
     "extraction": ("extraction.token_budget", "extraction.shard_tokens"),
     "sae_training": ("sae_training.batch_size", "extraction.tokens_per_sequence"),
+    "sae_sweep": ("sae_training.batch_size", "extraction.tokens_per_sequence"),
     "correlation": ("correlation.concepts.max_nucleotides", "correlation.n_permutations"),
     "causal_acdc": ("causal_acdc.token_budget", "causal_acdc.pairs.max_length"),
     "reporting": ("reporting.n_features",),

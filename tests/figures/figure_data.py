@@ -146,6 +146,23 @@ def sweep() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["site", "config", "l0", "explained_variance"])
 
 
+def rungs() -> pd.DataFrame:
+    """Settings of two grids and those in use, over all sites."""
+    rng = np.random.default_rng(4)
+    names = ["present", *(f"{grid} {i}" for grid in ("relu", "topk") for i in range(1, 10)), "batchtopk"]
+    l0 = np.round(rng.uniform(2, 12, len(names)), 2)
+    return pd.DataFrame(
+        {
+            "rung": names,
+            "n_seeds": 3,
+            "l0": l0,
+            "lowest_explained_variance": 1 - 0.3 / l0,
+            "pw_mcc": 0.95 - 0.02 * l0,
+            "chance_cosine": 0.22,
+        }
+    )
+
+
 def densities() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(2)
     return {

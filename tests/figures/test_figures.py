@@ -20,6 +20,7 @@ from helix_sae.figures.metagene import metagene, metagene_interactive
 from helix_sae.figures.qq import qq, qq_interactive
 from helix_sae.figures.stability import feature_stability
 from helix_sae.figures.style import ordered_colours, property_label, short_label, site_label, spread
+from helix_sae.figures.sweep import sweep
 from helix_sae.figures.training import feature_density, pareto, training_history, training_history_interactive
 from helix_sae.figures.volcano import volcano, volcano_interactive
 from helix_sae.names import feature_name
@@ -62,6 +63,8 @@ FIGURES = {
     "stability_unknown": lambda: feature_stability(figure_data.stability(0)),
     "training_history": lambda: training_history(figure_data.history(), figure_data.metrics()),
     "training_one_config": lambda: training_history(figure_data.history(("topk",))),
+    "sweep": lambda: sweep(figure_data.rungs(), 0.95, "relu 3", "present"),
+    "sweep_without_winner": lambda: sweep(figure_data.rungs().iloc[:3], 0.999, None, "present"),
     "pareto": lambda: pareto(figure_data.sweep()),
     "pareto_one_point": lambda: pareto(figure_data.metrics(("topk",)).iloc[:1]),
     "feature_density": lambda: feature_density(figure_data.densities()),

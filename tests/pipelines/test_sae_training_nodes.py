@@ -18,6 +18,7 @@ from helix_sae.errors import AnalysisError, DataError
 from helix_sae.pipelines.sae_training import judge, nodes
 from helix_sae.pipelines.sae_training.certify import certify_seeds, pool_seeds
 from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
+from helix_sae.pipelines.sae_training.tokens import check_enough
 from helix_sae.sae import ArrayBatches, InputScaling, TopKConfig, random_autoencoder, train_saes
 
 SAES = {"saes": {"a": {"architecture": "topk", "k": 2}}, "chosen": "a"}
@@ -158,11 +159,18 @@ def test_small_data_are_gone_through_as_often_as_the_steps_take() -> None:
     assert (capped.n_steps(1000), capped.n_epochs(1000)) == (30, 3)
 
 
+def test_null_takes_a_configuration_away() -> None:
+    given = parameters(saes={"a": {"architecture": "topk", "k": 2}, "base": None})
+    assert list(given.saes) == ["a"]
+    with pytest.raises(ValidationError, match="chosen is 'a'"):
+        parameters(saes={"a": None, "b": {"architecture": "topk", "k": 2}})
+
+
 def test_too_few_tokens_are_said_with_their_number() -> None:
     given = parameters(saes={"a": {"architecture": "relu", "expansion_factor": 0.5, "start_factor": 2}})
-    nodes.check_enough(500, {SITE: 100}, given)
+    check_enough(500, {SITE: 100}, given.saes, "sae_training.saes")
     with pytest.raises(DataError, match=r"has 499 tokens; a dictionary of 100 features at layers.0.mixer"):
-        nodes.check_enough(499, {SITE: 100}, given)
+        check_enough(499, {SITE: 100}, given.saes, "sae_training.saes")
 
 
 def test_dictionaries_beyond_the_rank_of_a_site_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,7 +15,7 @@ from helix_sae.left_out import LeftOut, left_out_of
 LOGGER = logging.getLogger(__name__)
 
 _STRUCTURES = ("probe", "effects_", "experiment")
-_DOCUMENTS = ("circuit_graph",)
+_DOCUMENTS = ("circuit_graph", "sae_sweep_pick")
 
 
 def part_node(

@@ -1,7 +1,8 @@
 """How far features went from where they began, and how alike dictionaries are that learnt nothing.
 
-Training that hardly turns a feature is *lazy*: what other seeds would then be compared with is the draw of the start. And
-two dictionaries of a hundred directions in a hundred dimensions are somewhat alike by chance alone.
+Training that hardly turns a feature is *lazy*: what other seeds would then be compared with is the draw of
+the start. And two dictionaries of a hundred directions in a hundred dimensions are somewhat alike by chance
+alone.
 """
 
 from __future__ import annotations
@@ -44,9 +45,10 @@ def start_measures(
     Returns
     -------
     dict of SaeKey to dict
-        ``start_cosine`` (:func:`cosine_to_start`); ``chance_cosine``, the mean matched cosine of two dictionaries of the
-        same shape whose directions are random; ``untrained_cosine``, the same of the seeds' own starts, over all pairs of
-        seeds, which is more where features start on the data. NaN where there is one seed.
+        ``start_cosine`` (:func:`cosine_to_start`); ``chance_cosine``, the mean matched cosine of two
+        dictionaries of the same shape whose directions are random; ``untrained_cosine``, the same of the
+        seeds' own starts, over all pairs of seeds, which is more where features start on the data. NaN
+        where there is one seed.
     """
     seeds: dict[tuple[str, str], list[np.ndarray]] = {}
     for key, start in starts.items():

@@ -88,7 +88,8 @@ class TrainingResult:
     def metrics(self) -> pd.DataFrame:
         """Held-out measures, a row an SAE: ``site``, ``config``, ``seed``, and two sets of columns.
 
-        The summary of :class:`SaeEvaluation`, and what :func:`~helix_sae.sae.starts.start_measures` sets beside it.
+        The summary of :class:`SaeEvaluation`, and what is set beside it
+        (:func:`~helix_sae.sae.starts.start_measures`).
         """
         beside = start_measures(self.saes, self.starts, self.evaluations)
         rows = [

@@ -36,6 +36,27 @@ AUTOENCODER_TABLES = {
             "untrained_cosine": correlation("The same of the seeds' starts, over all pairs of seeds."),
         },
     ),
+    "sae_sweep": Table(
+        meaning="Autoencoders of one rung of a sweep at one site: means over their seeds.",
+        columns={
+            "rung": text("Name of the settings: that of a grid, and a number; present for those in use."),
+            "site": SITE,
+            "architecture": text("Name of the architecture."),
+            "d_sae": count("Features.", "features"),
+            "sparsity": text("The setting that makes it sparse, and its value."),
+            "learning_rate": number("Peak rate of Adam."),
+            "n_steps": count("Steps of the training.", "steps"),
+            "n_seeds": count("Starts and orders of the data.", "seeds"),
+            "explained_variance": number("Share of the held-out variance that is reconstructed."),
+            "l0": number("Active features a token.", "features"),
+            "n_features": number("Features active on a held-out token.", "features"),
+            "pw_mcc": correlation("Mean matched cosine of the living features, over pairs of seeds."),
+            "pw_mcc_lowest": correlation("The lowest of a pair of seeds."),
+            "chance_cosine": correlation("Mean matched cosine of two random dictionaries of the same shape."),
+            "start_cosine": correlation("Mean cosine of a living feature's direction with where it began."),
+            "settings": text("The settings as JSON."),
+        },
+    ),
     "sae_downstream": Table(
         meaning="What the model computes on from the reconstructions at one site.",
         columns={

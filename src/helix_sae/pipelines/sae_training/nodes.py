@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from helix_sae.pipelines.sae_training.certify import certify_seeds, pool_seeds
 from helix_sae.pipelines.sae_training.judge import judge_held_out
 from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
 from helix_sae.pipelines.sae_training.shipped import adopt, fitting, remember_origin
+from helix_sae.pipelines.sae_training.tokens import check_enough, held_out, members, orders
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,16 +32,10 @@ else:
 
 LOGGER = logging.getLogger(__name__)
 
-TOKENS_PER_FEATURE = 5
-"""Discovery tokens for each feature of a dictionary below which it is not trained."""
-
 FEATURES_PER_DIRECTION = 5
 """Features for each direction of a site's activations above which they are near chance to be found again."""
 
 _RANK_TOKENS = 16_384
-
-_IN_MEMORY = 2**31
-"""Bytes of activations up to which they are read once and kept, in place of once a seed and epoch."""
 
 
 def train(
@@ -72,10 +66,10 @@ def train(
 
     activations.check_finite()
     sites = list(activations.sites)
-    discovery = _members(table, activations, "discovery")
+    discovery = members(table, activations, "discovery")
 
     n_tokens = activations.n_tokens_of(discovery)
-    holdout = _holdout(activations, table, parameters)
+    holdout = held_out(activations, table, parameters)
     shipped = fitting(offered, activations)
     if parameters.dictionaries == "shipped":
         if not shipped:
@@ -84,7 +78,7 @@ def train(
             )
         return adopt(shipped, holdout, parameters, "sae_training.dictionaries asks for no training.")
     try:
-        check_enough(n_tokens, activations.widths, parameters)
+        check_enough(n_tokens, activations.widths, parameters.saes, "sae_training.saes")
     except DataError as error:
         if parameters.dictionaries == "train" or not shipped:
             raise
@@ -102,10 +96,10 @@ def train(
             },
             parameters,
         )
-    orders = _orders(activations, discovery, parameters)
+    batches = orders(activations, discovery, parameters)
     with progress_bar("training autoencoders", n_steps, "steps") as advance:
         result = train_saes(
-            orders,
+            batches,
             parameters.saes,
             n_seeds=parameters.n_seeds,
             sites=sites,
@@ -125,7 +119,7 @@ def train(
     check_explained(result.metrics, parameters)
     seeds, metrics = result.seeds(parameters.chosen), result.metrics
     saes, used = result.by_site(parameters.chosen), parameters.chosen
-    pooled = pool_seeds(seeds, result.scalings, orders, parameters)
+    pooled = pool_seeds(seeds, result.scalings, batches, parameters)
     if pooled:
         saes, used = pooled, POOLED
         measured = judge_held_out(pooled, holdout, POOLED)
@@ -212,19 +206,6 @@ def with_ranks(metrics: pd.DataFrame, ranks: Mapping[str, EffectiveRank]) -> pd.
     )
 
 
-def check_enough(n_tokens: int, widths: Mapping[str, int], parameters: SaeTrainingParameters) -> None:
-    """Raise a DataError where there are too few tokens to train a dictionary of the wanted size."""
-    for name, config in parameters.saes.items():
-        for site, width in widths.items():
-            d_sae = config.resolve(width, f"site {site}").at_the_start.d_sae
-            if n_tokens < TOKENS_PER_FEATURE * d_sae:
-                raise DataError(
-                    f"The discovery part has {n_tokens:,} tokens; a dictionary of {d_sae:,} features at {site} "
-                    f"(sae_training.saes.{name}) needs at least {TOKENS_PER_FEATURE * d_sae:,}. Give more sequences, or "
-                    f"lower sae_training.saes.{name}.expansion_factor."
-                )
-
-
 def check_explained(metrics: pd.DataFrame, parameters: SaeTrainingParameters) -> None:
     """Raise an AnalysisError where the chosen autoencoders do not describe their sites."""
     if "explained_variance" not in metrics:
@@ -276,25 +257,6 @@ def draw_training(
     return training_history(history, metrics), feature_density(densities), pareto(metrics)
 
 
-def _orders(
-    activations: Activations, discovery: Sequence[str], parameters: SaeTrainingParameters
-) -> Callable[[int], Any]:
-    """From a seed to its own order of the discovery tokens."""
-    from helix_sae.sae import ArrayBatches
-
-    sites, size = list(activations.sites), parameters.batch_size
-    n_tokens = activations.n_tokens_of(discovery)
-    epochs = parameters.n_epochs(n_tokens)
-    n_bytes = 4 * n_tokens * sum(activations.widths[site] for site in sites)
-    if not activations.source.is_stored or n_bytes > _IN_MEMORY:
-        return lambda seed: activations.batches(sites, size, seed, epochs=epochs, sequence_ids=discovery)
-    whole = activations.batches(
-        sites, n_tokens, parameters.seed, sequence_ids=discovery, buffer_rows=n_tokens
-    )
-    rows = next(iter(whole))
-    return lambda seed: ArrayBatches(rows, size, seed, epochs)
-
-
 def _scratch(activations: Activations, table: pd.DataFrame, parameters: SaeTrainingParameters) -> Any:
     """Where the state of the training is kept, named by everything that the activations and their order depend on."""
     from helix_sae.sae import Scratch
@@ -311,25 +273,6 @@ def _scratch(activations: Activations, table: pd.DataFrame, parameters: SaeTrain
     }
     key = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
     return Scratch(parameters.scratch.directory, key, parameters.scratch.every_steps)
-
-
-def _members(table: pd.DataFrame, activations: Activations, split: str) -> list[str]:
-    """Ids of one part, in the order of the store."""
-    part = set(table.loc[table["split"] == split, "sequence_id"])
-    return [name for name in activations.sequence_ids if name in part]
-
-
-def _holdout(
-    activations: Activations, table: pd.DataFrame, parameters: SaeTrainingParameters
-) -> list[dict[str, np.ndarray]]:
-    batches = activations.batches(
-        list(activations.sites),
-        parameters.batch_size,
-        parameters.seed,
-        epochs=1,
-        sequence_ids=_members(table, activations, "validation"),
-    )
-    return list(islice(batches, max(1, parameters.holdout_tokens // parameters.batch_size)))
 
 
 def _summary(metrics: pd.DataFrame) -> str:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from helix_sae.sae import AnySaeConfig
+
+
+def without_nulls(entries: Any) -> Any:
+    """A mapping without the entries that are null: so an environment takes those of ``conf/base`` away."""
+    if not isinstance(entries, Mapping):
+        return entries
+    given = cast("Mapping[str, Any]", entries)
+    return {name: values for name, values in given.items() if values is not None}
 
 
 class ScratchParameters(BaseModel):
@@ -104,8 +113,8 @@ class SaeTrainingParameters(BaseModel):
     Attributes
     ----------
     saes : dict of str to SAE configuration
-        By name; all are trained at every site in one pass over the activations, which is how a sweep is
-        written.
+        By name; all are trained at every site in one pass over the activations. ``null`` takes an entry away that
+        ``conf/base`` has.
     chosen : str
         The one whose checkpoints and codes the later pipelines use.
     dictionaries : {"auto", "train", "shipped"}
@@ -182,6 +191,11 @@ class SaeTrainingParameters(BaseModel):
     def n_epochs(self, n_tokens: int) -> int:
         """Passes over so many tokens that :meth:`n_steps` takes, the last one perhaps not whole."""
         return -(-self.n_steps(n_tokens) // -(-n_tokens // self.batch_size))
+
+    @field_validator("saes", mode="before")
+    @classmethod
+    def _without_those_taken_away(cls, saes: Any) -> Any:
+        return without_nulls(saes)
 
     @model_validator(mode="after")
     def _chosen_is_trained(self) -> SaeTrainingParameters:
