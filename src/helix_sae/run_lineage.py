@@ -13,6 +13,7 @@ from kedro.pipeline.node import Node
 
 from helix_sae.errors import StoreError
 from helix_sae.lineage import (
+    PARAMETER_PREFIX,
     Conflict,
     Record,
     describe_conflict,
@@ -45,6 +46,8 @@ _ORDER = (
     "reporting",
 )  # fmt: skip
 _SHOWN = 3
+_HOW_IT_RUNS = {"device", "scratch", "folder", "compiled", "log_every"}
+"""Parameters that say where and how something runs, which may differ between what is held against each other."""
 
 
 class RunLineage:
@@ -80,8 +83,7 @@ class RunLineage:
         records = list(self._known.values())
         self._refuse(find_conflicts(records), records)
         self._refuse(self._coming_conflicts(), records)
-        asked = {name: value for taken in self._parameters.values() for name, value in taken.items()}
-        differing = differing_parameters(asked, records)
+        differing = differing_parameters(self._asked(), records)
         if differing:
             said = "\n".join(
                 f"  {name.removeprefix('params:')}: {now!r} now, {then!r} when {artefact} was made"
@@ -145,6 +147,23 @@ class RunLineage:
         self._known[name] = Record(name, origin, inherit(sources), parameters)
         return self._known[name]
 
+    def _asked(self) -> dict[str, Any]:
+        """Parameters that decide what this run's results say of its inputs, by paths of their own.
+
+        Those that nodes name so, and all of a group that a node borrows from another pipeline: what it makes
+        is held against what that pipeline made, and has to be of the same settings.
+        """
+        asked: dict[str, Any] = {}
+        for node in self._pipeline.nodes:
+            for name, value in self._parameters[node.name].items():
+                group = name.removeprefix(PARAMETER_PREFIX)
+                if "." in group:
+                    asked[name] = value
+                elif node.namespace not in (None, group) and isinstance(value, Mapping):
+                    leaves = _leaves(cast("Mapping[str, Any]", value))
+                    asked |= {f"{name}.{p}": leaf for p, leaf in leaves if not _HOW_IT_RUNS & {*p.split(".")}}
+        return asked
+
     def _find_recipes(self) -> dict[str, str]:
         """Recipe of everything that the run reads or makes."""
         recipes = {n: str(r.origin.get("recipe") or identity(r.origin)) for n, r in self.inputs.items()}
@@ -198,7 +217,7 @@ class RunLineage:
         if chosen and "__default__" not in asked:
             parts.append(f"--pipelines={','.join(chosen)}")
         if given := cast("Mapping[str, Any]", self._run_params.get("runtime_params") or {}):
-            parts.append(f'--params "{",".join(_flat(given))}"')
+            parts.append(f'--params "{",".join(f"{path}={value}" for path, value in _leaves(given))}"')
         return " ".join(parts)
 
 
@@ -218,11 +237,11 @@ def _makers() -> dict[str, str]:
     }
 
 
-def _flat(values: Mapping[str, Any], path: str = "") -> Iterable[str]:
-    """Nested parameters as ``--params`` takes them."""
+def _leaves(values: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, Any]]:
+    """Nested parameters by their paths."""
     for key, value in values.items():
         here = f"{path}.{key}" if path else key
         if isinstance(value, Mapping):
-            yield from _flat(cast("Mapping[str, Any]", value), here)
+            yield from _leaves(cast("Mapping[str, Any]", value), here)
         else:
-            yield f"{here}={value}"
+            yield here, value

@@ -95,11 +95,11 @@ def cluster(
     dask = [sys.executable, "-m", "dask"]
     log = (root / "dask.log").open("wb")
     quiet: dict[str, Any] = {"env": variables, "cwd": scratch, "stdout": log, "stderr": log}
-    scheduler = subprocess.Popen(
-        [*dask, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"], **quiet
-    )
-    work = [*dask, "worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
-    workers = [subprocess.Popen(work, **quiet) for _ in range(2)]
+    # Both end by themselves where this process is killed and cannot end them.
+    schedule = f"scheduler --host 127.0.0.1 --port {port} --no-dashboard --idle-timeout 900"
+    scheduler = subprocess.Popen([*dask, *schedule.split()], **quiet)
+    worker = f"worker {address} --nthreads 1 --no-nanny --no-dashboard --death-timeout 60"
+    workers = [subprocess.Popen([*dask, *worker.split()], **quiet) for _ in range(2)]
     yield Cluster(project, scratch, address, variables, s3_options)
     for process in (*workers, scheduler):
         process.kill()

@@ -119,6 +119,21 @@ def test_a_parameter_that_a_page_states_is_the_one_that_its_tables_were_made_wit
     run_toy(root, "v3", "reporting", causal={"target": "mrl", "n_resamples": 5})
 
 
+def test_parameters_that_a_pipeline_borrows_are_those_that_its_inputs_were_made_with(root: Path) -> None:
+    """A baseline trained as the autoencoders are is of the settings that these were trained with."""
+    inputs = {"sae": "sae", "parameters": "params:training"}
+    borrower = Pipeline([node(train_again, inputs, "codes", name="borrower")], namespace="correlation",
+                        inputs={"sae"}, outputs={"codes"}, parameters={"training"})  # fmt: skip
+    run_toy(root, "v2", pipeline=borrower)
+    with pytest.raises(StoreError, match=r"training\.seed: 2 now, 1 when sae was made"):
+        run_toy(root, "v3", pipeline=borrower, training={"seed": 2})
+    run_toy(root, "v4", pipeline=borrower, training={"seed": 1, "device": "cuda"})
+
+
+def train_again(sae: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
+    return {"beside": sae, "seed": parameters["seed"]}
+
+
 def test_missing_outputs_are_those_that_were_made_otherwise(root: Path) -> None:
     assert run_toy(root, "v2", only_missing=True) == []
     (root / "raw.txt").write_text("GGGG")

@@ -32,6 +32,7 @@ from helix_sae.statistics.partial import (
     residual_vectors,
 )
 from helix_sae.statistics.properties import Property
+from helix_sae.statistics.ranks import mid_ranks
 
 
 @numba.njit(cache=True, nogil=True)
@@ -46,6 +47,7 @@ def _ratios(
     n, n_targets = targets.shape
     n_clusters = bounds.shape[0] - 1
     ratios = np.full((n_columns, n_targets), np.nan)
+    inside = place >= 0
     residual = np.empty(n)
     loading = np.empty(basis.shape[1])
     mean = np.empty(n_targets)
@@ -54,34 +56,11 @@ def _ratios(
     within = np.empty(n_targets)
     for column in range(n_columns):
         start, stop = indptr[column], indptr[column + 1]
-        split = start + n_negative[column]
-        n_below, n_above = 0, 0
-        for i in range(start, stop):
-            if place[rows[i]] >= 0:
-                if i < split:
-                    n_below += 1
-                else:
-                    n_above += 1
-        n_zero = n - n_below - n_above
-        middle = 0.5 * (n + 1)
-        residual[:] = n_below + 0.5 * (n_zero + 1) - middle
-        before = 0
-        i = start
-        while i < stop:
-            if i == split:
-                before += n_zero
-            end = i + 1
-            while end < stop and not leads[end]:
-                end += 1
-            size = 0
-            for j in range(i, end):
-                if place[rows[j]] >= 0:
-                    size += 1
-            for j in range(i, end):
-                if place[rows[j]] >= 0:
-                    residual[place[rows[j]]] = before + 0.5 * (size + 1) - middle
-            before += size
-            i = end
+        ranks = np.empty(stop - start)
+        residual[:], _ = mid_ranks(rows[start:stop], leads[start:stop], n_negative[column], inside, n, ranks)
+        for j in range(start, stop):
+            if inside[rows[j]]:
+                residual[place[rows[j]]] = ranks[j - start]
         loading[:] = 0.0
         for i in range(n):
             for k in range(basis.shape[1]):

@@ -426,6 +426,51 @@ def _rank_products(
             tie_term[column, k] = ties[k] + n_zero * n_zero * n_zero - n_zero
 
 
+@numba.njit(cache=True, nogil=True)
+def mid_ranks(
+    rows: Any, leads: Any, n_negative: int, inside: Any, n_inside: int, ranks: Any
+) -> Any:  # pragma: no cover - compiled
+    """Mid-ranks of one sorted column among some rows, less their mean.
+
+    Parameters
+    ----------
+    rows, leads : (n_stored,)
+        Row of each stored value, and whether it begins a group of ties.
+    n_negative : int
+        How many of them are below zero.
+    inside : bool (n_rows,)
+        Rows that are ranked, ``n_inside`` of them.
+    ranks : float (n_stored,)
+        Written to. A row that is not ranked gets what it has no use for.
+
+    Returns
+    -------
+    (float, int)
+        Rank of the zeros, which are not stored; how many there are.
+    """
+    n_stored = rows.shape[0]
+    n_below, n_stored_inside = 0, 0
+    for i in range(n_stored):
+        if inside[rows[i]]:
+            n_stored_inside += 1
+            n_below += i < n_negative
+    n_zero = n_inside - n_stored_inside
+    middle = 0.5 * (n_inside + 1)
+    before = 0
+    i = 0
+    while i < n_stored:
+        if i == n_negative:
+            before += n_zero
+        end, size = i, 0
+        while end < n_stored and (end == i or not leads[end]):
+            size += inside[rows[end]]
+            end += 1
+        ranks[i:end] = before + 0.5 * (size + 1) - middle
+        before += size
+        i = end
+    return n_below + 0.5 * (n_zero + 1) - middle, n_zero
+
+
 class RankedRows(NamedTuple):
     """Vectors to multiply ranks with, and the rows that are ranked for them.
 

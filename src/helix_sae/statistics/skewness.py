@@ -30,6 +30,7 @@ from helix_sae.statistics.partial import (
     residual_vectors,
 )
 from helix_sae.statistics.properties import Property
+from helix_sae.statistics.ranks import mid_ranks
 
 SMALLEST = 1e-3
 """Skewness below which the correction is left out: it changes nothing that is printed."""
@@ -42,42 +43,20 @@ def _moments(
 ) -> Any:  # pragma: no cover - compiled
     """Sums of squares and of cubes of each column's centred mid-ranks on the rows inside."""
     n_columns = indptr.shape[0] - 1
-    n = 0
-    for i in range(inside.shape[0]):
-        n += inside[i]
-    middle = 0.5 * (n + 1)
+    n = inside.sum()
     squares = np.zeros(n_columns)
     cubes = np.zeros(n_columns)
     for column in range(n_columns):
         start, stop = indptr[column], indptr[column + 1]
-        split = start + n_negative[column]
-        n_active, n_below = 0, 0
-        for i in range(start, stop):
-            if inside[rows[i]]:
-                n_active += 1
-                if i < split:
-                    n_below += 1
-        n_zero = n - n_active
-        deviation = n_below + 0.5 * (n_zero + 1) - middle
-        squares[column] = n_zero * deviation**2
-        cubes[column] = n_zero * deviation**3
-        before = 0
-        i = start
-        while i < stop:
-            if i == split:
-                before += n_zero
-            end = i + 1
-            while end < stop and not leads[end]:
-                end += 1
-            size = 0
-            for j in range(i, end):
-                if inside[rows[j]]:
-                    size += 1
-            deviation = before + 0.5 * (size + 1) - middle
-            squares[column] += size * deviation**2
-            cubes[column] += size * deviation**3
-            before += size
-            i = end
+        ranks = np.empty(stop - start)
+        at_zero, n_zero = mid_ranks(rows[start:stop], leads[start:stop], n_negative[column], inside, n, ranks)
+        squares[column] = n_zero * at_zero**2
+        cubes[column] = n_zero * at_zero**3
+        for j in range(start, stop):
+            if inside[rows[j]]:
+                rank = ranks[j - start]
+                squares[column] += rank * rank
+                cubes[column] += rank * rank * rank
     return squares, cubes
 
 
