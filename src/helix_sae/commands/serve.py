@@ -24,6 +24,8 @@ from helix_sae.run_history import Artefact, Run, find_runs, run_named
 
 if TYPE_CHECKING:
     from helix_sae.explorer.limits import Limits
+    from helix_sae.models.contract import Model
+    from helix_sae.sae import SparseAutoencoder
 
 _SAMPLE = 200
 """Sequences that tell what is usual for the features."""
@@ -83,7 +85,7 @@ def open_run(run: Run, runs: Sequence[Run], root: str) -> Served:
     markers = told.get("codon_markers")
     handle = handle_for(told["url"], codon_markers=markers, dtype=told.get("dtype", "float32"))
     model = open_model(handle)
-    saes = load_folder(_within(parts[_SAES]))
+    saes = _autoencoders(_within(parts[_SAES]), model)
     if "probe" in parts:
         probe = load_structure(_within(parts["probe"]))
         model = model.as_read_by_head() if probe.kind == "head" else model
@@ -114,7 +116,7 @@ def open_shipped(project: Path | None = None) -> Served:
     data = (project or find_project()) / "data"
     handle = handle_for(data / "06_models" / "helix_mini")
     model = open_model(handle)
-    saes = load_folder(data / "06_models" / "helix_mini_saes")
+    saes = _autoencoders(data / "06_models" / "helix_mini_saes", model)
     table, _ = build_table(read_sequences(str(data / "01_raw" / "demo")), cluster_by="none")
     lengths = table["sequence"].str.len().to_numpy()
     reference = reference_of(model, saes, _sample(table), handle.codon_markers, lengths)
@@ -205,6 +207,10 @@ def _parts(run: Run, runs: Sequence[Run]) -> dict[str, Artefact]:
         if need in every:
             found.setdefault(need[0], every[need])
     return found
+
+
+def _autoencoders(folder: Path, model: Model) -> dict[str, SparseAutoencoder]:
+    return {site: sae.to(model.device) for site, sae in load_folder(folder).items()}
 
 
 def _within(artefact: Artefact) -> Path:

@@ -179,7 +179,8 @@ def _substituted(
         start = int(rows[begin])
         stop = min(end, begin + max(1, DEFAULT_TOKEN_BUDGET // (len(LETTERS) * (time - start))))
         at, letter = _changes(present, ids.squeeze(1).cpu().numpy(), begin, stop)
-        prefix = model.prefix_states(reading.cache, start).rows(torch.zeros(len(at), dtype=torch.int64))
+        same = torch.zeros(len(at), dtype=torch.int64, device=x.device)
+        prefix = model.prefix_states(reading.cache, start).rows(same)
         value = x[:, start:].repeat(len(at), 1, 1)
         value[torch.arange(len(at)), torch.from_numpy(rows[at] - start)] = of_letter[letter]
         seen: dict[str, Tensor] = {}

@@ -55,8 +55,11 @@ async function open() {
   const linkedTo = new URLSearchParams(location.hash.slice(1));
   at("text").value = linkedTo.get("sequence") ?? EXAMPLE;
   if (linkedTo.get("start")) at("start").value = linkedTo.get("start");
-  choose(linkedTo.get("feature") ?? "");
-  if (linkedTo.get("feature")) state.drawn = [linkedTo.get("feature") ?? ""];
+  const feature = linkedTo.get("feature") ?? "";
+  if (features.some((/** @type {any} */ f) => f.name === feature)) {
+    state.drawn = [feature];
+    choose(feature);
+  }
   await saying("Ready", async () => "Ready");
   if (linkedTo.has("sequence")) await paste();
 }
@@ -125,7 +128,7 @@ function showReadOuts() {
   const { read_outs: readOuts, fit, usual_lengths: [shortest, longest], record } = state.read;
   const n = record.sequence.length;
   const said = readOuts.map((/** @type {any} */ one) => [
-    one.name, number(one.value), one.unit === "value" ? "" : one.unit,
+    one.name, number(one.value), one.unit === "value" ? "as measured" : one.unit,
     one.low === null ? "not known" : `${number(one.low)} to ${number(one.high)}`,
     one.tried_low === null ? "not known" : one.value < one.tried_low || one.value > one.tried_high ? `outside ${number(one.tried_low)} to ${number(one.tried_high)}` : `within ${number(one.tried_low)} to ${number(one.tried_high)}`,
   ]);
@@ -134,7 +137,7 @@ function showReadOuts() {
   if (n < shortest || n > longest) warnings.push(`Its length, ${n} nt, lies outside that of the sequences of the training (${shortest} to ${longest} nt).`);
   if (far.length) warnings.push(`At ${far.map((/** @type {any} */ one) => one.site).join(", ")} more than 2 % of its nucleotides are reconstructed worse than one in a thousand was in training: its features may not mean there what they mean on those sequences.`);
   at("read-outs").replaceChildren(
-    said.length ? table("Read-outs. The interval holds 95 % of the measured values of sequences like the held-out ones of the run.", ["read-out", "value", "", "95 % interval", "predictions on the run"], said, new Set([1])) : el("p", {}, "This model has no read-out."),
+    said.length ? table("Read-outs. The interval holds 95 % of the measured values of sequences like the held-out ones of the run.", ["read-out", "value", "scale", "95 % interval", "predictions on the run"], said, new Set([1])) : el("p", {}, "This model has no read-out."),
     table("How far the sequence lies from the training.", ["site", "nucleotides outside", "error", "limit"],
       fit.map((/** @type {any} */ one) => [one.site, one.outside === null ? "not known" : `${(100 * one.outside).toFixed(1)} %`, number(one.error), number(one.limit)]), new Set([1, 2, 3])),
     ...warnings.map((text) => el("p", { class: "warnings" }, text)));
@@ -178,7 +181,7 @@ async function substitute() {
       .sort((/** @type {any} */ a, /** @type {any} */ b) => Math.abs(b.value) - Math.abs(a.value)).slice(0, 8);
     at("saturation-result").replaceChildren(
       heatmap(record.sequence, found.first, found.letters, effects, change),
-      table(`The largest effects on ${what}.`, ["position", "from", "to", "effect", ""],
+      table(`The largest effects on ${what}.`, ["position", "from", "to", "effect", "change"],
         listed.map((/** @type {any} */ one) => [one.position, record.sequence[one.position], one.letter, number(one.value, true),
           el("button", { type: "button", click: () => change(one.position, one.letter) }, "make it")]), new Set([0, 3])));
     return `Tried ${3 * effects[0].length} substitutions`;
@@ -203,13 +206,13 @@ async function runOn() {
     if (to === "sequence") question.source = sent((await ask("/api/paste", { text: at("source").value, start: at("start").value })).records[0]);
     const found = await ask("/api/intervene", question);
     const p = (/** @type {any} */ one) => (one ? `${number(one.p_value)} of ${one.effects.length}` : "nothing changes");
-    const track = { name, usual: 0, values: found.after, before: found.before };
+    const track = { name, usual: Math.max(...found.before, ...found.after, 1e-12), values: found.after, before: found.before };
     const choices = { pressed: state.chosen, choose, card: state.about.atlas ? card : null };
     at("intervene-result").replaceChildren(
       table("Read-outs with the feature set, and how often other directions change them as much (p-values).", ["read-out", "before", "after", "change", "random directions", "features as dense"],
         found.effects.map((/** @type {any} */ one) => [one.name, number(one.before), number(one.after), number(one.after - one.before, true), p(one.random), p(one.alike)]), new Set([1, 2, 3])),
       ...found.effects.filter((/** @type {any} */ one) => one.random).slice(0, 1).map((/** @type {any} */ one) => el("div", {},
-        el("div", { class: "drawing" }, nulls(one.after - one.before, one.random.effects, one.alike.effects)),
+        el("div", { class: "drawing", tabindex: 0, role: "region", "aria-label": `Effect on ${one.name} beside its nulls` }, nulls(one.after - one.before, one.random.effects, one.alike.effects)),
         el("p", { class: "key" }, `${one.name}: the effect (red) beside changes of the same length, nucleotide by nucleotide, in ${one.random.effects.length} random directions (grey) and along ${one.alike.effects.length} features of the site that are about as often active (brown).`))),
       view(found.record, {}, [track], [], Number(at("zoom").value), choices, `${name} before and after it is set`),
       found.moved.length ? table("Later features whose mean moves most, in shares of their usual largest activation.", ["feature", "change"],
@@ -227,7 +230,7 @@ async function search() {
     const found = await ask("/api/contrast", sets);
     at("contrast-result").replaceChildren(
       table(`The most certain of ${found.n_tested} features, ${found.n_here} sequences against ${found.n_there} (rank-sum test, ${found.exact ? "every division counted" : "normal approximation"}; q: Benjamini-Hochberg). Sequences count as independent.`,
-        ["feature", "mean here", "mean there", "active here", "active there", "effect", "p", "q", ""],
+        ["feature", "mean here", "mean there", "active here", "active there", "effect", "p", "q", "draw"],
         found.rows.map((/** @type {any} */ one) => [linked(one.name), number(one.mean_here), number(one.mean_there), `${Math.round(100 * one.share_here)} %`, `${Math.round(100 * one.share_there)} %`, number(one.effect, true), number(one.p_value), number(one.q_value),
           el("button", { type: "button", "aria-label": `choose ${one.name}`, click: () => choose(one.name) }, "choose")]), new Set([1, 2, 3, 4, 5, 6, 7])));
     return `Tested ${found.n_tested} features`;

@@ -4,6 +4,8 @@
 import { draw, el, number } from "./dom.js";
 
 const ROW = 18, HIGH = 34, ARCS = 90;
+/** Concepts that the row of regions shows. */
+const REGIONS = new Set(["utr5", "cds", "utr3"]);
 const STOPS = new Set(["UAA", "UAG", "UGA"]);
 /** Activations beyond this share of the usual largest one are cut, and drawn in red. */
 const TOP = 1.5;
@@ -39,7 +41,8 @@ export function view(record, concepts, tracks, pairs, zoom, choices, label) {
   if (width >= 6) row("", ROW, [...record.sequence].map((letter, i) => draw("text", { x: (i + 0.5) * width, y: 13, class: `letter ${letter}` }, letter)));
   row("regions", ROW, regions(record, width));
   for (const [name, spans] of Object.entries(concepts)) {
-    row(name.replaceAll("_", " "), ROW, spans.map(([a, b]) => draw("rect", { x: a * width, y: 4, width: Math.max(1, (b - a) * width), height: 9, class: name.startsWith("uaug") ? "span uaug" : "span" }, draw("title", {}, `${name} ${a} to ${b}`))));
+    if (REGIONS.has(name)) continue;
+    row(name.replaceAll("_", " "), ROW, spans.map(([a, b]) => draw("rect", { x: a * width, y: 4, width: Math.max(1, (b - a) * width), height: 9, class: name.startsWith("uAUG") ? "span uaug" : "span" }, draw("title", {}, `${name} ${a} to ${b}`))));
   }
   for (const track of tracks) row(nameOf(track, choices), HIGH, bars(track, width));
   svg.setAttribute("width", String(Math.ceil(n * width)));
