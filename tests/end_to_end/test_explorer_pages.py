@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 from explorer_toys import shipped_session
+from kedro_runs import FinishedRun
 from served import Server, serving
+
+from helix_sae.commands.serve import open_served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -165,6 +168,23 @@ def test_the_page_is_for_everyone(browser: Any, server: Server, scheme: str) -> 
         found = Axe().run(page).response["violations"]
         assert [(v["id"], len(v["nodes"]), v["nodes"][0]["html"][:200]) for v in found] == []
         page.close()
+
+
+def test_a_run_is_served_with_its_own_read_out_and_pages(finished_run: FinishedRun) -> None:
+    served = open_served(root=str(finished_run.root))
+    with serving(served.session, run_pages=served.pages) as one:
+        about = one.ask("/api/about").json
+        assert (about["atlas"], about["report"]) == (True, True)
+        for page in ("/atlas/index.html", "/report.html"):
+            assert one.ask(page).status == 200
+        answer = one.ask("/api/read", {"sequence": {"sequence": SEQUENCE}}).json
+        (read_out,) = answer["read_outs"]
+        assert read_out["tried_low"] < read_out["tried_high"]
+        known = finished_run.table("features").set_index("name")
+        for feature in one.ask("/api/features").json["features"]:
+            if feature["name"] in known.index:
+                concept = known.loc[feature["name"], "best_concept"]
+                assert feature["best_concept"] == (concept if isinstance(concept, str) else None)
 
 
 def test_the_scripts_name_no_way_to_make_markup(project_path: Path) -> None:
