@@ -50,6 +50,7 @@ run: $(STAMP) ## run the default pipeline: sequences, activations, features, the
 	@echo "Feature atlas:         $(CURDIR)/data/latest/atlas/index.html"
 	@echo "Figures, tables:       $(CURDIR)/data/latest/figures, $(CURDIR)/data/latest/tables"
 	@echo "To look at everything: make viz"
+	@echo "To ask about any mRNA: $(BIN)/helix-sae serve"
 
 .PHONY: test
 test: $(STAMP) ## run the test suite, without its slow part

@@ -102,7 +102,7 @@ def test_a_visit(browser: Any, server: Server) -> None:
     page.select_option("#to", "sequence")
     page.fill("#source", SEQUENCE[5:60].replace("|", ""))
     page.click("#intervene button[type=submit]")
-    page.wait_for_function("document.querySelectorAll('#intervene-result .names button').length === 1")
+    page.wait_for_function("() => document.querySelectorAll('#intervene-result .names button').length === 1")
     visitor.says(f"Set {chosen}")
 
     fasta = [
@@ -141,7 +141,9 @@ def test_names_that_are_markup_stay_text(browser: Any, server: Server) -> None:
     assert "is not one of ACGTUN" in page.text_content("#status")
     page.fill("#add", HOSTILE)
     page.click("#add-track")
-    page.wait_for_function("document.getElementById('status').textContent.includes('There is no feature')")
+    page.wait_for_function(
+        "() => document.getElementById('status').textContent.includes('There is no feature')"
+    )
     # What the server refuses, the browser notes; nothing else is noted.
     assert all("status of 400" in text for text in visitor.told)
     page.close()

@@ -220,6 +220,7 @@ def show_findings(console: Any, root: Path, log: Path, seconds: float) -> None:
     }
     for name, path in places.items():
         console.print(f"{name:<14} [link={path.as_uri()}]{path}[/link]", highlight=False)
+    console.print(f"To ask about any mRNA: helix-sae serve --data {root}", highlight=False, markup=False)
     console.print(f"{seconds / 60:.1f} min", highlight=False)
 
 
