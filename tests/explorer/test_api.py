@@ -104,10 +104,46 @@ def test_what_cannot_be_answered_is_said_in_a_sentence(
     assert len(reply.json["error"]) < 600
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[" * 100_000,
+        b"\xff\xfe",
+        b"null",
+        b'{"text": NaN}',
+        b'{"text": "\\ud800ACG"}',
+        b'{"text": ["ACG"]}',
+        b'{"text": "ACG", "__proto__": {}}',
+        b'{"text": ">a\\u0000b\\nACG\\u0000"}',
+    ],
+)
+def test_bodies_that_are_no_questions_are_refused(server: Server, body: bytes) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.request("POST", "/api/paste", body, {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    assert answer.status in (400, 422)
+    assert json.loads(answer.read())["error"]
+    connection.close()
+
+
+def test_a_fault_of_the_server_tells_no_more_than_that(session: Session) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("/secret/place")
+
+    with pytest.MonkeyPatch.context() as patch, serving(session) as one:
+        patch.setattr(session.model, "cache", broken)
+        reply = one.ask("/api/read", {"sequence": SEQUENCE})
+        assert (reply.status, "secret" in reply.json["error"]) == (500, False)
+        patch.undo()
+        assert one.ask("/api/read", {"sequence": SEQUENCE}).status == 200
+
+
 def test_no_page_of_another_site_can_ask(server: Server) -> None:
     body = {"sequence": SEQUENCE}
     assert server.ask("/api/read", body, Host="evil.example").status == 403
-    assert server.ask("/api/read", body, Origin="http://evil.example").status == 403
+    for origin in ("http://evil.example", "null", "http://["):
+        assert server.ask("/api/read", body, Origin=origin).status == 403
     assert server.ask("/api/read", body, Content_Type="text/plain").status == 415
     assert server.ask("/api/read", body, Origin=server.url).status == 200
     assert "access-control-allow-origin" not in server.ask("/api/about").headers

@@ -225,7 +225,7 @@ def create_app(
         lifespan=life,
     )
     api.add_routes(app)
-    for kind in (HelixSaeError, RequestValidationError, ClientGoneError, HTTPException):
+    for kind in (HelixSaeError, RequestValidationError, ClientGoneError, HTTPException, Exception):
         app.add_exception_handler(kind, _told)
     if run_pages is not None:
         for name in _OF_A_RUN:
@@ -255,6 +255,9 @@ async def _told(_: Request, error: Exception) -> Response:
         return JSONResponse({"error": _in_words(error)}, status_code=422)
     if isinstance(error, HTTPException):
         return JSONResponse({"error": str(error.detail)}, status_code=error.status_code)
+    if not isinstance(error, HelixSaeError):
+        told = "Something went wrong in the server; what it printed says more."
+        return JSONResponse({"error": told}, status_code=500)
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 400)
     more = {"Retry-After": "2"} if status == 503 else None
     return JSONResponse({"error": str(error)}, status_code=status, headers=more)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Sequence
-from http.cookies import SimpleCookie
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from helix_sae.explorer.limits import Limits, RateLimiter
@@ -81,13 +81,14 @@ class Guard:
             return answer
         if scope["method"] == "POST":
             origin = headers.get("origin")
-            if origin is not None and urlsplit(origin).netloc != host:
+            if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
                 return 403, "Requests of pages of other sites are not answered.", {}
             if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
                 return 415, "Send JSON, with Content-Type: application/json.", {}
-        if not headers.get("content-length", "0").isdigit():
+        announced = headers.get("content-length", "0")
+        if not announced.isdecimal():
             return 400, "Content-Length is no number.", {}
-        if int(headers.get("content-length", "0")) > self._limits.body:
+        if len(announced) > 12 or int(announced) > self._limits.body:
             return 413, self._too_long(), {}
         client = scope.get("client")
         wait = self._rate.admit(client[0] if client else "") if scope["path"].startswith("/api/") else 0.0
@@ -107,10 +108,8 @@ class Guard:
             cookie = f"{COOKIE}={self._token}; Path=/; HttpOnly; SameSite=Strict"
             return 303, "", {"Location": place, "Set-Cookie": cookie}
         scheme, _, shown = headers.get("authorization", "").partition(" ")
-        jar = SimpleCookie(headers.get("cookie", ""))
-        if (scheme.lower() == "bearer" and self._is_right(shown)) or (
-            COOKIE in jar and self._is_right(jar[COOKIE].value)
-        ):
+        kept = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+        if (scheme.lower() == "bearer" and self._is_right(shown)) or self._is_right(kept):
             return None
         return 401, "Open the address with the token that the server printed when it started.", {}
 
