@@ -172,13 +172,19 @@ def test_the_page_is_for_everyone(browser: Any, server: Server, scheme: str) -> 
         page.close()
 
 
-def test_a_run_is_served_with_its_own_read_out_and_pages(finished_run: FinishedRun) -> None:
+def test_a_run_is_served_with_its_own_read_out_and_pages(browser: Any, finished_run: FinishedRun) -> None:
     served = open_served(root=str(finished_run.root))
     with serving(served.session, run_pages=served.pages) as one:
         about = one.ask("/api/about").json
         assert (about["atlas"], about["report"]) == (True, True)
-        for page in ("/atlas/index.html", "/report.html"):
-            assert one.ask(page).status == 200
+        for place in ("/atlas/index.html", "/report.html"):
+            told: list[str] = []
+            page = browser.new_page()
+            page.on("console", lambda message, told=told: told.append(message.text))
+            assert page.goto(one.url + place).status == 200
+            page.wait_for_load_state("networkidle")
+            assert told == []
+            page.close()
         answer = one.ask("/api/read", {"sequence": {"sequence": SEQUENCE}}).json
         (read_out,) = answer["read_outs"]
         assert read_out["tried_low"] < read_out["tried_high"]
