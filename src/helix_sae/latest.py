@@ -1,7 +1,7 @@
 """Plain copies of the last report with what belongs to it, where a person looks for them.
 
 Versions are kept as ``<data_root>/08_reporting/<name>/<version>/<name>``. ``<data_root>/latest`` holds the
-newest as plain files: ``report.html``, ``atlas/index.html``, ``summary.json``, ``summary.txt``,
+newest as plain files: ``report.html``, ``atlas/``, ``summary.json``, ``summary.txt``,
 ``figures/*``, ``tables/*``. The folder is replaced as a whole whenever a report was made.
 """
 
@@ -18,7 +18,7 @@ from kedro.io import CatalogProtocol, DatasetError
 from kedro.io.core import get_filepath_str
 from kedro.pipeline import Pipeline
 
-from helix_sae.storage import is_local, read_file, replace_folder, working_folder, write_file
+from helix_sae.storage import MANIFEST, is_local, read_file, replace_folder, working_folder, write_file
 from helix_sae.versions import PROVENANCE, versioned_dataset
 
 LOGGER = logging.getLogger(__name__)
@@ -26,12 +26,14 @@ LOGGER = logging.getLogger(__name__)
 REPORT = "run_report"
 _PLACES = {
     REPORT: "report.html",
-    "feature_atlas": "atlas/index.html",
     "run_summary": "summary.json",
     "run_summary_text": "summary.txt",
 }
 _WITHIN = {"feature_codes": ("all_sites.h5ad", "features.h5ad")}
 """Of datasets that are folders: the file in it, and its place."""
+
+_WHOLE = {"feature_atlas": "atlas"}
+"""Datasets that are folders and are copied whole, and their places."""
 
 _FOLDERS = {".png": "figures", ".csv": "tables", ".json": "tables"}
 _LAYER = "08_reporting"
@@ -102,14 +104,18 @@ def _copies(catalog: CatalogProtocol[Any, Any], pinned: Mapping[str, str]) -> It
             continue
         inner = cast("Any", dataset)
         path = PurePosixPath(str(inner._filepath))
-        within, place = _WITHIN.get(name, ("", _PLACES.get(name)))
+        within, place = _WITHIN.get(name, ("", _WHOLE.get(name) or _PLACES.get(name)))
         place = place or (f"{_FOLDERS[path.suffix]}/{path.name}" if path.suffix in _FOLDERS else None)
         version = pinned.get(name) or _version(catalog, name)
         if _LAYER not in path.parts or place is None or version is None:
             continue
         source = get_filepath_str(path / version / path.name / within, inner._protocol)
         if inner._fs.exists(source) and (name in pinned or _belongs(inner._fs, source, pinned)):
-            yield Copy(name, inner._fs, source, place)
+            files = inner._fs.find(source) if name in _WHOLE else [source]
+            for file in files:
+                within = file.removeprefix(source)
+                if within != f"/{MANIFEST}":
+                    yield Copy(name, inner._fs, file, f"{place}{within}")
 
 
 def _belongs(fs: Any, source: str, pinned: Mapping[str, str]) -> bool:

@@ -106,13 +106,13 @@ class DirectoryDataset(WholeVersionsDataset[Saved, Loaded], Generic[Saved, Loade
         source = get_filepath_str(self._get_load_path(), self._protocol)
         manifest = read_manifest(self._fs, source, self.format_name)
         folder = Path(source) if is_local(self._fs) else self._fetch(source, manifest)
-        check_files(folder, manifest, self._verify, source)
+        checkfiles_in(folder, manifest, self._verify, source)
         return self._read(folder)
 
     def _manifest(self, folder: Path) -> dict[str, object]:
         return {
             "format": self.format_name,
-            "files": {name: _file_entry(folder / name) for name in _files(folder)},
+            "files": {name: _file_entry(folder / name) for name in files_in(folder)},
         }
 
     def _publish(self, folder: Path, target: str) -> None:
@@ -124,7 +124,7 @@ class DirectoryDataset(WholeVersionsDataset[Saved, Loaded], Generic[Saved, Loade
             return
         if self._fs.exists(f"{target}/{MANIFEST}"):
             self._fs.rm(target, recursive=True)
-        for name in [*_files(folder), MANIFEST]:
+        for name in [*files_in(folder), MANIFEST]:
             write_file(self._fs, f"{target}/{name}", (folder / name).read_bytes())
 
     def _fetch(self, source: str, manifest: Mapping[str, Any]) -> Path:
@@ -186,7 +186,7 @@ def read_manifest(fs: Any, folder: str, format_name: str) -> dict[str, Any]:
     return manifest
 
 
-def check_files(folder: Path, manifest: Mapping[str, Any], verify: Verify, shown: str) -> None:
+def checkfiles_in(folder: Path, manifest: Mapping[str, Any], verify: Verify, shown: str) -> None:
     """Compare the files of a folder with its manifest.
 
     Raises
@@ -210,7 +210,7 @@ def check_files(folder: Path, manifest: Mapping[str, Any], verify: Verify, shown
 _AGAIN = "Load another version, or run the pipeline that makes it again."
 
 
-def _files(folder: Path) -> list[str]:
+def files_in(folder: Path) -> list[str]:
     """Files below a folder, relative to it, but for the manifest."""
     found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in found if name != MANIFEST)

@@ -196,13 +196,17 @@ class HtmlDataset(TextDataset):
 
     def preview(self, nrows: int = 40) -> TablePreview:
         """Return the headings of the page, each with the first paragraph under it."""
-        parts = re.split(r"<h[1-3][^>]*>", self.load())[1 : nrows + 1]
-        rows: list[list[str]] = []
-        for part in parts:
-            heading, _, body = part.partition("</h")
-            first = re.search(r"<p[^>]*>(.*?)</p>", body, re.DOTALL)
-            rows.append([_words(heading), _words(first[1]) if first else ""])
-        return TablePreview({"index": list(range(len(rows))), "columns": ["heading", "says"], "data": rows})
+        return headings_of(self.load(), nrows)
+
+
+def headings_of(html: str, nrows: int) -> TablePreview:
+    """Headings of a page, each with the first paragraph under it."""
+    rows: list[list[str]] = []
+    for part in re.split(r"<h[1-3][^>]*>", html)[1 : nrows + 1]:
+        heading, _, body = part.partition("</h")
+        first = re.search(r"<p[^>]*>(.*?)</p>", body, re.DOTALL)
+        rows.append([_words(heading), _words(first[1]) if first else ""])
+    return TablePreview({"index": list(range(len(rows))), "columns": ["heading", "says"], "data": rows})
 
 
 def _words(html: str) -> str:

@@ -1,8 +1,9 @@
-"""The feature atlas: one page a feature, everything a biologist needs to say what it stands for."""
+"""The feature atlas: everything a biologist needs to say what a feature stands for, feature by feature."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,17 +13,23 @@ from jaxtyping import Float
 from markupsafe import Markup
 
 from helix_sae.errors import ConfigurationError
-from helix_sae.names import feature_name
+from helix_sae.names import ERROR, feature_name
 from helix_sae.reporting import drawings, pages, windows, wording
-from helix_sae.reporting.document import Statement, truth
+from helix_sae.reporting.document import Statement, is_empty
+from helix_sae.reporting.gathering import LaidOut
 from helix_sae.reporting.standing import standing
 from helix_sae.reporting.windows import CodedCorpus, Firings, Window
 
 N_HEAT = 9
 """Shades of the activation behind a nucleotide."""
 
-_LOGO_FLANK = 12
+LOGO_FLANK = 12
+"""Places of a logo on either side of the activation."""
+
 _LOGO_FIRINGS = 500
+_BLOCK = 512
+"""Features whose activations are in memory at once."""
+
 _N_ASSOCIATIONS = 6
 _N_CONCEPTS = 5
 _N_NEAREST = 6
@@ -75,21 +82,43 @@ class AtlasTables:
 
 
 class ShownWindow(NamedTuple):
-    """A window ready for the template."""
+    """A window ready to be drawn: a character a nucleotide in ``letters``, ``shades`` and ``tracks``.
+
+    Attributes
+    ----------
+    label : str
+        Rank or band of quantiles.
+    sequence_id : str
+    place : str
+        Where the activation lies, counted from the start codon where that is known.
+    peak : float
+        The activation.
+    value : str
+        The target of the sequence, in words.
+    missing : int
+        Places before the start of the sequence.
+    letters, shades, tracks : str
+        Nucleotides; activation from ``0`` to ``9`` (the feature's largest); indices into
+        :data:`helix_sae.reporting.windows.TRACKS`.
+    """
 
     label: str
     sequence_id: str
     place: str
     peak: float
     value: str
-    markup: Markup
+    missing: int
+    letters: str
+    shades: str
+    tracks: str
 
 
 class FeaturePage(NamedTuple):
-    """Everything on one page; see the template."""
+    """Everything on the card of one feature (:func:`helix_sae.reporting.cards.card`)."""
 
     site: str
     feature: int
+    name: str
     anchor: str
     chosen_for: str
     reason: str
@@ -99,8 +128,8 @@ class FeaturePage(NamedTuple):
     maximum: float
     median: float
     marker_share: float
-    bars: list[drawings.Bar]
-    logo: str | None
+    bars: list[float]
+    logo: Float[np.ndarray, "positions 4"] | None
     n_logo: int
     top: list[ShownWindow]
     sampled: list[ShownWindow]
@@ -111,23 +140,31 @@ class FeaturePage(NamedTuple):
     stability: dict[str, Any]
     causes: list[dict[str, Any]]
 
+    @property
+    def consensus(self) -> str:
+        """The letter of each place of the logo that tells something, ``·`` where it does not."""
+        return windows.consensus(self.logo) if self.logo is not None else ""
+
 
 def feature_pages(
     corpora: Mapping[str, CodedCorpus],
     tables: AtlasTables,
+    order: Sequence[tuple[str, int]],
     *,
     target: str | None = None,
     n_windows: int = 8,
     flank: int = 25,
     seed: int = 0,
-) -> list[FeaturePage]:
-    """Collect the pages of the chosen features.
+) -> Iterator[FeaturePage]:
+    """Collect the cards of some features, one after the other, so that those of all are never in memory at once.
 
     Parameters
     ----------
     corpora : mapping of site to CodedCorpus
-        Codes of every site that a chosen feature belongs to; the tables need ``cluster``.
+        Codes of every site that a feature belongs to; the tables need ``cluster``.
     tables : AtlasTables
+    order : sequence of (site, feature)
+        Features of a site stand together.
     target : str, optional
         Column of the mRNA table whose value is shown beside each window.
     n_windows : int
@@ -140,25 +177,34 @@ def feature_pages(
     Raises
     ------
     ConfigurationError
-        If a chosen feature's site has no codes, or the codes have no such feature.
+        If a feature's site has no codes, or the codes have no such feature; before the first card.
     """
-    order = [(str(s), int(f)) for s, f in zip(tables.chosen["site"], tables.chosen["feature"], strict=True)]
-    found = _firings(corpora, order)
-    pages_of = {key: pages.anchor(*key) for key in order}
-    made: list[FeaturePage] = []
-    base = {site: windows.background(corpus.table) for site, corpus in corpora.items()}
-    for (site, feature), row in zip(order, tables.chosen.itertuples(), strict=True):
-        corpus, fired = corpora[site], found[site, feature]
-        rng = np.random.default_rng([seed, feature])
-        top, sampled, strong = _windows(corpus, fired, n_windows, flank, target, rng)
-        heights = windows.information(windows.letter_counts(corpus, fired, strong, _LOGO_FLANK), base[site])
-        made.append(
-            FeaturePage(
+    _check(corpora, order)
+    anchors = {key: pages.anchor(*key) for key in order}
+    reasons = {
+        (str(row.site), int(row.feature)): (str(row.chosen_for), str(row.reason))  # type: ignore[arg-type]
+        for row in tables.chosen.itertuples()
+    }
+    evidence = _Evidence(tables)
+    laid_out: dict[int, LaidOut] = {}
+    for site in dict.fromkeys(site for site, _ in order):
+        corpus = corpora[site]
+        sequences = laid_out.get(id(corpus.table)) or LaidOut(corpus.table, max(flank, LOGO_FLANK))
+        laid_out[id(corpus.table)] = sequences
+        cutter = _Cutter(corpus, sequences, target, n_windows, flank)
+        features = [feature for s, feature in order if s == site]
+        nearest = _nearest(tables.decoders[site], features)
+        for feature, fired, alike in zip(features, _in_blocks(corpus, features), nearest, strict=True):
+            top, sampled, strong = cutter.shown(fired, np.random.default_rng([seed, feature]))
+            heights = cutter.heights(fired, strong)
+            chosen_for, reason = reasons.get((site, feature), ("", ""))
+            yield FeaturePage(
                 site=site,
                 feature=feature,
-                anchor=pages_of[site, feature],
-                chosen_for=str(row.chosen_for),
-                reason=str(row.reason),
+                name=feature_name(site, feature),
+                anchor=anchors[site, feature],
+                chosen_for=chosen_for,
+                reason=reason,
                 density=fired.density,
                 n_active=len(fired.activation),
                 n_sequences=len(np.unique(fired.sequence)),
@@ -166,119 +212,113 @@ def feature_pages(
                 median=float(np.median(fired.activation)) if len(fired.activation) else float("nan"),
                 marker_share=fired.marker_share,
                 bars=drawings.histogram_bars(fired.activation),
-                logo=drawings.png_uri(drawings.logo(heights), dpi=140) if heights.any() else None,
+                logo=heights if heights.any() else None,
                 n_logo=len(strong),
                 top=top,
                 sampled=sampled,
-                effect=_effect(tables.effects, tables.circuit, site, feature),
-                associations=_associations(tables.significant, site, feature),
-                concepts=_concepts(tables.concepts, tables.baselines, site, feature),
-                nearest=_nearest(tables.decoders[site], site, feature, pages_of),
+                effect=_effect(evidence.effects[site, feature], evidence.circuit, site, feature),
+                associations=_associations(evidence.significant[site, feature]),
+                concepts=_concepts(evidence.concepts[site, feature], evidence.rivals),
+                nearest=[
+                    {"name": feature_name(site, j), "cosine": cosine, "anchor": anchors.get((site, j))}
+                    for j, cosine in alike
+                ],
                 stability=_stability((tables.stability or {}).get(site), feature),
-                causes=_causes(tables.causes, site, feature),
+                causes=_causes(evidence.causes[site, feature]),
             )
-        )
-    return made
 
 
-def render_atlas(
-    made: list[FeaturePage],
-    *,
-    title: str,
-    subtitle: str,
-    target: str | None = None,
-    flank: int = 25,
-    words: Sequence[Statement] = (),
-) -> str:
-    """The pages as one self-contained HTML document, ``words`` before them (:meth:`AtlasTables.standing`)."""
-    lines = [page.effect or {} for page in made]
-    drawn = drawings.whiskers(
-        [line.get("estimate", np.nan) for line in lines],
-        [line.get("low", np.nan) for line in lines],
-        [line.get("high", np.nan) for line in lines],
-    )
-    return pages.render(
-        "feature_atlas.html.j2",
-        pages=list(zip(made, drawn, strict=True)),
-        title=title,
-        subtitle=subtitle,
-        target=target,
-        flank=flank,
-        logo_flank=_LOGO_FLANK,
-        words=list(words),
-        cards={feature_name(page.site, page.feature): f"#{page.anchor}" for page in made},
-    )
-
-
-def _firings(
-    corpora: Mapping[str, CodedCorpus], order: list[tuple[str, int]]
-) -> dict[tuple[str, int], Firings]:
-    """Activations of all chosen features, a pass a site."""
-    found: dict[tuple[str, int], Firings] = {}
-    for site in dict.fromkeys(site for site, _ in order):
+def _check(corpora: Mapping[str, CodedCorpus], order: Sequence[tuple[str, int]]) -> None:
+    """Refuse features that the codes do not have."""
+    largest: dict[str, int] = {}
+    for site, feature in order:
+        largest[site] = max(feature, largest.get(site, 0))
+    for site, feature in largest.items():
         if site not in corpora:
             raise ConfigurationError(
                 f"The atlas asks for features of {site!r}, whose codes are not there"
                 f" ({', '.join(corpora) or 'none'}). Effects or associations and codes are of different runs;"
                 " run the pipelines again from `sae_training` on."
             )
-        features = [feature for s, feature in order if s == site]
         width = corpora[site].codes.shape[1]
-        if max(features) >= width:
+        if feature >= width:
             raise ConfigurationError(
-                f"The atlas asks for feature {max(features)} of {site!r}, which has {width}: the tables are"
+                f"The atlas asks for feature {feature} of {site!r}, which has {width}: the tables are"
                 " of another autoencoder than the codes. Run the pipelines again from `sae_training` on."
             )
-        for feature, fired in zip(features, windows.firings(corpora[site], features), strict=True):
-            found[site, feature] = fired
-    return found
 
 
-def _windows(
-    corpus: CodedCorpus,
-    fired: Firings,
-    n_windows: int,
-    flank: int,
-    target: str | None,
-    rng: np.random.Generator,
-) -> tuple[list[ShownWindow], list[ShownWindow], np.ndarray]:
-    """Strongest and sampled windows, and the activations that the logo is made of."""
-    clusters = corpus.table["cluster"].to_numpy()
-    strong = windows.top_firings(fired, clusters, _LOGO_FIRINGS)
-    at_least = fired.activation[strong] >= 0.5 * fired.activation.max(initial=0.0)
-    best = strong[:n_windows]
-    sampled = windows.sampled_firings(fired, clusters, rng, used=best)
-    bands = dict(zip(windows.BANDS, [*windows.BANDS[1:], 1.0], strict=True))
-    most = float(fired.activation.max(initial=0.0))
-
-    def shown(index: int, label: str) -> ShownWindow:
-        return _shown(windows.window(corpus, fired, index, flank), corpus.table, label, target, flank, most)
-
-    top = [shown(int(i), str(rank)) for rank, i in enumerate(best, start=1)]
-    drawn = [shown(i, f"{100 * low:g}–{100 * bands[low]:g} %") for low, i in sampled]
-    return top, drawn, strong[at_least]
+def _in_blocks(corpus: CodedCorpus, features: list[int]) -> Iterator[Firings]:
+    """Activations of the features, a block of them at a time."""
+    for start in range(0, len(features), _BLOCK):
+        yield from windows.firings(corpus, features[start : start + _BLOCK])
 
 
-def _shown(
-    window: Window, table: pd.DataFrame, label: str, target: str | None, flank: int, most: float
-) -> ShownWindow:
-    place = f"nt {window.position + 1} of {window.length}"
-    if window.offset_from_start is not None:
-        relative = window.offset_from_start
+class _Cutter:
+    """Cuts the windows of one site's features."""
+
+    def __init__(
+        self, corpus: CodedCorpus, sequences: LaidOut, target: str | None, n_windows: int, flank: int
+    ) -> None:
+        self.sequences, self.n_windows, self.flank = sequences, n_windows, flank
+        self.names = corpus.table["sequence_id"].astype(str).tolist()
+        self.base = windows.background(corpus.table)
+        self.values: list[str] | None = None
+        if target is not None and target in corpus.table.columns:
+            numbers = pd.to_numeric(corpus.table[target], errors="coerce").to_numpy(float, na_value=np.nan)
+            self.values = [wording.number(value) for value in numbers.tolist()]
+
+    def shown(
+        self, fired: Firings, rng: np.random.Generator
+    ) -> tuple[list[ShownWindow], list[ShownWindow], np.ndarray]:
+        """Strongest and sampled windows, and the activations that the logo is made of."""
+        families = self.sequences.families
+        strong = windows.top_firings(fired, families, _LOGO_FIRINGS)
+        best = strong[: self.n_windows]
+        sampled = windows.sampled_firings(fired, families, rng, used=best)
+        bands = dict(zip(windows.BANDS, [*windows.BANDS[1:], 1.0], strict=True))
+        labels = [
+            *(str(rank) for rank in range(1, len(best) + 1)),
+            *(f"{100 * low:g}–{100 * bands[low]:g} %" for low, _ in sampled),
+        ]
+        made = self._cut(fired, np.array([*best, *(index for _, index in sampled)], dtype=np.int64), labels)
+        is_strong = fired.activation[strong] >= 0.5 * fired.activation.max(initial=0.0)
+        return made[: len(best)], made[len(best) :], strong[is_strong]
+
+    def heights(self, fired: Firings, strong: np.ndarray) -> Float[np.ndarray, "positions 4"]:
+        """Of the letters of the logo, in bits."""
+        return windows.information(self.sequences.letter_counts(fired, strong, LOGO_FLANK), self.base)
+
+    def _cut(self, fired: Firings, chosen: np.ndarray, labels: list[str]) -> list[ShownWindow]:
+        cut = self.sequences.cut(fired, chosen, self.flank)
+        most = float(fired.activation.max(initial=0.0)) or 1.0
+        shades = np.minimum(N_HEAT, np.ceil(N_HEAT * cut.activation / most)).astype(np.uint8)
+        inside = cut.letters > 0
+        made: list[ShownWindow] = []
+        for i, (index, label) in enumerate(zip(chosen.tolist(), labels, strict=True)):
+            row, here = int(fired.sequence[index]), inside[i]
+            made.append(
+                ShownWindow(
+                    label=label,
+                    sequence_id=self.names[row],
+                    place=self._place(row, int(fired.position[index])),
+                    peak=float(fired.activation[index]),
+                    value=self.values[row] if self.values is not None else "",
+                    missing=int(here.argmax()),
+                    letters=cut.letters[i, here].tobytes().decode("ascii"),
+                    shades=(shades[i, here] + ord("0")).tobytes().decode("ascii"),
+                    tracks=(cut.track[i, here].astype(np.uint8) + ord("0")).tobytes().decode("ascii"),
+                )
+            )
+        return made
+
+    def _place(self, row: int, position: int) -> str:
+        start = self.sequences.cds_start[row]
+        if np.isnan(start):
+            return f"nt {position + 1} of {self.sequences.lengths[row]}"
+        relative = position - int(start)
         # Biologists count without a zero: the A of the start codon is +1, the base before it −1.
-        place = f"{wording.signed(relative + 1 if relative >= 0 else relative, 0)} from start"
-    value = ""
-    if target is not None and target in table.columns:
-        known = pd.to_numeric(table[target], errors="coerce").iloc[window.sequence]
-        value = wording.number(float(known)) if pd.notna(known) else wording.MISSING
-    return ShownWindow(
-        label=label,
-        sequence_id=window.sequence_id,
-        place=place,
-        peak=window.peak,
-        value=value,
-        markup=window_markup(window, flank, most),
-    )
+        return f"{wording.signed(relative + 1 if relative >= 0 else relative, 0)} from start"
 
 
 def window_markup(window: Window, flank: int, most: float) -> Markup:
@@ -310,23 +350,40 @@ def window_markup(window: Window, flank: int, most: float) -> Markup:
     return Markup("".join(parts))
 
 
-def _rows_of(table: pd.DataFrame | None, site: str, feature: int) -> pd.DataFrame:
-    """Rows about one feature; empty when there is no table."""
-    if table is None or table.empty:
-        return pd.DataFrame()
-    return table[(table["site"] == site) & (table["feature"].astype(str) == str(feature))]
+class _Evidence:
+    """The tables of the atlas, by feature."""
+
+    def __init__(self, tables: AtlasTables) -> None:
+        self.effects = _by_feature(tables.effects)
+        self.causes = _by_feature(tables.causes)
+        self.significant = _by_feature(tables.significant)
+        self.concepts = _by_feature(tables.concepts)
+        self.circuit = None if is_empty(tables.circuit) else set(_by_feature(tables.circuit))
+        self.rivals: dict[str, tuple[str, float]] = {}
+        if tables.baselines is not None and not tables.baselines.empty:
+            others = tables.baselines[tables.baselines["kind"] != "sae"]
+            best = others.sort_values("f1", ascending=False, kind="stable").drop_duplicates("concept")
+            for concept, kind, f1 in zip(best["concept"], best["kind"], best["f1"], strict=True):
+                self.rivals[str(concept)] = (str(kind), float(f1))
+
+
+def _by_feature(table: pd.DataFrame | None) -> defaultdict[tuple[str, int], list[dict[str, Any]]]:
+    """Rows of a table by the feature that they are about; nodes that are no feature are left out."""
+    found: defaultdict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+    if table is not None and not table.empty:
+        for row in table[table["feature"].astype(str) != ERROR].to_dict("records"):
+            found[str(row["site"]), int(row["feature"])].append({str(key): row[key] for key in row})
+    return found
 
 
 def _effect(
-    effects: pd.DataFrame | None, circuit: pd.DataFrame | None, site: str, feature: int
+    rows: list[dict[str, Any]], circuit: set[tuple[str, int]] | None, site: str, feature: int
 ) -> dict[str, Any] | None:
     """The effect on the held-out pairs where the feature was tested there, else on the discovery pairs."""
-    rows = _rows_of(effects, site, feature)
-    if rows.empty:
+    if not rows:
         return None
-    row = rows.iloc[0]
-    selected, confirmed = (bool(truth(rows[name])[0]) for name in ("selected", "confirmed"))
-    tested = selected and pd.notna(row["validation_oriented"])
+    row = rows[0]
+    tested = _is_true(row["selected"]) and pd.notna(row["validation_oriented"])
     side = "validation" if tested else "discovery"
     return {
         "estimate": float(row[f"{side}_oriented"]),
@@ -336,55 +393,47 @@ def _effect(
         "n_pairs": int(row[f"{side}_n_pairs"]),
         "n_clusters": int(row[f"{side}_n_clusters"]),
         "q_value": float(row["q_value"]) if tested else float("nan"),
-        "confirmed": confirmed,
+        "confirmed": _is_true(row["confirmed"]),
         "tested": tested,
         "estimator": str(row["estimator"]),
-        "in_circuit": None
-        if circuit is None or circuit.empty
-        else not _rows_of(circuit, site, feature).empty,
+        "in_circuit": None if circuit is None else (site, feature) in circuit,
     }
 
 
-def _causes(causes: pd.DataFrame | None, site: str, feature: int) -> list[dict[str, Any]]:
+def _is_true(value: object) -> bool:
+    """As :func:`helix_sae.reporting.document.truth` has it."""
+    return str(value) == "True"
+
+
+def _causes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The kinds of edit for which the feature is confirmed, strongest first."""
-    rows = _rows_of(causes, site, feature)
-    if rows.empty:
-        return []
-    own = rows[truth(rows["confirmed"])].sort_values("effect", key=np.abs, ascending=False)
+    own = sorted((row for row in rows if _is_true(row["confirmed"])), key=lambda row: -abs(row["effect"]))
     names = ("kind", "role", "effect", "low", "high", "q_value")
-    return [{name: row[name] for name in names} for row in own.to_dict("records")]
+    return [{name: row[name] for name in names} for row in own]
 
 
-def _associations(significant: pd.DataFrame | None, site: str, feature: int) -> list[dict[str, Any]]:
-    rows = _rows_of(significant, site, feature)
-    if rows.empty:
-        return []
-    best = rows.sort_values("validation_effect", key=np.abs, ascending=False, kind="stable")
+def _associations(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The strongest on validation families, with their drawings on one axis; unknown ones last."""
+    best = sorted(rows, key=lambda row: -abs(row["validation_effect"]) if _known(row) else np.inf)
     drawn = drawings.whiskers(
-        best["validation_effect"].tolist(), best["validation_low"].tolist(), best["validation_high"].tolist()
+        *([float(row[f"validation_{name}"]) for row in best] for name in ("effect", "low", "high"))
     )
-    shown = best.head(_N_ASSOCIATIONS).to_dict("records")
-    return [{**row, "whisker": whisker} for row, whisker in zip(shown, drawn, strict=False)]
+    shown = zip(best[:_N_ASSOCIATIONS], drawn[:_N_ASSOCIATIONS], strict=True)
+    return [{**row, "whisker": whisker} for row, whisker in shown]
 
 
-def _concepts(
-    matches: pd.DataFrame | None, baselines: pd.DataFrame | None, site: str, feature: int
-) -> list[dict[str, Any]]:
+def _known(row: dict[str, Any]) -> bool:
+    return bool(pd.notna(row["validation_effect"]))
+
+
+def _concepts(rows: list[dict[str, Any]], rivals: Mapping[str, tuple[str, float]]) -> list[dict[str, Any]]:
     """Best concepts with, beside each, the best detector that is no autoencoder's feature."""
-    rows = _rows_of(matches, site, feature)
-    if rows.empty:
-        return []
-    gain = (rows["f1"] - rows["f1_always"]) / (1 - rows["f1_always"] + 1e-12)
-    order = gain.sort_values(ascending=False, kind="stable").index[:_N_CONCEPTS]
-    rival: dict[str, tuple[str, float]] = {}
-    if baselines is not None and not baselines.empty:
-        others = baselines[baselines["kind"] != "sae"].sort_values("f1", ascending=False, kind="stable")
-        for row in others.drop_duplicates("concept").itertuples():
-            rival[str(row.concept)] = (str(row.kind), float(row.f1))  # type: ignore[arg-type]
-    return [
-        {**row, "rival": rival.get(str(row["concept"]), (None, float("nan")))}
-        for row in rows.loc[order].to_dict("records")
-    ]
+
+    def gain(row: dict[str, Any]) -> float:
+        return (row["f1"] - row["f1_always"]) / (1 - row["f1_always"] + 1e-12)
+
+    best = sorted(rows, key=gain, reverse=True)[:_N_CONCEPTS]
+    return [{**row, "rival": rivals.get(str(row["concept"]), (None, float("nan")))} for row in best]
 
 
 def _stability(table: pd.DataFrame | None, feature: int) -> dict[str, Any]:
@@ -401,17 +450,17 @@ def _stability(table: pd.DataFrame | None, feature: int) -> dict[str, Any]:
 
 
 def _nearest(
-    decoder: Float[np.ndarray, "n_features width"],
-    site: str,
-    feature: int,
-    pages_of: Mapping[tuple[str, int], str],
-) -> list[dict[str, Any]]:
-    """Features of the same site whose decoder directions are most alike."""
+    decoder: Float[np.ndarray, "n_features width"], features: list[int]
+) -> Iterator[list[tuple[int, float]]]:
+    """Features of the same site whose decoder directions are most alike, with their cosines."""
     norm = np.linalg.norm(decoder, axis=1)
     unit = decoder / np.where(norm > 0, norm, 1.0)[:, None]
-    cosine = unit @ unit[feature]
-    cosine[feature] = -np.inf
-    best = np.argsort(-cosine, kind="stable")[: min(_N_NEAREST, len(cosine) - 1)]
-    return [
-        {"feature": int(j), "cosine": float(cosine[j]), "anchor": pages_of.get((site, int(j)))} for j in best
-    ]
+    n = min(_N_NEAREST, len(unit) - 1)
+    for start in range(0, len(features), _BLOCK):
+        block = np.array(features[start : start + _BLOCK])
+        cosine = unit[block] @ unit.T
+        cosine[np.arange(len(block)), block] = -np.inf
+        best = np.argpartition(-cosine, n - 1, axis=1)[:, :n] if n else np.zeros((len(block), 0), int)
+        for row, found in zip(cosine, best, strict=True):
+            ranked = sorted(found.tolist(), key=lambda j: (-row[j], j))
+            yield [(j, float(row[j])) for j in ranked]

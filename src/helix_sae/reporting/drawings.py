@@ -1,34 +1,25 @@
-"""Small drawings for the pages: sequence logos, histograms and whiskers, and PNG figures as data URIs."""
+"""What small drawings of the pages are made from: letters of logos, histograms, whiskers; and PNG figures as data URIs."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.patches import PathPatch
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
 
 LETTER_COLOURS = {"A": "#15803d", "C": "#1d4ed8", "G": "#a16207", "U": "#b91c1c"}
 """Of the nucleotides, here and in the windows."""
 
-_INK, _FAINT = "#1f2328", "#9aa4ae"
 _FONT = FontProperties(family="DejaVu Sans", weight="bold")
-
-
-class Bar(NamedTuple):
-    """One bar of a histogram, in the units of its drawing."""
-
-    x: float
-    width: float
-    height: float
 
 
 class Whisker(NamedTuple):
@@ -48,64 +39,27 @@ def png_uri(figure: Figure, dpi: int = 150) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def logo(
-    heights: Float[np.ndarray, "positions 4"], letters: str = "ACGU", width: float = 6.2, height: float = 1.5
-) -> Figure:
-    """A sequence logo around an activation.
-
-    Parameters
-    ----------
-    heights : float (positions, 4)
-        Bits of each letter (:func:`helix_sae.reporting.windows.information`); the middle row is the
-        activation's own nucleotide.
-    letters : str
-        Names of the columns.
-    width, height : float
-        In inches.
-    """
-    flank = len(heights) // 2
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes: Any = figure.subplots()
-    axes.axvspan(-0.5, 0.5, color="#fef3c7", lw=0)
-    axes.axvspan(0.5, flank + 0.5, color="#f1f3f5", lw=0)
-    for place, row in zip(range(-flank, flank + 1), heights, strict=True):
-        bottom = 0.0
-        for index in np.argsort(row, kind="stable"):
-            if row[index] > 1e-3:
-                _letter(axes, letters[index], place, bottom, float(row[index]))
-                bottom += float(row[index])
-    top = max(0.25, 1.08 * float(heights.sum(axis=1).max(initial=0.0)))
-    axes.set(xlim=(-flank - 0.5, flank + 0.5), ylim=(0, top))
-    ticks = range(-flank + flank % 5, flank + 1, 5)
-    axes.set_xticks(list(ticks), [f"{t:+d}".replace("-", "−") if t else "0" for t in ticks])
-    axes.set_yticks([0, round(top / 2, 1) or top / 2])
-    axes.set_ylabel("bits", fontsize=7, color=_INK)
-    axes.tick_params(labelsize=7, length=2, color=_FAINT, labelcolor=_INK)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(_FAINT)
-    return figure
+@cache
+def glyphs(letters: str = "ACGU") -> dict[str, str]:
+    """Outlines of letters as SVG paths that fill the unit square, y downwards: what sequence logos are set in."""
+    drawn: dict[str, str] = {}
+    for letter in letters:
+        path = TextPath((0, 0), letter, size=100, prop=_FONT)
+        box = path.get_extents()
+        fit = Affine2D().translate(-box.x0, -box.y0).scale(1 / box.width, -1 / box.height).translate(0.0, 1.0)
+        parts: list[str] = []
+        for points, code in fit.transform_path(path).iter_segments(simplify=False):
+            parts.append(_SVG[int(code)] + " ".join(f"{value:.3f}" for value in np.ravel(points)))
+        drawn[letter] = "".join(part if part[0] != "Z" else "Z" for part in parts)
+    return drawn
 
 
-def _letter(axes: Any, letter: str, x: float, y: float, height: float) -> None:
-    """One letter stretched to its height, one place wide."""
-    path = TextPath((0, 0), letter, size=1, prop=_FONT)
-    box = path.get_extents()
-    stretch = (
-        Affine2D()
-        .translate(-box.x0, -box.y0)
-        .scale(0.86 / box.width, height / box.height)
-        .translate(x - 0.43, y)
-    )
-    patch = PathPatch(stretch.transform_path(path), facecolor=LETTER_COLOURS.get(letter, _INK), lw=0)
-    axes.add_patch(patch)
+_SVG = {1: "M", 2: "L", 3: "Q", 4: "C", 79: "Z"}
+"""Codes of matplotlib's paths."""
 
 
-def histogram_bars(
-    values: Float[np.ndarray, " n"], n_bins: int = 36, width: float = 100.0, height: float = 26.0
-) -> list[Bar]:
-    """Bars of the values' distribution between 0 and their maximum, for an inline drawing; empty when there are none.
+def histogram_bars(values: Float[np.ndarray, " n"], n_bins: int = 36, height: float = 26.0) -> list[float]:
+    """Heights of the bars of the values' distribution between 0 and their maximum; empty when there are none.
 
     Heights go with the logarithm of the counts: strong activations are rare, and are what a reader looks for.
     """
@@ -113,11 +67,7 @@ def histogram_bars(
         return []
     counts, _ = np.histogram(values, bins=n_bins, range=(0.0, float(values.max())))
     tall = np.log1p(counts)
-    step = width / n_bins
-    return [
-        Bar(round(i * step, 2), round(0.86 * step, 2), round(float(h), 2))
-        for i, h in enumerate(height * tall / tall.max())
-    ]
+    return [round(float(h), 1) for h in height * tall / tall.max()]
 
 
 def whiskers(

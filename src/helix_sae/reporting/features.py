@@ -26,6 +26,7 @@ def feature_table(
     concepts: pd.DataFrame | None = None,
     effects: pd.DataFrame | None = None,
     circuit: pd.DataFrame | None = None,
+    causes: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Bring together what each part found out about the features that are ever active.
 
@@ -42,6 +43,8 @@ def feature_table(
         ``validation_high, q_value``.
     circuit : DataFrame, optional
         ``site, feature`` of the members of the circuit.
+    causes : DataFrame, optional
+        ``site, feature, kind, effect, confirmed`` (:func:`helix_sae.causal.causes.cause_matrix`).
 
     Returns
     -------
@@ -52,10 +55,10 @@ def feature_table(
         families, replicated ones first);
         ``effect`` towards the target on held-out pairs (on discovery pairs where it was not tested:
         ``effect_tested`` says which) with ``effect_low, effect_high, effect_q, effect_confirmed``;
-        ``in_circuit``. Missing where a part has nothing to say.
+        ``in_circuit``; ``causes``, the kinds of edit for which it is confirmed, strongest first. Missing where a part has nothing to say.
     """
     table = pd.concat([_living(site, var) for site, var in features.items()], ignore_index=True)
-    for found in (_best_concept(concepts), _best_property(significant), _effect(effects)):
+    for found in (_best_concept(concepts), _best_property(significant), _effect(effects), _causes(causes)):
         if found is not None:
             table = table.merge(found, on=_KEY, how="left", validate="one_to_one")
     if circuit is not None:
@@ -148,6 +151,17 @@ def _effect(effects: pd.DataFrame | None) -> pd.DataFrame | None:
         effect_q=table["q_value"].to_numpy(),
         effect_confirmed=truth(table["confirmed"]),
     )
+
+
+def _causes(causes: pd.DataFrame | None) -> pd.DataFrame | None:
+    if causes is None or causes.empty:
+        return None
+    confirmed = causes[truth(causes["confirmed"]) & (causes["feature"].astype(str) != ERROR)]
+    if confirmed.empty:
+        return None
+    kinds = confirmed.sort_values("effect", key=np.abs, ascending=False, kind="stable")
+    joined = _of_features(kinds).groupby(_KEY)["kind"].agg(", ".join)
+    return joined.rename("causes").reset_index()
 
 
 _SIDES = ("oriented", "low", "high")

@@ -55,17 +55,29 @@ def anchor(site: str, feature: object) -> str:
     return anchor_of(feature_name(site, feature))
 
 
+def source(template: str) -> str:
+    """A file of the templates as it stands."""
+    env = environment()
+    assert env.loader is not None
+    return env.loader.get_source(env, template)[0]
+
+
 @pass_context
 def _linked(context: Context, value: object) -> Markup:
     """Text, escaped, in which names of features are links to their cards; ``cards`` of the page says which."""
     text, cards = escape(value), context.get("cards")
     if not cards:
         return text
-    links = {str(escape(name)): link for name, link in cards.items()}
-    names = "|".join(re.escape(name) for name in sorted(links, key=len, reverse=True))
-    # A name may end a sentence, but is no part of a longer one.
-    found = rf"(?<![\w.])(?:{names})(?!\w|\.\w)"
-    return Markup(re.sub(found, lambda m: f'<a href="{escape(links[m[0]])}">{m[0]}</a>', str(text)))
+
+    def link(found: re.Match[str]) -> str:
+        place = cards.get(found[0])
+        return found[0] if place is None else f'<a href="{escape(place)}">{found[0]}</a>'
+
+    return Markup(_NAME.sub(link, str(text)))
+
+
+_NAME = re.compile(r"(?<![\w.])[\w.]*\w(?!\w|\.\w)")
+"""What may be a feature's name: it may end a sentence, but is no part of a longer word."""
 
 
 def escaped(text: str) -> str:

@@ -307,6 +307,12 @@ def information(
     return np.where(n >= 10, height, 0.0)
 
 
+def consensus(heights: Float[np.ndarray, "positions 4"], least: float = 0.25) -> str:
+    """The tallest letter of each place of a logo, ``·`` where it has less than ``least`` bits; no silent ends."""
+    letters = (LETTERS[int(row.argmax())] if row.sum() >= least else "·" for row in np.asarray(heights))
+    return "".join(letters).strip("·")
+
+
 def _codes(sequence: str) -> Int[np.ndarray, " n"]:
     """Index into :data:`LETTERS`; -1 for anything else."""
     lookup = np.full(256, -1, dtype=np.int64)

@@ -187,9 +187,9 @@ def describe_circuit(
 
 
 def assemble(
-    parameters: ReportingParameters, chosen: pd.DataFrame, *sections: Section
+    parameters: ReportingParameters, features: pd.DataFrame, *sections: Section
 ) -> tuple[str, dict[str, Any], str]:
-    """Put the sections together; where they name a chosen feature is a link to its card in the atlas.
+    """Put the sections together; where they name a living feature is a link to its card in the atlas.
 
     Returns
     -------
@@ -200,21 +200,18 @@ def assemble(
     run_summary_text : str
         What was found, in words.
     """
-    from helix_sae.names import feature_name
+    from helix_sae.names import anchor_of
     from helix_sae.reporting.document import run_summary
-    from helix_sae.reporting.pages import anchor
     from helix_sae.reporting.run_report import render_report, render_text
     from helix_sae.reporting.wording import titled
 
+    named = [] if left_out_of(features) is not None else [str(name) for name in features["name"]]
     html = render_report(
         sections,
         title=titled(parameters.title, _numbers_of(sections, "data").get("sources", ())),
         subtitle=_subtitle(sections),
         atlas="atlas/index.html beside this page",
-        cards={
-            feature_name(*key): f"atlas/index.html#{anchor(*key)}"
-            for key in zip(chosen["site"], chosen["feature"], strict=True)
-        },
+        cards={name: f"atlas/index.html#{anchor_of(name)}" for name in named},
     )
     text = render_text(sections)
     LOGGER.info("%s", text)
@@ -224,7 +221,7 @@ def assemble(
 def choose(
     effects: pd.DataFrame | None, significant: pd.DataFrame | None, parameters: ReportingParameters
 ) -> pd.DataFrame:
-    """The features that get a page, in the order of the pages."""
+    """The features that the atlas begins with, in their order."""
     from helix_sae.reporting.selection import choose_features
 
     return choose_features(_given(effects), _given(significant), parameters.n_features)
@@ -236,6 +233,7 @@ def gather_features(
     concepts: pd.DataFrame | None,
     effects: pd.DataFrame | None,
     circuit: pd.DataFrame | None,
+    causes: pd.DataFrame | None,
 ) -> tuple[pd.DataFrame, dict[str, AnnData]]:
     """What is known of every living feature.
 
@@ -259,6 +257,7 @@ def gather_features(
         concepts=_given(concepts),
         effects=_given(effects),
         circuit=None if circuit is None else surviving_members(circuit),
+        causes=_given(causes),
     )
     return table, {"all_sites": joined_anndata(sequence_codes, table)}
 
@@ -276,15 +275,19 @@ def draw_atlas(
     circuit: pd.DataFrame | None,
     causes: pd.DataFrame | None,
     rivals: pd.DataFrame | None,
+    features: pd.DataFrame,
     handle: ModelHandle,
     target: str,
     parameters: ReportingParameters,
-) -> str:
-    """A page for every chosen feature, as one HTML document; a page that says why where there can be none."""
-    missing = next(filter(None, map(left_out_of, (sparse_codes, sequence_codes, activations, table))), None)
+) -> dict[str, bytes]:
+    """A card for every living feature and their index, as the files of a folder; where there can be none, why."""
+    needed = (sparse_codes, sequence_codes, activations, table, features)
+    missing = next(filter(None, map(left_out_of, needed)), None)
     if missing is not None:
         return _empty_atlas(missing)
-    from helix_sae.reporting.atlas import AtlasTables, feature_pages, render_atlas
+    from helix_sae.names import feature_name
+    from helix_sae.reporting.atlas import AtlasTables, feature_pages
+    from helix_sae.reporting.atlas_folder import atlas_folder
     from helix_sae.reporting.sections.circuits import surviving_members
     from helix_sae.reporting.wording import count, titled
 
@@ -303,41 +306,42 @@ def draw_atlas(
         causes=causes,
         rivals=rivals,
     )
-    rows = activations.all_rows()
-    corpora = {
-        site: _corpus(codes, activations, rows.nucleotide, table)
-        for site, codes in sparse_codes.items()
-        if site in set(chosen["site"])
-    }
+    order = [(str(s), int(f)) for s, f in zip(features["site"], features["feature"], strict=True)]
     made = feature_pages(
-        corpora,
+        _corpora(
+            {site: sparse_codes[site] for site in sparse_codes if site in dict(order)}, activations, table
+        ),
         tables,
+        order,
         target=target,
         n_windows=parameters.n_windows,
         flank=parameters.flank,
         seed=parameters.seed,
     )
     of = f"{model_name(handle.source)} on {count(len(activations.sequence_ids), 'sequence')}"
-    subtitle = f"{count(len(made), 'feature')} of {of}"
-    return render_atlas(
+    return atlas_folder(
         made,
+        features,
         title=titled("Feature atlas", table["source"].value_counts().index),
-        subtitle=subtitle,
+        subtitle=f"{count(len(order), 'living feature')} of {of}",
         target=target,
         flank=parameters.flank,
+        first=[feature_name(*key) for key in zip(chosen["site"], chosen["feature"], strict=True)],
         words=tables.standing(),
     )
 
 
-def _empty_atlas(missing: LeftOut) -> str:
+def _empty_atlas(missing: LeftOut) -> dict[str, bytes]:
+    from helix_sae.reporting.atlas_folder import INDEX
     from helix_sae.reporting.document import not_run
     from helix_sae.reporting.run_report import render_report
 
-    return render_report(
+    page = render_report(
         [not_run("atlas", "Feature atlas", missing.reason)],
         title="Feature atlas",
         subtitle="no features to show",
     )
+    return {INDEX: page.encode()}
 
 
 def model_name(source: str) -> str:
@@ -362,21 +366,25 @@ def _subtitle(sections: tuple[Section, ...]) -> str:
     return f"{text}; predictions of {str(target).removeprefix('functional_')}" if target else text
 
 
-def _corpus(codes: TokenCodes, activations: Activations, nucleotide: np.ndarray, table: pd.DataFrame) -> Any:
-    """Codes with the nucleotide of each token, which the store of activations knows."""
+def _corpora(codes: dict[str, TokenCodes], activations: Activations, table: pd.DataFrame) -> dict[str, Any]:
+    """Codes of each site with the nucleotide of each token, which the store of activations knows."""
     from helix_sae.reporting.windows import CodedCorpus
 
-    if list(codes.sequence_id) != list(activations.sequence_ids):
+    names = [str(name) for name in activations.sequence_ids]
+    if any([str(name) for name in of_site.sequence_id] != names for of_site in codes.values()):
         raise DataError(
             "The sparse codes are of other sequences than the activations: they are of different runs. Run "
             "`sae_training` again, or pin both with --load-versions."
         )
     by_name = table.set_index("sequence_id", drop=False)
-    missing = [name for name in codes.sequence_id if name not in by_name.index]
+    missing = [name for name in names if name not in by_name.index]
     if missing:
         raise DataError(
             f"{len(missing)} sequences of the codes, {missing[0]!r} among them, are not in the mRNA table: they are of "
             "different runs. Run `extraction` again, or pin both with --load-versions."
         )
-    rows = by_name.loc[list(codes.sequence_id)].reset_index(drop=True)
-    return CodedCorpus(rows, codes.codes, codes.offsets, nucleotide, codes.is_nucleotide)
+    rows, nucleotide = by_name.loc[names].reset_index(drop=True), activations.all_rows().nucleotide
+    return {
+        site: CodedCorpus(rows, of_site.codes, of_site.offsets, nucleotide, of_site.is_nucleotide)
+        for site, of_site in codes.items()
+    }

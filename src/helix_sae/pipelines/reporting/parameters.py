@@ -13,9 +13,9 @@ class ReportingParameters(BaseModel):
     title : str
         Of the run report.
     n_features : int
-        Pages of the feature atlas.
+        With which the index of the atlas begins.
     n_windows : int
-        Strongest windows on each page.
+        Strongest windows on each card.
     flank : int
         Nucleotides shown on either side of an activation.
     seed : int

@@ -128,7 +128,7 @@ def _pages() -> list[Node]:
     return [
         node(
             nodes.assemble,
-            [_PARAMETERS, "atlas_features", *_SECTIONS],
+            [_PARAMETERS, "features", *_SECTIONS],
             ["run_report", "run_summary", "run_summary_text"],
             name="assemble_report",
         ),
@@ -140,7 +140,14 @@ def _pages() -> list[Node]:
         ),
         node(
             nodes.gather_features,
-            ["sequence_codes", "significant_associations", "concept_matches", "feature_effects", "circuit"],
+            [
+                "sequence_codes",
+                "significant_associations",
+                "concept_matches",
+                "feature_effects",
+                "circuit",
+                "cause_matrix",
+            ],
             ["features", "feature_codes"],
             name="gather_features",
         ),
@@ -159,6 +166,7 @@ def _pages() -> list[Node]:
                 "circuit",
                 "cause_matrix",
                 "baseline_comparison",
+                "features",
                 "model",
                 _TARGET,
                 _PARAMETERS,

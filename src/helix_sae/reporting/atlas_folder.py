@@ -1,0 +1,132 @@
+"""The atlas as a folder that opens from the disk: a page with the index of all features, and their cards in chunks.
+
+A page that was opened from the disk may not fetch the files beside it, but may load them as scripts. So each file of
+``cards/`` is one call that hands over a compressed text, and the policy of the page allows no script but the page's own,
+by its hash, and those that it loads.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from helix_sae.reporting import drawings, pages
+from helix_sae.reporting.atlas import LOGO_FLANK, FeaturePage
+from helix_sae.reporting.cards import card
+from helix_sae.reporting.document import Statement, plain
+from helix_sae.reporting.index import index_columns
+
+INDEX = "index.html"
+CHUNK = 64
+"""Cards in a file."""
+
+
+def atlas_folder(
+    made: Iterable[FeaturePage],
+    features: pd.DataFrame,
+    *,
+    title: str,
+    subtitle: str,
+    target: str | None = None,
+    flank: int = 25,
+    first: Sequence[str] = (),
+    words: Sequence[Statement] = (),
+) -> dict[str, bytes]:
+    """The files of the atlas by their names within its folder.
+
+    Parameters
+    ----------
+    made : iterable of FeaturePage
+        A card each, in the order of ``features``.
+    features : DataFrame
+        The living features (:func:`helix_sae.reporting.features.feature_table`).
+    title, subtitle : str
+    target : str, optional
+        Column of the mRNA table whose value stands beside each window.
+    flank : int
+        Nucleotides on either side of a window's activation.
+    first : sequence of str
+        Names of the features that the index begins with.
+    words : sequence of Statement
+        Before the index (:meth:`helix_sae.reporting.atlas.AtlasTables.standing`).
+    """
+    files: dict[str, bytes] = {}
+    rows: list[dict[str, Any]] = []
+    cards = (card(found, target) for found in _noted(made, rows))
+    while chunk := list(islice(cards, CHUNK)):
+        files[f"cards/{len(files):05d}.js"] = chunk_file(len(files), chunk)
+    own = pd.DataFrame(rows, columns=["density", "maximum", "letters", "chosen_for"])
+    table = features.reset_index(drop=True).drop(columns=[c for c in own if c in features]).join(own)
+    index = page(table, title=title, subtitle=subtitle, target=target, flank=flank, first=first, words=words)
+    return {INDEX: index.encode(), **files}
+
+
+def page(
+    table: pd.DataFrame,
+    *,
+    title: str,
+    subtitle: str,
+    target: str | None = None,
+    flank: int = 25,
+    first: Sequence[str] = (),
+    words: Sequence[Statement] = (),
+) -> str:
+    """The page with the index; ``table`` has a row a card, in their order."""
+    names = [str(name) for name in table["name"]]
+    place = {name: i for i, name in enumerate(names)}
+    script = pages.source("atlas.js")
+    data = {
+        "columns": index_columns(table),
+        "first": [place[name] for name in first if name in place],
+        "chunk": CHUNK,
+        "flank": flank,
+        "logoFlank": LOGO_FLANK,
+        "hasTarget": target is not None,
+        "glyphs": drawings.glyphs(),
+    }
+    return pages.render(
+        "feature_atlas.html.j2",
+        title=title,
+        subtitle=subtitle,
+        words=list(words),
+        cards={name: f"#{pages.anchor_of(name)}" for name in names},
+        n_features=len(names),
+        data=json_in_html(data),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+    )
+
+
+def chunk_file(number: int, cards: Sequence[Mapping[str, Any]]) -> bytes:
+    """Cards as a script that hands them over: JSON, compressed, in letters that need no escaping."""
+    text = json.dumps(plain(cards), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    packed = base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode("ascii")
+    return f'helixAtlasChunk({number},"{packed}");\n'.encode("ascii")
+
+
+def json_in_html(data: object) -> Markup:
+    """JSON for a ``<script type="application/json">``, which nothing in it can end."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def _noted(made: Iterable[FeaturePage], rows: list[dict[str, Any]]) -> Iterator[FeaturePage]:
+    """The same, noting of each what the index says of it."""
+    for found in made:
+        rows.append(
+            {
+                "density": found.density,
+                "maximum": found.maximum,
+                "letters": found.consensus,
+                "chosen_for": found.chosen_for,
+            }
+        )
+        yield found
