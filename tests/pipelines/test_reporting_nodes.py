@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import report_data
 import report_tables as tables
-from html_checks import self_contained
+from html_checks import opened, self_contained
 from pydantic import ValidationError
 
 from helix_sae.errors import DataError
@@ -60,7 +60,13 @@ def known() -> pd.DataFrame:
     )
 
 
-def drawn(**changes: Any) -> str:
+def features(*numbers: int) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"name": [f"L0.mixer.{i}" for i in numbers], "site": SITE, "feature": numbers, "density": 0.1}
+    )
+
+
+def drawn(**changes: Any) -> dict[str, bytes]:
     chosen = pd.DataFrame(
         {"site": [SITE], "feature": [report_data.UAUG], "chosen_for": "association", "reason": "no. 1"}
     )
@@ -73,6 +79,7 @@ def drawn(**changes: Any) -> str:
         "table": report_data.table(),
         "significant": none, "concepts": none, "baselines": none, "effects": none, "circuit": none,
         "causes": none, "rivals": none,
+        "features": features(report_data.GC, report_data.UAUG),
         "handle": handle(),
         "target": "functional_mrl",
         "parameters": parameters(),
@@ -94,11 +101,13 @@ def test_a_model_is_named_as_people_name_it(source: str, name: str):
 
 
 def test_the_atlas_of_a_run():
-    page = self_contained(drawn())
-    assert "1 features of helix_mini" not in page.text
-    assert "1 feature of helix_mini on 240 sequences" in page.text
-    assert page.title == "Feature atlas: library A and library B"
-    assert len(page.all("article")) == 1
+    atlas = opened(drawn())
+    assert "2 living features of helix_mini on 240 sequences" in atlas.page.text
+    assert list(atlas.cards) == [f"L0.mixer.{f}" for f in (report_data.GC, report_data.UAUG)]
+    assert atlas.first == [f"L0.mixer.{report_data.UAUG}"]
+    assert atlas.columns["chosen_for"]["said"] == [None, "association"]
+    assert "Chosen for its association: no. 1." in atlas.words(f"L0.mixer.{report_data.UAUG}")
+    assert atlas.page.title == "Feature atlas: library A and library B"
 
 
 def test_rows_of_the_table_follow_the_codes():
@@ -120,7 +129,7 @@ def test_a_table_of_another_run_is_refused():
         drawn(table=report_data.table().iloc[1:])
 
 
-NONE_CHOSEN = pd.DataFrame({"site": [], "feature": []})
+NO_FEATURES = features()
 
 
 def test_the_report_and_its_numbers():
@@ -128,7 +137,7 @@ def test_the_report_and_its_numbers():
     prediction = nodes.describe_prediction(
         tables.probe(), tables.pairs(), pd.DataFrame(), tables.agreement(), tables.comparison()
     )
-    html, summary, _ = nodes.assemble(parameters(title="A title"), NONE_CHOSEN, data, prediction)
+    html, summary, _ = nodes.assemble(parameters(title="A title"), NO_FEATURES, data, prediction)
     page = self_contained(html)
     assert page.title == "A title: library A and library B"
     assert "helix_mini on 240 sequences; predictions of mrl" in page.text
@@ -137,18 +146,19 @@ def test_the_report_and_its_numbers():
     assert summary["data"]["n_records"] == 240
     assert summary["headlines"]
     alone, _, _ = nodes.assemble(
-        parameters(), NONE_CHOSEN, data, not_run("prediction", "Prediction", "Not run.")
+        parameters(), NO_FEATURES, data, not_run("prediction", "Prediction", "Not run.")
     )
     assert "predictions of" not in self_contained(alone).text
 
 
 def test_the_report_leads_to_the_cards_of_the_atlas():
     name = f"L0.mixer.{report_data.UAUG}"
-    chosen = pd.DataFrame({"site": [SITE], "feature": [report_data.UAUG]})
-    section = Section("data", "Part", [Statement(f"Best is {name}, not {name}1.")])
-    cards = [f"atlas/index.html#{i}" for i in self_contained(drawn()).ids]
-    report = self_contained(nodes.assemble(parameters(), chosen, section)[0], beside=cards)
-    assert [a["href"] for a in report.all("a") if "atlas/" in a["href"]] == [f"atlas/index.html#{name}"]
+    section = Section("data", "Part", [Statement(f"Best is {name}, not {name}1 or x.{name}; see {name}.")])
+    html = nodes.assemble(parameters(), features(report_data.UAUG), section)[0]
+    place = f"atlas/index.html#{name}"
+    links = [a["href"] for a in self_contained(html, beside=[place]).all("a") if "atlas/" in a["href"]]
+    assert links == [place, place]
+    assert name in opened(drawn()).cards
 
 
 def test_effects_without_shams_are_not_tested():
@@ -167,7 +177,7 @@ def test_the_last_words(caplog: pytest.LogCaptureFixture):
         not_run("b", "Other", "Not run."),
     ]
     with caplog.at_level(logging.INFO):
-        text = nodes.assemble(parameters(), NONE_CHOSEN, *sections)[2]
+        text = nodes.assemble(parameters(), NO_FEATURES, *sections)[2]
     assert "  • Found it." in text
     assert "  – Not run." in text
     assert text in caplog.text
@@ -184,7 +194,7 @@ def test_what_was_left_out_is_said_with_its_reason():
     data = nodes.describe_data(report_data.table(), GONE.table(), handle(), GONE)
     assert "No activations of a model were recorded." in [s.text for s in data.statements]
     html, summary, text = nodes.assemble(
-        parameters(), NONE_CHOSEN, nodes.describe_data(GONE, GONE, GONE, GONE), section
+        parameters(), NO_FEATURES, nodes.describe_data(GONE, GONE, GONE, GONE), section
     )
     assert GONE.reason in self_contained(html).text
     assert summary["effects"]["reason"] == GONE.reason
@@ -192,7 +202,10 @@ def test_what_was_left_out_is_said_with_its_reason():
 
 
 def test_an_atlas_without_codes_says_why():
-    assert GONE.reason in self_contained(drawn(sparse_codes=GONE)).text
+    for part in ("sparse_codes", "features"):
+        files = drawn(**{part: GONE})
+        assert list(files) == ["index.html"]
+        assert GONE.reason in self_contained(files["index.html"].decode()).text
 
 
 def test_an_atlas_without_causes_and_associations():
@@ -227,7 +240,9 @@ def test_the_atlas_says_what_its_features_are_worth():
     )
     columns = ["dictionary", "ranking", "lead", "lead_low", "lead_high"]
     rivals = pd.DataFrame([("sae", "exact", 0, 0, 0), ("pca", "exact", 0.2, 0.1, 0.3)], columns=columns)
-    page = self_contained(drawn(causes=causes, rivals=rivals))
-    assert f"carry uaug make (L0.mixer.{report_data.UAUG}), each by itself" in "".join(page.texts)
-    assert "closer to the full effect than principal components" in page.text
-    assert "uaug make +0.500 [0.200, 0.800], q = 0.01" in page.text
+    atlas = opened(drawn(causes=causes, rivals=rivals))
+    name = f"L0.mixer.{report_data.UAUG}"
+    assert f"carry uaug make ({name}), each by itself" in "".join(atlas.page.texts)
+    assert f"#{name}" in [a["href"] for a in atlas.page.all("a")]
+    assert "closer to the full effect than principal components" in atlas.page.text
+    assert "uaug make +0.500 [0.200, 0.800], q = 0.01" in atlas.words(name)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import base64
+import gzip
+import hashlib
+import json
+from collections.abc import Collection, Mapping
 from html.parser import HTMLParser
+from typing import Any, NamedTuple
 
 VOID = {"meta", "img", "line", "rect", "br", "hr"}
 HOSTILE = "<script>alert('x')</script>\"'&<img src=http://example.org/x onerror=alert(1)>$\\frac{$"
@@ -44,6 +49,7 @@ _TAGS = {
         "figure",
         "figcaption",
     ),
+    *("script", "noscript"),
     *("img", "table", "caption", "thead", "tbody", "tr", "th", "td", "svg", "line", "rect"),
 }
 
@@ -59,6 +65,7 @@ class Page(HTMLParser):
         self.texts: list[str] = []
         self.style = ""
         self.title = ""
+        self.scripts: list[tuple[dict[str, str], str]] = []
         self.feed(html)
         self.close()
         assert self.open == []
@@ -77,7 +84,9 @@ class Page(HTMLParser):
         assert self.open.pop() == tag, f"</{tag}> closes another element"
 
     def handle_data(self, data: str) -> None:
-        if "style" in self.open:
+        if "script" in self.open:
+            self.scripts.append((self.elements[-1][1], data))
+        elif "style" in self.open:
             self.style += data
         elif "title" in self.open:
             self.title += data
@@ -117,5 +126,76 @@ def self_contained(html: str, beside: Collection[str] = ()) -> Page:
     assert "@import" not in page.style
     policy = page.all("meta", **{"http-equiv": "Content-Security-Policy"})
     assert [p["content"].split(";")[0] for p in policy] == ["default-src 'none'"]
+    for attributes, script in page.scripts:
+        if attributes.get("type") != "application/json":
+            digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+            assert attributes == {}, "a script that is fetched"
+            assert f"'sha256-{digest}'" in policy[0]["content"], "a script that the policy does not name"
+    assert len(page.scripts) == len(page.all("script"))
     assert len(set(page.ids)) == len(page.ids), "an id comes twice"
     return page
+
+
+class Atlas(NamedTuple):
+    """The files of an atlas as its page reads them.
+
+    Attributes
+    ----------
+    page : Page
+    columns : dict of dict
+        Of the index, by their keys; ``said`` is what stands in each row, None where it is missing.
+    cards : dict of dict
+        By the names of their features.
+    first : list of str
+        Features that the index begins with.
+    """
+
+    page: Page
+    columns: dict[str, dict[str, Any]]
+    cards: dict[str, dict[str, Any]]
+    first: list[str]
+
+    def words(self, name: str) -> str:
+        """Everything that stands on a card."""
+        return " ".join(_texts(self.cards[name]))
+
+    def blocks(self, name: str, kind: str) -> list[list[Any]]:
+        """Blocks of one kind on a card, without their kind."""
+        card = self.cards[name]
+        return [block[1:] for part in ("left", "right", "below") for block in card[part] if block[0] == kind]
+
+
+def opened(files: Mapping[str, bytes]) -> Atlas:
+    """Read an atlas, after looking for anything that runs or is fetched besides the page's own script and its chunks."""
+    html = files["index.html"].decode()
+    data = json.loads(dict_of_scripts(html)["atlas-data"])
+    columns = {column["key"]: column for column in data["columns"]}
+    for column in columns.values():
+        if "words" in column:
+            assert column["words"] == [*dict.fromkeys(column["words"])]
+            column["said"] = [column["words"][code] if code >= 0 else None for code in column["codes"]]
+        else:
+            column["said"] = column.get("values")
+    names = columns["name"]["said"] if columns else []
+    found: list[dict[str, Any]] = []
+    for number, name in enumerate(sorted(set(files) - {"index.html"})):
+        assert name == f"cards/{number:05d}.js"
+        text = files[name].decode("ascii")
+        packed = text.removeprefix(f'helixAtlasChunk({number},"').removesuffix('");\n')
+        found += json.loads(gzip.decompress(base64.b64decode(packed, validate=True)))
+    assert len(found) == len(names)
+    page = self_contained(html, beside=[f"#{name}" for name in names])
+    return Atlas(page, columns, dict(zip(names, found, strict=True)), [names[i] for i in data["first"]])
+
+
+def dict_of_scripts(html: str) -> dict[str, str]:
+    """Contents of the scripts that have an id."""
+    return {attributes["id"]: text for attributes, text in Page(html).scripts if "id" in attributes}
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [text for item in value for text in _texts(item)]
+    return [value] if isinstance(value, str) else []

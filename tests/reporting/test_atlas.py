@@ -8,11 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import report_data
-from html_checks import HOSTILE, self_contained
+from html_checks import HOSTILE, Atlas, opened
 from report_data import CODON, DEAD, GC, MARKER, NOISE, SITES, UAUG
 
 from helix_sae.errors import ConfigurationError
-from helix_sae.reporting.atlas import AtlasTables, FeaturePage, feature_pages, render_atlas, window_markup
+from helix_sae.reporting.atlas import AtlasTables, FeaturePage, feature_pages, window_markup
+from helix_sae.reporting.atlas_folder import atlas_folder
+from helix_sae.reporting.features import feature_table
+from helix_sae.reporting.index import index_columns
 from helix_sae.reporting.windows import CodedCorpus, Window
 
 FEATURES = (UAUG, CODON, GC, NOISE, DEAD, MARKER)
@@ -79,22 +82,32 @@ def atlas_tables(table: pd.DataFrame | None = None, **changes: Any) -> AtlasTabl
     return AtlasTables(chosen() if table is None else table, **{**given, **changes})
 
 
+def pages_of(
+    features: tuple[int, ...] = FEATURES, tables: AtlasTables | None = None, **options: Any
+) -> list[FeaturePage]:
+    """Cards of features of the first site."""
+    corpora = {SITES[0]: report_data.corpus(SITES[0])}
+    order = [(SITES[0], feature) for feature in features]
+    return list(feature_pages(corpora, tables or atlas_tables(), order, **options))
+
+
+def drawn(made: list[FeaturePage], **options: Any) -> Atlas:
+    """The folder of these cards, opened."""
+    known = pd.DataFrame([{"name": page.name, "site": page.site} for page in made], columns=["name", "site"])
+    given = {"title": "Atlas", "subtitle": "s", **options}
+    return opened(atlas_folder(made, known, **given))
+
+
 @pytest.fixture(scope="module")
 def made() -> dict[int, FeaturePage]:
-    pages = feature_pages(
-        {SITES[0]: report_data.corpus(SITES[0])},
-        atlas_tables(),
-        target="functional_mrl",
-        n_windows=6,
-        flank=12,
-    )
+    pages = pages_of(target="functional_mrl", n_windows=6, flank=12)
     assert [page.feature for page in pages] == list(FEATURES)
     return {page.feature: page for page in pages}
 
 
 @pytest.fixture(scope="module")
-def html(made: dict[int, FeaturePage]) -> str:
-    return render_atlas(list(made.values()), title="Atlas", subtitle="s", target="functional_mrl", flank=12)
+def atlas(made: dict[int, FeaturePage]) -> Atlas:
+    return drawn(list(made.values()), target="functional_mrl", flank=12)
 
 
 def test_the_numbers_of_a_page(made: dict[int, FeaturePage]):
@@ -174,34 +187,88 @@ def test_nearest_features_by_hand(made: dict[int, FeaturePage]):
     for feature, page in made.items():
         cosine = decoder @ decoder[feature]
         order = [f for f in np.argsort(-cosine, kind="stable") if f != feature][:6]
-        assert [n["feature"] for n in page.nearest] == order
+        assert [n["name"] for n in page.nearest] == [f"L0.mixer.{j}" for j in order]
         assert [n["cosine"] for n in page.nearest] == pytest.approx(cosine[order].tolist())
-        assert all((n["anchor"] is not None) == (n["feature"] in FEATURES) for n in page.nearest)
-    pages = feature_pages({SITES[0]: report_data.corpus(SITES[0])}, atlas_tables(chosen((0,))))
-    assert pages[0].nearest[0]["feature"] == report_data.N_FEATURES - 1
+        assert [n["anchor"] is not None for n in page.nearest] == [j in FEATURES for j in order]
+    assert pages_of((0,))[0].nearest[0]["name"] == f"L0.mixer.{report_data.N_FEATURES - 1}"
 
 
-def test_the_document(html: str):
-    page = self_contained(html)
-    assert len(page.all("article")) == len(FEATURES)
-    assert {f"#{a['id']}" for a in page.all("article")} <= {a["href"] for a in page.all("a")}
-    assert "The feature is active at no nucleotide of these sequences." in page.text
-    assert "it fires on codon markers only" in page.text
-    assert "It is the leading feature of no concept." in page.text
-    assert "No intervention on this feature" in page.text
-    assert "pca 0.40" in page.text
-    assert [t for t in ("uAUG count", "upstream start") if t in page.text] == ["uAUG count", "upstream start"]
-    assert "regulatory_" not in page.text
-    assert "upstream_start" not in page.text
-    assert "nan" not in page.text.split()
+def test_the_cards(atlas: Atlas, made: dict[int, FeaturePage]):
+    assert list(atlas.cards) == [page.name for page in made.values()]
+    dead, marker, noise, uaug = (atlas.words(f"L0.mixer.{f}") for f in (DEAD, MARKER, NOISE, UAUG))
+    assert "The feature is active at no nucleotide of these sequences." in dead
+    assert "it fires on codon markers only" in marker
+    assert "It is the leading feature of no concept." in noise
+    assert "No intervention on this feature" in noise
+    assert "pca 0.40" in uaug
+    assert "uAUG count" in uaug
+    assert "upstream start" in uaug
+    for text in (dead, marker, noise, uaug):
+        assert "regulatory_" not in text
+        assert "upstream_start" not in text
+        assert "nan" not in text.split()
 
 
-def test_a_feature_that_was_tried_in_vain_is_not_shown_as_confirmed(html: str, made: dict[int, FeaturePage]):
-    page = self_contained(html)
-    drawn = [a for a in page.all("svg") if a["aria-label"] == "estimate with interval"]
-    hollow = [a.get("class") == "hollow" for a in drawn]
-    assert hollow[:3] == [False, True, True]  # in the table of contents: confirmed, in vain, discovery only
-    assert len(made) == len(FEATURES)
+def test_windows_of_a_card_are_those_of_the_page(atlas: Atlas, made: dict[int, FeaturePage]):
+    name, page = f"L0.mixer.{UAUG}", made[UAUG]
+    strongest, sampled = atlas.blocks(name, "windows")
+    assert [row[0] for row in strongest[2]] == [row.label for row in page.top]
+    for lines, rows in ((strongest, page.top), (sampled, page.sampled)):
+        for line, row in zip(lines[2], rows, strict=True):
+            assert line[1:5] == [row.missing, row.letters, row.shades, row.tracks]
+            assert line[-1] == row.sequence_id
+            assert len(row.letters) == len(row.shades) == len(row.tracks)
+            assert row.letters[12 - row.missing] == "G"  # of AUG
+
+
+def test_the_index(atlas: Atlas, made: dict[int, FeaturePage]):
+    said = {key: column["said"] for key, column in atlas.columns.items()}
+    assert said["name"] == [page.name for page in made.values()]
+    assert said["density"] == pytest.approx([page.density for page in made.values()], rel=1e-4)
+    letters = dict(zip(said["name"], said["letters"], strict=True))
+    assert "AUG" in letters[f"L0.mixer.{UAUG}"]
+    assert letters[f"L0.mixer.{DEAD}"] is None
+    assert "effect" not in said, "a part that was not run has no column"
+
+
+def test_a_column_for_everything_that_is_known():
+    table = feature_table(
+        {SITES[0]: pd.DataFrame({"feature": [UAUG, DEAD], "stability": [1.0, np.nan], "certified": ["yes", "unknown"]})},
+        significant=significant().assign(effect=0.1),
+        concepts=concepts()[0],
+        effects=effects(),
+        circuit=pd.DataFrame({"site": [SITES[0]], "feature": [str(UAUG)]}),
+        causes=pd.DataFrame({"site": [SITES[0]], "feature": [UAUG], "kind": ["uaug_make"], "effect": [0.4], "confirmed": [True]}),
+    )  # fmt: skip
+    files = atlas_folder(pages_of((UAUG, DEAD)), table, title="t", subtitle="s", first=[f"L0.mixer.{DEAD}"])
+    atlas = opened(files)
+    said = {key: column["said"] for key, column in atlas.columns.items()}
+    assert atlas.first == [f"L0.mixer.{DEAD}"]
+    assert said["stability"] == [1.0, None]
+    assert said["certified"] == ["yes", "unknown"]
+    assert (said["best_concept"][0], said["best_concept_f1"][0]) == ("common", 0.9)
+    assert (said["best_property"][0], said["association"]) == ("uAUG count", [-0.9, None])
+    assert (said["effect"], said["effect_confirmed"]) == ([0.45, None], ["yes", None])
+    assert said["in_circuit"] == ["yes", "no"]
+    assert said["causes"] == ["uaug make", None]
+    assert "drawn" in said
+
+
+def test_words_of_a_column_are_sorted_as_people_count():
+    name = pd.Series(["L10.mixer.2", "L2.mixer.30", "L2.mixer.4"])
+    column = index_columns(pd.DataFrame({"name": name}))[0]
+    assert column["words"] == ["L2.mixer.4", "L2.mixer.30", "L10.mixer.2"]
+    assert column["codes"] == [2, 1, 0]
+
+
+def test_cards_are_in_the_file_that_the_page_looks_for(monkeypatch: pytest.MonkeyPatch):
+    made = pages_of((UAUG, CODON, GC))
+    whole = drawn(made).cards
+    monkeypatch.setattr("helix_sae.reporting.atlas_folder.CHUNK", 2)
+    known = pd.DataFrame({"name": [page.name for page in made]})
+    files = atlas_folder(made, known, title="t", subtitle="s")
+    assert sorted(files) == ["cards/00000.js", "cards/00001.js", "index.html"]
+    assert opened(files).cards == whole
 
 
 def test_what_is_hostile_stays_text():
@@ -223,13 +290,17 @@ def test_what_is_hostile_stays_text():
         effects=effects().assign(site=HOSTILE, estimator=HOSTILE),
     )
     target = f"functional_{HOSTILE}"
-    made = feature_pages({HOSTILE: corpus}, tables, target=target)
-    page = self_contained(render_atlas(made, title=HOSTILE, subtitle=HOSTILE, target=target))
-    assert HOSTILE not in page.html
-    assert page.title == HOSTILE
-    titles = [a["title"] for a in page.all("td") if "title" in a]
-    assert titles
-    assert all(title.startswith(HOSTILE) for title in titles)
+    order = [(HOSTILE, UAUG), (HOSTILE, CODON)]
+    made = list(feature_pages({HOSTILE: corpus}, tables, order, target=target))
+    known = pd.DataFrame({"name": [page.name for page in made], "site": HOSTILE, "best_concept": HOSTILE})
+    files = atlas_folder(made, known, title=HOSTILE, subtitle=HOSTILE, target=target)
+    atlas = opened(files)
+    assert all(HOSTILE.encode() not in content for content in files.values())
+    assert atlas.page.title == HOSTILE
+    assert atlas.columns["best_concept"]["said"] == [HOSTILE] * 2
+    records = [line[-1] for _, _, lines in atlas.blocks(made[0].name, "windows") for line in lines]
+    assert records
+    assert all(record.startswith(HOSTILE) for record in records)
 
 
 def test_letters_of_a_window_are_escaped_and_classed():
@@ -249,47 +320,42 @@ def test_shades_without_any_activation():
     assert window_markup(window, 0, 0.0) == '<i class="A t0 at">A</i><i class="C t0">C</i>'
 
 
-def test_a_page_is_the_same_whatever_the_order_and_with_the_same_seed():
-    corpora = {SITES[0]: report_data.corpus(SITES[0])}
-    first = feature_pages(corpora, atlas_tables(chosen((UAUG, DEAD))), seed=3)
-    turned = feature_pages(corpora, atlas_tables(chosen((DEAD, UAUG))), seed=3)
-    one, same = (render_atlas([page], title="t", subtitle="s") for page in (first[0], turned[1]))
-    assert one == same
+def test_a_card_is_the_same_whatever_the_order_and_with_the_same_seed():
+    first, turned = pages_of((UAUG, DEAD), seed=3), pages_of((DEAD, UAUG), seed=3)
+    name = f"L0.mixer.{UAUG}"
+    assert drawn(first).cards[name] == drawn(turned).cards[name]
     assert first[0].sampled
-    others = feature_pages(corpora, atlas_tables(chosen((UAUG,))), seed=4)[0].sampled
+    others = pages_of((UAUG,), seed=4)[0].sampled
     assert [row.sequence_id for row in others] != [row.sequence_id for row in first[0].sampled]
 
 
 def test_features_of_two_sites():
     corpora = {site: report_data.corpus(site) for site in SITES}
-    both = chosen((UAUG, UAUG), site=list(SITES))
-    made = feature_pages(corpora, atlas_tables(both), n_windows=2)
+    order = [(site, UAUG) for site in SITES]
+    made = list(feature_pages(corpora, atlas_tables(), order, n_windows=2))
     assert [page.site for page in made] == list(SITES)
     assert len({page.anchor for page in made}) == 2
     assert made[1].effect is None  # the table of effects is about the first site
-    page = self_contained(render_atlas(made, title="t", subtitle="s"))
-    said = [picture["alt"] for picture in page.all("img")]
-    assert len(said) == len(set(said)) == 2, "no two pictures are described alike"
+    assert drawn(made).columns["site"]["said"] == list(SITES)
 
 
-def test_no_feature_was_chosen():
-    page = self_contained(render_atlas(feature_pages({}, atlas_tables(chosen(()))), title="t", subtitle="s"))
-    assert "No feature was chosen" in page.text
+def test_no_feature_is_alive():
+    assert "No feature is ever active" in drawn([]).page.text
 
 
 def test_without_any_table():
-    tables = AtlasTables(chosen((UAUG,)), {SITES[0]: report_data.decoder(SITES[0])})
-    made = feature_pages({SITES[0]: report_data.corpus(SITES[0])}, tables)
-    page = self_contained(render_atlas(made, title="t", subtitle="s"))
-    assert "None is significant." in page.text
-    assert "No intervention on this feature" in page.text
+    made = pages_of((UAUG,), AtlasTables(chosen(()), {SITES[0]: report_data.decoder(SITES[0])}))
+    said = drawn(made).words(f"L0.mixer.{UAUG}")
+    assert "None is significant." in said
+    assert "No intervention on this feature" in said
 
 
 def test_tables_of_another_run_are_refused():
+    corpora = {SITES[0]: report_data.corpus(SITES[0])}
     with pytest.raises(ConfigurationError, match=r"whose codes are not there \(layers\.0\.mixer\)"):
-        feature_pages({SITES[0]: report_data.corpus(SITES[0])}, atlas_tables(chosen((1,), site=SITES[1])))
+        next(feature_pages(corpora, atlas_tables(), [(SITES[0], 1), (SITES[1], 1)]))
     with pytest.raises(ConfigurationError, match=r"asks for feature 99 of 'layers\.0\.mixer', which has 24"):
-        feature_pages({SITES[0]: report_data.corpus(SITES[0])}, atlas_tables(chosen((1, 99))))
+        next(feature_pages(corpora, atlas_tables(), [(SITES[0], 1), (SITES[0], 99)]))
 
 
 def stability(n_others: int, certified: str) -> pd.DataFrame:
@@ -313,11 +379,8 @@ def stability(n_others: int, certified: str) -> pd.DataFrame:
         (None, "Stability unknown: no other seed was trained"),
     ],
 )
-def test_a_page_says_whether_its_feature_comes_back(table, said):
+def test_a_card_says_whether_its_feature_comes_back(table: pd.DataFrame | None, said: str):
     given = None if table is None else {SITES[0]: table}
-    made = feature_pages(
-        {SITES[0]: report_data.corpus(SITES[0])}, atlas_tables(chosen((UAUG,)), stability=given)
-    )
-    page = self_contained(render_atlas(made, title="t", subtitle="s"))
-    assert said in page.text
-    assert ("cosine 0.91, correlation on held-out tokens 0.87" in page.text) == (table is not None)
+    card = drawn(pages_of((UAUG,), atlas_tables(stability=given))).words(f"L0.mixer.{UAUG}")
+    assert said in card
+    assert ("cosine 0.91, correlation on held-out tokens 0.87" in card) == (table is not None)

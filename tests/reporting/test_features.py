@@ -51,7 +51,20 @@ def found() -> dict[str, pd.DataFrame]:
         ]
     )  # fmt: skip
     circuit = pd.DataFrame([{"site": SITES[1], "feature": "4"}])
-    return {"significant": associations, "concepts": concepts, "effects": effects, "circuit": circuit}
+    causes = pd.DataFrame(
+        [
+            {**key, "kind": "kozak", "effect": 0.1, "confirmed": True},
+            {**key, "kind": "uaug_make", "effect": -0.5, "confirmed": True},
+            {"site": SITES[1], "feature": 4, "kind": "kozak", "effect": 0.9, "confirmed": False},
+        ]
+    )
+    return {
+        "significant": associations,
+        "concepts": concepts,
+        "effects": effects,
+        "circuit": circuit,
+        "causes": causes,
+    }
 
 
 def rows(**parts: Any) -> pd.DataFrame:
@@ -79,6 +92,7 @@ def test_the_strongest_replicated_finding_of_each_part() -> None:
     assert (row["best_concept"], row["best_concept_f1"]) == ("uaug", 0.7)
     assert (row["best_property"], row["association"]) == ("structural_gc_content", -0.4)
     assert bool(row["association_replicated"])
+    assert row["causes"] == "uaug_make, kozak"
     assert (row["effect"], row["effect_tested"], row["effect_confirmed"]) == (pytest.approx(0.03), True, True)
 
 
@@ -86,6 +100,7 @@ def test_what_was_not_tested_says_so() -> None:
     row = rows(**found()).loc["L2.4"]
     assert (row["effect"], row["effect_tested"]) == (pytest.approx(0.3), False)
     assert row["in_circuit"]
+    assert pd.isna(row["causes"])
     assert not rows(**found()).loc["L0.mixer.1", "in_circuit"]
 
 

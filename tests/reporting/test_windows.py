@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from report_data import CODON, DEAD, GC, MARKER, NOISE, SITES, UAUG
 
 from helix_sae.errors import DataError
+from helix_sae.reporting.gathering import LaidOut
 from helix_sae.reporting.windows import (
     BANDS,
     TRACKS,
     CodedCorpus,
     background,
+    consensus,
     firings,
     information,
     letter_counts,
@@ -233,3 +235,26 @@ def test_codes_and_tables_of_different_runs_are_told_apart(corpus: CodedCorpus):
         CodedCorpus(corpus.table, corpus.codes[:-1], corpus.offsets, corpus.nucleotide, corpus.is_nucleotide)
     with pytest.raises(DataError, match="239 sequences in the table, 240 in the codes"):
         CodedCorpus(corpus.table[:-1], corpus.codes, corpus.offsets, corpus.nucleotide, corpus.is_nucleotide)
+
+
+@pytest.mark.parametrize("flank", [0, 3, 40])
+def test_windows_of_all_activations_at_once_are_those_one_by_one(corpus: CodedCorpus, found, flank: int):
+    laid_out = LaidOut(corpus.table, 40)
+    for feature in (UAUG, CODON, DEAD):
+        fired = found[feature]
+        chosen = np.arange(len(fired.activation))[::37]
+        cut = laid_out.cut(fired, chosen, flank)
+        for i, index in enumerate(chosen.tolist()):
+            one, inside = window(corpus, fired, index, flank), cut.letters[i] > 0
+            assert cut.letters[i, inside].tobytes().decode() == one.letters
+            assert np.array_equal(cut.activation[i, inside], one.activation)
+            assert not cut.activation[i, ~inside].any()
+            assert np.array_equal(cut.track[i, inside], one.track)
+        counts = letter_counts(corpus, fired, chosen, flank)
+        assert np.array_equal(laid_out.letter_counts(fired, chosen, flank), counts)
+
+
+def test_the_consensus_of_a_logo():
+    heights = np.array([[0, 0, 0, 0], [0.1, 0.3, 0, 0], [0.1, 0.1, 0, 0], [0, 0, 0.2, 1], [0, 0, 0, 0.2]])
+    assert consensus(heights) == "C·U"
+    assert consensus(np.zeros((5, 4))) == ""
