@@ -15,6 +15,7 @@ os.environ["DO_NOT_TRACK"] = "1"
 
 import ipaddress
 import itertools
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -48,6 +49,19 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the public measurements are not on this machine ({folder})")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium, driven by Playwright."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (extra dev)")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("there is no chromium on this machine (apt-get install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,6 +18,7 @@ from scipy import sparse
 
 from helix_sae.datasets.directory import MANIFEST
 from helix_sae.datasets.files import CHECKSUM, HtmlDataset, JsonDataset, TextDataset
+from helix_sae.datasets.pages import PagesDataset
 from helix_sae.datasets.structures import StructureDataset
 from helix_sae.datasets.tables import CsvTableDataset
 from helix_sae.storage import sha256_of_file
@@ -110,6 +111,17 @@ def test_the_preview_of_a_page_is_what_its_headings_say(tmp_path: Path) -> None:
     shown = dataset.preview()
     assert shown["data"] == [["Run", "One & two ."], ["Data", ""]]
     assert json.loads(json.dumps(shown)) == shown
+
+
+def test_pages_are_a_folder_of_files(tmp_path: Path) -> None:
+    dataset = PagesDataset(filepath=str(tmp_path / "atlas"))
+    files = {"index.html": b"<h1>Atlas</h1><p>Says.</p>", "cards/00000.js": b"0;"}
+    dataset.save(files)
+    assert dataset.load() == files
+    assert dataset.preview()["data"] == [["Atlas", "Says."]]
+    (tmp_path / "atlas" / "cards" / "00000.js").write_bytes(b"1;")
+    with pytest.raises(DatasetError, match=r"cards/00000\.js: its content has changed"):
+        dataset.load()
 
 
 def tampered(tmp_path: Path, part: str, change: Any) -> StructureDataset:

@@ -68,6 +68,7 @@ def example(name: str, config: dict[str, Any]) -> Any:
         "PlotlyDataset": plotly_figure,
         "JsonDataset": lambda: {"values": list(range(ROWS))},
         "TextDataset": lambda: "line of text\n" * ROWS,
+        "PagesDataset": lambda: {"index.html": b"<h1>A page</h1>\n" * ROWS, "cards/0.js": b"0;\n" * ROWS},
         "HtmlDataset": lambda: "<h1>A page</h1><p>that says something</p>\n" * ROWS,
         "StructureDataset": structure,
         "SequenceCodesDataset": codes,

@@ -17,6 +17,8 @@ from helix_sae.reporting.windows import (
     BANDS,
     TRACKS,
     CodedCorpus,
+    Firings,
+    _bands,
     background,
     consensus,
     firings,
@@ -258,3 +260,24 @@ def test_the_consensus_of_a_logo():
     heights = np.array([[0, 0, 0, 0], [0.1, 0.3, 0, 0], [0.1, 0.1, 0, 0], [0, 0, 0.2, 1], [0, 0, 0, 0.2]])
     assert consensus(heights) == "C·U"
     assert consensus(np.zeros((5, 4))) == ""
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=60))
+def test_bands_are_those_of_the_ranks(values: list[int]):
+    array = np.array(values, dtype=np.float32)
+    rank = (np.argsort(np.argsort(array, kind="stable")) + 0.5) / len(array)
+    assert _bands(array, BANDS).tolist() == (np.searchsorted(BANDS, rank, side="right") - 1).tolist()
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 4)), max_size=40))
+def test_the_strongest_of_each_family_by_sorting_all(rows: list[tuple[int, int]]):
+    sequence, activation = np.array(sorted(rows), dtype=np.int64).reshape(-1, 2).T
+    activation = np.random.default_rng(0).permutation(activation).astype(np.float32)
+    fired = Firings(sequence, np.arange(len(sequence)), activation, 100, 0.0)
+    clusters = np.array(["a", "b", "a", "c", "c", "b"])
+    order, seen = [], set()
+    for index in np.argsort(-activation, kind="stable").tolist():
+        if clusters[sequence[index]] not in seen:
+            seen.add(clusters[sequence[index]])
+            order.append(index)
+    assert top_firings(fired, clusters, 10).tolist() == order

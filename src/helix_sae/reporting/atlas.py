@@ -207,7 +207,7 @@ def feature_pages(
                 reason=reason,
                 density=fired.density,
                 n_active=len(fired.activation),
-                n_sequences=len(np.unique(fired.sequence)),
+                n_sequences=int(np.count_nonzero(np.diff(fired.sequence, prepend=-1))),
                 maximum=float(fired.activation.max(initial=0.0)),
                 median=float(np.median(fired.activation)) if len(fired.activation) else float("nan"),
                 marker_share=fired.marker_share,

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from helix_sae.reporting import drawings, pages
 from helix_sae.reporting.atlas import LOGO_FLANK, FeaturePage
 from helix_sae.reporting.cards import card
-from helix_sae.reporting.document import Statement, plain
+from helix_sae.reporting.document import Statement
 from helix_sae.reporting.index import index_columns
 
 INDEX = "index.html"
@@ -107,7 +107,7 @@ def page(
 
 def chunk_file(number: int, cards: Sequence[Mapping[str, Any]]) -> bytes:
     """Cards as a script that hands them over: JSON, compressed, in letters that need no escaping."""
-    text = json.dumps(plain(cards), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(cards, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     packed = base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode("ascii")
     return f'helixAtlasChunk({number},"{packed}");\n'.encode("ascii")
 

@@ -149,9 +149,22 @@ def top_firings(found: Firings, clusters: np.ndarray, n: int) -> Int[np.ndarray,
 
     Without this rule one family of near-identical sequences would fill the list.
     """
-    order = np.argsort(-found.activation, kind="stable")
-    _, first = np.unique(pd.factorize(clusters)[0][found.sequence[order]], return_index=True)
-    return order[np.sort(first)[:n]]
+    peaks = _peaks(found)
+    peaks = peaks[np.argsort(-found.activation[peaks], kind="stable")]
+    _, first = np.unique(pd.factorize(clusters)[0][found.sequence[peaks]], return_index=True)
+    return peaks[np.sort(first)[:n]]
+
+
+def _peaks(found: Firings) -> Int[np.ndarray, " k"]:
+    """The strongest activation of each sequence, the first of equal ones: all that can be the strongest of a family."""
+    if not len(found.activation):
+        return np.zeros(0, dtype=np.int64)
+    starts = np.flatnonzero(np.diff(found.sequence, prepend=-1))
+    most = np.repeat(
+        np.maximum.reduceat(found.activation, starts), np.diff(starts, append=len(found.activation))
+    )
+    highest = np.flatnonzero(found.activation == most)
+    return highest[np.diff(found.sequence[highest], prepend=-1) > 0]
 
 
 def sampled_firings(
@@ -181,18 +194,36 @@ def sampled_firings(
     if not len(found.activation):
         return []
     family = pd.factorize(clusters)[0][found.sequence]
-    taken = set() if used is None else set(family[used].tolist())
-    rank = (np.argsort(np.argsort(found.activation, kind="stable")) + 0.5) / len(found.activation)
-    upper = [*bands[1:], 1.0]
+    taken = np.zeros(int(family.max()) + 1, dtype=bool)
+    taken[family[used] if used is not None else []] = True
+    band = _bands(found.activation, bands)
     picked: list[tuple[float, int]] = []
-    for low, high in reversed(list(zip(bands, upper, strict=True))):
-        inside = np.flatnonzero((rank >= low) & (rank < high))
-        free = inside[[f not in taken for f in family[inside].tolist()]] if len(inside) else inside
+    for i in reversed(range(len(bands))):
+        inside = np.flatnonzero(band == i)
+        free = inside[~taken[family[inside]]]
         if len(free):
             index = int(rng.choice(free))
-            taken.add(int(family[index]))
-            picked.append((low, index))
+            taken[family[index]] = True
+            picked.append((bands[i], index))
     return picked
+
+
+def _bands(values: Float[np.ndarray, " n"], bands: Sequence[float]) -> Int[np.ndarray, " n"]:
+    """Which band of quantiles each value is in, by the middle of its rank; of equal values the first ranks lower.
+
+    The values are sorted without keeping track of their places, which takes a tenth of the time of ranking them.
+    """
+    in_order, n = np.sort(values), len(values)
+    band = np.zeros(n, dtype=np.int8)
+    for low in bands[1:]:
+        first = max(0, int(np.ceil(low * n - 0.5)))
+        if first < n:
+            edge = in_order[first]
+            upper = values > edge
+            equal = np.flatnonzero(values == edge)
+            upper[equal[first - int(np.searchsorted(in_order, edge)) :]] = True
+            band += upper
+    return band
 
 
 def window(corpus: CodedCorpus, found: Firings, index: int, flank: int) -> Window:

@@ -119,7 +119,7 @@
   /** @param {string} whole @param {string} mark @returns {[string, string]} */
   function splitOnce(whole, mark) {
     const at = whole.indexOf(mark);
-    return at < 0 ? [whole, ""] : [whole.slice(0, at), whole.slice(at + 1)];
+    return at < 0 ? [whole, ""] : [whole.slice(0, at), whole.slice(at + mark.length)];
   }
 
   /** @param {State} state */
@@ -351,7 +351,7 @@
     const cells = data.columns.map((column) => {
       if (column.kind === "name") {
         const other = state.open.length && !isOpen ? names[rowOf.get(state.open[0]) ?? 0] : "";
-        const beside = opener([state.open[0], anchors[row]], "⧉", { class: "beside", "aria-label": `${names[row]} beside ${other}`, title: "beside the open card" });
+        const beside = opener([state.open[0], anchors[row]], "+", { class: "beside", "aria-label": `${names[row]} beside ${other}`, title: "beside the open card" });
         return el("th", { scope: "row" }, opener([anchors[row]], el("code", {}, names[row])), other ? beside : null);
       }
       if (column.kind === "whisker") return el("td", {}, effectDrawn(row));
