@@ -219,6 +219,9 @@ def test_index_and_cards_are_for_everyone(browser: Any, place: str, scheme: str)
         page.goto(f"{place}#{name(UAUG)},{name(GC)}?sort=effect")
         page.wait_for_selector("article:nth-child(2)")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        pictures = page.locator("article svg:not([aria-label='estimate with interval'])")
+        said = pictures.evaluate_all("them => them.map(one => one.getAttribute('aria-label'))")
+        assert len(said) == len(set(said)) == 4, "no two pictures are described alike"
         found = axe.Axe().run(page).response["violations"]
         assert [(v["id"], len(v["nodes"]), v["nodes"][0]["html"][:200]) for v in found] == []
         page.close()

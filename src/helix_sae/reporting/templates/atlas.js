@@ -407,12 +407,12 @@
     );
   }
 
-  /** @param {number[]} heights */
-  function histogram(heights) {
+  /** @param {number[]} heights @param {string} name */
+  function histogram(heights, name) {
     const step = 100 / heights.length;
     const bars = heights.map((height, i) => svg("rect", { class: "bar", x: (i * step).toFixed(2), y: (26 - height).toFixed(1), width: (0.86 * step).toFixed(2), height }));
     const line = svg("line", { class: "axis", x1: 0, x2: 100, y1: 26, y2: 26, "vector-effect": "non-scaling-stroke" });
-    return svg("svg", { width: "100%", height: 54, viewBox: "0 0 100 27", preserveAspectRatio: "none", role: "img", "aria-label": "distribution of activations" }, ...bars, line);
+    return svg("svg", { width: "100%", height: 54, viewBox: "0 0 100 27", preserveAspectRatio: "none", role: "img", "aria-label": `distribution of activations of ${name}` }, ...bars, line);
   }
 
   /** @param {number[][]} heights hundredths of bits of A, C, G and U @param {string} name */
@@ -508,7 +508,7 @@
     p: (_, words) => el("p", {}, words),
     small: (_, words) => el("p", { class: "small" }, words),
     absent: (_, words) => el("p", { class: "absent-section" }, words),
-    bars: (_, heights) => histogram(heights),
+    bars: (name, heights) => histogram(heights, name),
     logo: (name, heights) => logo(heights, name),
     facts: (_, facts) => el("dl", { class: "facts" }, ...facts.flatMap((/** @type {[string, string]} */ [term, value]) => [el("dt", {}, term), el("dd", {}, value)])),
     table: (name, label, titles, kinds, lines) => {
