@@ -1,8 +1,8 @@
 """The atlas as a folder that opens from the disk: a page with the index of all features, and their cards in chunks.
 
-A page that was opened from the disk may not fetch the files beside it, but may load them as scripts. So each file of
-``cards/`` is one call that hands over a compressed text, and the policy of the page allows no script but the page's own,
-by its hash, and those that it loads.
+A page that was opened from the disk may not fetch the files beside it, but may load them as scripts. So each
+file of ``cards/`` is one call that hands over a compressed text, and the policy of the page allows no script
+but the page's own, by its hash, and those that it loads.
 """
 
 from __future__ import annotations

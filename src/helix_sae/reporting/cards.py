@@ -11,8 +11,8 @@ A block is a list that begins with its kind:
 ``["facts", rows]``
     Pairs of a term and its value.
 ``["table", name, titles, kinds, rows]``
-    Cells by the kind of their column: ``text``, ``number`` (text as well), ``yes`` (true, false or null), ``whisker``
-    (low, estimate, high, zero and whether it is hollow; or null).
+    Cells by the kind of their column: ``text``, ``number`` (text as well), ``yes`` (true, false or null),
+    ``whisker`` (low, estimate, high, zero and whether it is hollow; or null).
 ``["nearest", rows]``
     Name, anchor (null without a card) and cosine of other features.
 ``["windows", caption, titles, rows]``
@@ -33,8 +33,8 @@ Block = list[Any]
 
 _STRONGEST = "Strongest activations, each in another family."
 _SAMPLED = (
-    "One activation drawn at random from each band of its distribution: what the feature does when it is not at its "
-    "strongest."
+    "One activation drawn at random from each band of its distribution: what the feature does when it is not"
+    " at its strongest."
 )
 
 
@@ -73,10 +73,11 @@ def _activation(page: FeaturePage) -> list[Block]:
     if not page.n_active:
         only = "; it fires on codon markers only" if page.marker_share == page.marker_share else ""
         return [heading, ["absent", f"The feature is active at no nucleotide of these sequences{only}."]]
+    where = f"({page.n_active:,}) in {count(page.n_sequences, 'sequence')}"
     text = (
-        f"Activations from 0 to {wording.number(page.maximum)}; the height goes with the logarithm of the count. Active at "
-        f"{percent(page.density, 2)} of nucleotides ({page.n_active:,}) in {count(page.n_sequences, 'sequence')}; median "
-        f"when active {wording.number(page.median)}."
+        f"Activations from 0 to {wording.number(page.maximum)}; the height goes with the logarithm of the"
+        f" count. Active at {percent(page.density, 2)} of nucleotides {where}; median when active"
+        f" {wording.number(page.median)}."
     )
     if page.marker_share > 0.005:
         text += f" {percent(page.marker_share)} of its active tokens are codon markers, which are not shown."
@@ -91,8 +92,9 @@ def _logo(page: FeaturePage) -> list[Block]:
         ["logo", [[round(100 * bits) for bits in row] for row in page.logo.tolist()]],
         [
             "small",
-            f"Information against the background composition, {count(page.n_logo, 'activation')} of at least half the "
-            "maximum, one a family. Yellow: the nucleotide that fires. Grey: to its right, unseen by the model at that point.",
+            f"Information against the background composition, {count(page.n_logo, 'activation')} of at least"
+            " half the maximum, one a family. Yellow: the nucleotide that fires. Grey: to its right, unseen by"
+            " the model at that point.",
         ],
     ]
 
@@ -105,7 +107,8 @@ def _stability(page: FeaturePage) -> list[Block]:
             heading,
             [
                 "absent",
-                "Stability unknown: no other seed was trained, so nothing says that another training would find this feature.",
+                "Stability unknown: no other seed was trained, so nothing says that another training would "
+                "find this feature.",
             ],
         ]
     certified = {"yes": "yes", "no": "no: another training may not find it"}
@@ -134,7 +137,8 @@ def _effect(page: FeaturePage) -> list[Block]:
             heading,
             [
                 "absent",
-                "No intervention on this feature: it differs in none of the pairs, or the causal analysis was not run.",
+                "No intervention on this feature: it differs in none of the pairs, or the causal analysis "
+                "was not run.",
             ],
         ]
     size = f"{signed(effect['estimate'], 3)} {interval(effect['low'], effect['high'], 3)}"

@@ -55,7 +55,8 @@ def feature_table(
         families, replicated ones first);
         ``effect`` towards the target on held-out pairs (on discovery pairs where it was not tested:
         ``effect_tested`` says which) with ``effect_low, effect_high, effect_q, effect_confirmed``;
-        ``in_circuit``; ``causes``, the kinds of edit for which it is confirmed, strongest first. Missing where a part has nothing to say.
+        ``in_circuit``; ``causes``, the kinds of edit for which it is confirmed, strongest first. Missing
+        where a part has nothing to say.
     """
     table = pd.concat([_living(site, var) for site, var in features.items()], ignore_index=True)
     for found in (_best_concept(concepts), _best_property(significant), _effect(effects), _causes(causes)):

@@ -28,8 +28,8 @@ class IndexColumn(NamedTuple):
         Of the table of features, and in links.
     title : str
     kind : Kind
-        ``text`` is filtered by what is typed, ``choice`` by one of its words, ``number`` by a range; a ``whisker`` is
-        drawn from ``effect`` and its interval.
+        ``text`` is filtered by what is typed, ``choice`` by one of its words, ``number`` by a range; a
+        ``whisker`` is drawn from ``effect`` and its interval.
     width : float
         In rem.
     meaning : str
@@ -103,7 +103,8 @@ COLUMNS: tuple[IndexColumn, ...] = (
         "Effect",
         "number",
         5.5,
-        "Effect on the prediction of changing this feature alone; positive is towards the other sequence of the pair.",
+        "Effect on the prediction of changing this feature alone; positive is towards the other sequence of "
+        "the pair.",
         "signed",
         3,
     ),
@@ -146,14 +147,15 @@ def index_columns(table: pd.DataFrame) -> list[dict[str, Any]]:
     Parameters
     ----------
     table : DataFrame
-        A row a feature: what :func:`helix_sae.reporting.features.feature_table` has, with ``density``, ``maximum``,
-        ``letters`` and ``chosen_for`` of the cards.
+        A row a feature: what :func:`helix_sae.reporting.features.feature_table` has, with ``density``,
+        ``maximum``, ``letters`` and ``chosen_for`` of the cards.
 
     Returns
     -------
     list of dict
-        ``key, title, kind, width, meaning, format, decimals`` and the values: ``values`` (numbers, None where missing), or
-        ``words`` in their order with, for each row, its place among them (``codes``; -1 where missing).
+        ``key, title, kind, width, meaning, format, decimals`` and the values: ``values`` (numbers, None where
+        missing), or ``words`` in their order with, for each row, its place among them (``codes``; -1 where
+        missing).
     """
     made: list[dict[str, Any]] = []
     for column in COLUMNS:

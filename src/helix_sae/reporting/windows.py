@@ -211,7 +211,8 @@ def sampled_firings(
 def _bands(values: Float[np.ndarray, " n"], bands: Sequence[float]) -> Int[np.ndarray, " n"]:
     """Which band of quantiles each value is in, by the middle of its rank; of equal values the first ranks lower.
 
-    The values are sorted without keeping track of their places, which takes a tenth of the time of ranking them.
+    The values are sorted without keeping track of their places, which takes a tenth of the time of ranking
+    them.
     """
     in_order, n = np.sort(values), len(values)
     band = np.zeros(n, dtype=np.int8)
