@@ -93,8 +93,8 @@ def _logo(page: FeaturePage) -> list[Block]:
         [
             "small",
             f"Information against the background composition, {count(page.n_logo, 'activation')} of at least"
-            " half the maximum, one a family. Yellow: the nucleotide that fires. Grey: to its right, unseen by"
-            " the model at that point.",
+            " half the maximum, one a family. Yellow: the nucleotide that fires. Grey: to its right, unseen"
+            " by the model at that point.",
         ],
     ]
 
