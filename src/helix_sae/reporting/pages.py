@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -45,9 +46,9 @@ def environment() -> Environment:
     return env
 
 
-def render(template: str, **values: Any) -> str:
-    """Fill a template of the package."""
-    return environment().get_template(template).render(**values)
+def render(template: str, *, cards: Mapping[str, str] | None = None, **values: Any) -> str:
+    """Fill a template of the package; names of ``cards`` that its filter ``linked`` meets are links to them."""
+    return environment().get_template(template).render(cards=_Cards(cards) if cards else None, **values)
 
 
 def anchor(site: str, feature: object) -> str:
@@ -62,22 +63,33 @@ def source(template: str) -> str:
     return env.loader.get_source(env, template)[0]
 
 
+class _Cards:
+    """Makes links of the names of features: a look at each word of a text, however many names there are."""
+
+    def __init__(self, cards: Mapping[str, str]) -> None:
+        self._links = {str(escape(name)): str(escape(link)) for name, link in cards.items()}
+        # Sites that are no paths of modules can hold anything.
+        odd = sorted((name for name in self._links if not _NAME.fullmatch(name)), key=len, reverse=True)
+        names = "|".join([*map(re.escape, odd), _NAME.pattern])
+        # A name may end a sentence, but is no part of a longer one.
+        self._found = re.compile(rf"(?<![\w.])(?:{names})(?!\w|\.\w)")
+
+    def linked(self, text: Markup) -> Markup:
+        return Markup(self._found.sub(self._link, str(text)))
+
+    def _link(self, found: re.Match[str]) -> str:
+        link = self._links.get(found[0])
+        return found[0] if link is None else f'<a href="{link}">{found[0]}</a>'
+
+
+_NAME = re.compile(r"[\w.]*\w")
+
+
 @pass_context
 def _linked(context: Context, value: object) -> Markup:
-    """Text, escaped, in which names of features are links to their cards; ``cards`` of the page says which."""
+    """Text, escaped, in which names of features are links to their cards."""
     text, cards = escape(value), context.get("cards")
-    if not cards:
-        return text
-
-    def link(found: re.Match[str]) -> str:
-        place = cards.get(found[0])
-        return found[0] if place is None else f'<a href="{escape(place)}">{found[0]}</a>'
-
-    return Markup(_NAME.sub(link, str(text)))
-
-
-_NAME = re.compile(r"(?<![\w.])[\w.]*\w(?!\w|\.\w)")
-"""What may be a feature's name: it may end a sentence, but is no part of a longer word."""
+    return cards.linked(text) if cards else text
 
 
 def escaped(text: str) -> str:
