@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, ClassVar, cast
@@ -122,8 +123,8 @@ class SequenceFilesDataset(AbstractDataset[Sequence[Mapping[str, Any]], RawRecor
         return TablePreview({"index": list(range(len(data))), "columns": columns, "data": data})
 
 
-class IntervalsDataset(AbstractDataset[None, pd.DataFrame]):
-    """BED-like table of intervals that become concepts; read only, and empty where no file is named.
+class UserTableDataset(AbstractDataset[None, pd.DataFrame]):
+    """A table that the user may bring; read only, and empty where no file is named. A subclass says how it is read.
 
     Parameters
     ----------
@@ -133,18 +134,13 @@ class IntervalsDataset(AbstractDataset[None, pd.DataFrame]):
         Of the fsspec file system.
     metadata : mapping, optional
         Ignored by Kedro; plugins read it.
-
-    Examples
-    --------
-    ::
-
-        concept_intervals:
-          type: helix_sae.datasets.raw.IntervalsDataset
-          filepath: data/01_raw/clip_sites.bed.gz
     """
 
     given_by_user: ClassVar[bool] = True
     """Where it is not there, no pipeline makes it: the path is wrong."""
+
+    holds: ClassVar[str]
+    """What its rows are, in messages."""
 
     def __init__(
         self,
@@ -158,15 +154,21 @@ class IntervalsDataset(AbstractDataset[None, pd.DataFrame]):
         self._storage_options = {**(credentials or {}), **(fs_args or {})}
         self.metadata = metadata
 
+    @abstractmethod
+    def _read(self, path: str, storage_options: Mapping[str, Any]) -> pd.DataFrame:
+        """The table of a file."""
+
+    @abstractmethod
+    def _empty(self) -> pd.DataFrame:
+        """The table where no file is named."""
+
     def load(self) -> pd.DataFrame:
-        """Read the intervals: ``sequence_id``, ``start``, ``end``, ``name``."""
-        if self._filepath is None:
-            return interval_table()
-        return read_intervals(self._filepath, self._storage_options)
+        """Read the table."""
+        return self._empty() if self._filepath is None else self._read(self._filepath, self._storage_options)
 
     def save(self, data: None) -> None:
-        """Refuse: intervals are the user's."""
-        raise DatasetError(f"{self._filepath}: intervals are read and never written.")
+        """Refuse: the table is the user's."""
+        raise DatasetError(f"{self._filepath}: {self.holds} are read and never written.")
 
     def _exists(self) -> bool:
         if self._filepath is None:
@@ -187,8 +189,29 @@ class IntervalsDataset(AbstractDataset[None, pd.DataFrame]):
         return {"filepath": self._filepath}
 
     def preview(self, nrows: int = 5) -> TablePreview:
-        """Return the first intervals."""
+        """Return the first rows."""
         return table_preview(self.load(), nrows)
+
+
+class IntervalsDataset(UserTableDataset):
+    """BED-like table of intervals that become concepts: ``sequence_id``, ``start``, ``end``, ``name``.
+
+    Examples
+    --------
+    ::
+
+        concept_intervals:
+          type: helix_sae.datasets.raw.IntervalsDataset
+          filepath: data/01_raw/clip_sites.bed.gz
+    """
+
+    holds = "intervals"
+
+    def _read(self, path: str, storage_options: Mapping[str, Any]) -> pd.DataFrame:
+        return read_intervals(path, storage_options)
+
+    def _empty(self) -> pd.DataFrame:
+        return interval_table()
 
 
 def _digest(filepath: str, storage_options: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from helix_sae.errors import ConfigurationError
 from helix_sae.names import ERROR, feature_name
 from helix_sae.reporting import drawings, pages, windows, wording
 from helix_sae.reporting.document import Statement, is_empty
+from helix_sae.reporting.features import best_rivals
 from helix_sae.reporting.gathering import LaidOut
 from helix_sae.reporting.standing import standing
 from helix_sae.reporting.windows import CodedCorpus, Firings, Window
@@ -359,12 +360,7 @@ class _Evidence:
         self.significant = _by_feature(tables.significant)
         self.concepts = _by_feature(tables.concepts)
         self.circuit = None if is_empty(tables.circuit) else set(_by_feature(tables.circuit))
-        self.rivals: dict[str, tuple[str, float]] = {}
-        if tables.baselines is not None and not tables.baselines.empty:
-            others = tables.baselines[tables.baselines["kind"] != "sae"]
-            best = others.sort_values("f1", ascending=False, kind="stable").drop_duplicates("concept")
-            for concept, kind, f1 in zip(best["concept"], best["kind"], best["f1"], strict=True):
-                self.rivals[str(concept)] = (str(kind), float(f1))
+        self.rivals = best_rivals(tables.baselines)
 
 
 def _by_feature(table: pd.DataFrame | None) -> defaultdict[tuple[str, int], list[dict[str, Any]]]:

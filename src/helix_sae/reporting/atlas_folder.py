@@ -33,6 +33,7 @@ def atlas_folder(
     made: Iterable[FeaturePage],
     features: pd.DataFrame,
     *,
+    labels: pd.DataFrame | None = None,
     title: str,
     subtitle: str,
     target: str | None = None,
@@ -47,7 +48,10 @@ def atlas_folder(
     made : iterable of FeaturePage
         A card each, in the order of ``features``.
     features : DataFrame
-        The living features (:func:`helix_sae.reporting.features.feature_table`).
+        The living features (:func:`helix_sae.reporting.features.feature_table`), with ``suggested`` and ``rule`` where there
+        are suggestions (:func:`helix_sae.reporting.labels.suggestions`).
+    labels : DataFrame, optional
+        The user's own: ``feature, label, note, author, date``.
     title, subtitle : str
     target : str, optional
         Column of the mRNA table whose value stands beside each window.
@@ -72,6 +76,7 @@ def atlas_folder(
 def page(
     table: pd.DataFrame,
     *,
+    labels: pd.DataFrame | None = None,
     title: str,
     subtitle: str,
     target: str | None = None,
@@ -91,6 +96,8 @@ def page(
         "logoFlank": LOGO_FLANK,
         "hasTarget": target is not None,
         "glyphs": drawings.glyphs(),
+        "labels": [] if labels is None else labels.astype(str).to_numpy().tolist(),
+        "rules": _rules(table),
     }
     return pages.render(
         "feature_atlas.html.j2",
@@ -103,6 +110,14 @@ def page(
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     )
+
+
+def _rules(table: pd.DataFrame) -> dict[str, list[Any]]:
+    """The rules of the suggestions, once each, and for each row its place among them."""
+    if "rule" not in table:
+        return {"words": [], "codes": []}
+    codes, found = pd.factorize(table["rule"].astype(str))
+    return {"words": [str(rule) for rule in found], "codes": codes.tolist()}
 
 
 def chunk_file(number: int, cards: Sequence[Mapping[str, Any]]) -> bytes:

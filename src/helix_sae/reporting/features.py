@@ -102,6 +102,22 @@ def joined_anndata(codes: Mapping[str, anndata.AnnData], table: pd.DataFrame) ->
     return result
 
 
+def best_rivals(baselines: pd.DataFrame | None) -> dict[str, tuple[str, float]]:
+    """Kind and F1 of the best detector of each concept that is no feature of an autoencoder.
+
+    Parameters
+    ----------
+    baselines : DataFrame or None
+        ``concept, kind, f1``.
+    """
+    if baselines is None or baselines.empty:
+        return {}
+    others = baselines[baselines["kind"] != "sae"]
+    best = others.sort_values("f1", ascending=False, kind="stable").drop_duplicates("concept")
+    found = zip(best["kind"].astype(str), best["f1"].astype(float), strict=True)
+    return dict(zip(best["concept"].astype(str), found, strict=True))
+
+
 def _living(site: str, var: pd.DataFrame) -> pd.DataFrame:
     alive = var[truth(var["alive"])] if "alive" in var else var
     numbers = alive["feature"].astype("int64").to_numpy()

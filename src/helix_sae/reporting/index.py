@@ -52,7 +52,8 @@ class IndexColumn(NamedTuple):
 
 COLUMNS: tuple[IndexColumn, ...] = (
     IndexColumn("name", "Feature", "name", 10.5, "Site and number of the feature."),
-    IndexColumn("label", "Label", "text", 10, "Your own label; in brackets one that the evidence suggests."),
+    IndexColumn("label", "Label", "text", 9, "What people call it: see its card."),
+    IndexColumn("suggested", "Suggested label", "text", 10, "What the evidence suggests; its card has the rule."),
     IndexColumn("site", "Site", "choice", 8.5, "Place in the model."),
     IndexColumn(
         "density", "Density", "number", 5.5, "Share of nucleotides at which it is active, in %.", "percent"

@@ -276,6 +276,7 @@ def draw_atlas(
     causes: pd.DataFrame | None,
     rivals: pd.DataFrame | None,
     features: pd.DataFrame,
+    labels: pd.DataFrame,
     handle: ModelHandle,
     target: str,
     parameters: ReportingParameters,
@@ -288,6 +289,7 @@ def draw_atlas(
     from helix_sae.names import feature_name
     from helix_sae.reporting.atlas import AtlasTables, feature_pages
     from helix_sae.reporting.atlas_folder import atlas_folder
+    from helix_sae.reporting.labels import suggestions
     from helix_sae.reporting.sections.circuits import surviving_members
     from helix_sae.reporting.wording import count, titled
 
@@ -319,9 +321,13 @@ def draw_atlas(
         seed=parameters.seed,
     )
     of = f"{model_name(handle.source)} on {count(len(activations.sequence_ids), 'sequence')}"
+    strange = sorted(set(labels["feature"]) - set(features["name"]))
+    if strange:
+        LOGGER.warning("%s of features that are not alive here, such as %s.", count(len(strange), "label"), strange[0])
     return atlas_folder(
         made,
-        features,
+        features.join(suggestions(features, causes, baselines)),
+        labels=labels,
         title=titled("Feature atlas", table["source"].value_counts().index),
         subtitle=f"{count(len(order), 'living feature')} of {of}",
         target=target,

@@ -167,6 +167,7 @@ def _pages() -> list[Node]:
                 "cause_matrix",
                 "baseline_comparison",
                 "features",
+                "feature_labels",
                 "model",
                 _TARGET,
                 _PARAMETERS,

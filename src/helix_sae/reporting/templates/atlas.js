@@ -27,7 +27,7 @@
 
   /** @param {string} id @returns {HTMLElement} */
   const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
-  /** @type {{columns: Column[], first: number[], chunk: number, flank: number, logoFlank: number, hasTarget: boolean, glyphs: Record<string, string>}} */
+  /** @type {{columns: Column[], first: number[], chunk: number, flank: number, logoFlank: number, hasTarget: boolean, glyphs: Record<string, string>, labels: string[][], rules: {words: string[], codes: number[]}}} */
   const data = JSON.parse(byId("atlas-data").textContent || "{}");
   /** @type {Map<string, Column>} */
   const columns = new Map(data.columns.map((column) => [column.key, column]));
@@ -36,6 +36,7 @@
   const anchors = names.map((name) => name.replace(/[^\p{L}\p{N}_.-]/gu, "_"));
   const rowOf = new Map(anchors.map((anchor, row) => [anchor, row]));
   const n = names.length;
+  const suggested = columns.get("suggested");
   const ROW = 30;
   const MISSING = "–";
   const SVG = "http://www.w3.org/2000/svg";
@@ -158,6 +159,100 @@
     show();
   }
 
+  // Labels ---------------------------------------------------------------------------------------------------------------
+
+  /** feature, label, note, author, date: those of the run's table, and what was changed here. @type {string[][]} */
+  let labels = data.labels;
+  const KEPT = `helix-sae labels ${location.pathname}`;
+  const kept = attempted(() => localStorage.getItem(KEPT));
+  let isChanged = Boolean(kept);
+  if (kept) {
+    const read = attempted(() => JSON.parse(kept));
+    if (Array.isArray(read)) labels = read.filter((row) => Array.isArray(row) && row.length === 5).map((row) => row.map(String));
+  }
+  const exportButton = el("button", { type: "button" }, "Export labels");
+
+  /** Browsers may refuse storage to pages from the disk. @template T @param {() => T} action @returns {T|null} */
+  function attempted(action) {
+    try {
+      return action();
+    } catch {
+      return null;
+    }
+  }
+
+  /** The column of labels as they are now. */
+  function relabel() {
+    const column = columns.get("label");
+    if (!column) return;
+    /** @type {Map<string, string>} */
+    const joined = new Map();
+    for (const [feature, label] of labels) joined.set(feature, joined.has(feature) ? `${joined.get(feature)}; ${label}` : label);
+    column.words = [...new Set(joined.values())].sort();
+    const place = new Map(column.words.map((word, i) => [word, i]));
+    column.codes = names.map((name) => place.get(joined.get(name) ?? "") ?? -1);
+    orders.delete("label");
+    shownRows = "?";
+    exportButton.hidden = labels.length === 0;
+    exportButton.textContent = isChanged ? "Export labels (changed)" : "Export labels";
+  }
+
+  /** @param {string[][]} changed */
+  function setLabels(changed) {
+    labels = changed;
+    isChanged = true;
+    attempted(() => localStorage.setItem(KEPT, JSON.stringify(labels)));
+    relabel();
+    show();
+  }
+
+  /** A field of a CSV file; a text that a spreadsheet would take for a formula is marked. @param {string} field */
+  function csvField(field) {
+    const text = /^[=+@\t-]/.test(field) ? `'${field}` : field;
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  }
+
+  exportButton.addEventListener("click", () => {
+    const lines = [["feature", "label", "note", "author", "date"], ...labels].map((row) => row.map(csvField).join(","));
+    const place = URL.createObjectURL(new Blob([`${lines.join("\n")}\n`], { type: "text/csv" }));
+    el("a", { href: place, download: "labels.csv" }).click();
+    setTimeout(() => URL.revokeObjectURL(place), 10_000);
+  });
+
+  /** What people call a feature, what the evidence suggests, and a form for another label. @param {number} row */
+  function labelElement(row) {
+    const name = names[row];
+    const own = labels.filter(([feature]) => feature === name);
+    const lines = own.map((label) => {
+      const remove = el("button", { type: "button", "aria-label": `Remove the label ${label[1]}` }, "Remove");
+      remove.addEventListener("click", () => {
+        setLabels(labels.filter((one) => one !== label));
+        place.replaceWith(labelElement(row));
+      });
+      const [, words, note, author, date] = label;
+      return el("li", {}, el("b", {}, words), note ? ` ${note}` : "", el("span", { class: "soft" }, ` ${[author, date].filter(Boolean).join(", ")} `), remove);
+    });
+    const guess = suggested?.codes && suggested.codes[row] >= 0 ? text(suggested, row) : "";
+    const fields = ["label", "note", "author"].map((what) => /** @type {HTMLInputElement} */ (el("input", { placeholder: what, "aria-label": `${what} for ${name}`, maxlength: 500 })));
+    const add = el("form", { class: "label" }, ...fields, el("button", {}, "Add"));
+    add.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const [words, note, author] = fields.map((field) => field.value.trim());
+      if (!words) return;
+      setLabels([...labels, [name, words, note, author, new Date().toISOString().slice(0, 10)]]);
+      place.replaceWith(labelElement(row));
+    });
+    const place = el(
+      "div",
+      { class: "labels" },
+      el("h3", {}, "Labels"),
+      own.length ? el("ul", {}, ...lines) : null,
+      guess ? el("p", { class: "small" }, "Suggested by the evidence: ", el("b", {}, guess), ` (${data.rules.words[data.rules.codes[row]]}).`) : null,
+      add,
+    );
+    return place;
+  }
+
   // Rows: which, and in what order ----------------------------------------------------------------------------------------
 
   /** @type {Map<string, Int32Array>} */
@@ -275,7 +370,7 @@
     search.addEventListener("input", () => go({ q: search.value }, "search"));
     clear.addEventListener("click", () => go({ q: "", sort: "", down: false, filters: new Map() }, ""));
     scroller.addEventListener("scroll", () => requestAnimationFrame(drawRows));
-    byId("index").append(el("div", { class: "tools" }, el("div", { class: "search" }, search), counted, clear), scroller);
+    byId("index").append(el("div", { class: "tools" }, el("div", { class: "search" }, search), counted, clear, exportButton), scroller);
   }
 
   /** Once up or down, the other way, and back to the first order. @param {string} key */
@@ -538,7 +633,7 @@
       el("header", {}, el("div", { class: "eyebrow" }, `Feature ${row + 1} of ${n}`), close),
       el("h2", { tabindex: "-1" }, name),
       card.lead ? el("p", { class: "lead" }, card.lead) : null,
-      el("div", { class: "columns" }, el("div", {}, ...drawn(card.left)), el("div", {}, ...drawn(card.right))),
+      el("div", { class: "columns" }, el("div", {}, labelElement(row), ...drawn(card.left)), el("div", {}, ...drawn(card.right))),
       ...drawn(card.below),
     );
   }
@@ -576,5 +671,6 @@
     show();
   });
   if (n) buildIndex();
+  relabel();
   show();
 })();
