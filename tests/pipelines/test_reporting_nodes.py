@@ -14,6 +14,7 @@ import report_tables as tables
 from html_checks import opened, self_contained
 from pydantic import ValidationError
 
+from helix_sae.datasets.labels import label_table
 from helix_sae.errors import DataError
 from helix_sae.left_out import LeftOut
 from helix_sae.pipelines.reporting import nodes
@@ -80,6 +81,7 @@ def drawn(**changes: Any) -> dict[str, bytes]:
         "significant": none, "concepts": none, "baselines": none, "effects": none, "circuit": none,
         "causes": none, "rivals": none,
         "features": features(report_data.GC, report_data.UAUG),
+        "labels": label_table(),
         "handle": handle(),
         "target": "functional_mrl",
         "parameters": parameters(),
@@ -108,6 +110,13 @@ def test_the_atlas_of_a_run():
     assert atlas.columns["chosen_for"]["said"] == [None, "association"]
     assert "Chosen for its association: no. 1." in atlas.words(f"L0.mixer.{report_data.UAUG}")
     assert atlas.page.title == "Feature atlas: library A and library B"
+
+
+def test_labels_of_features_that_are_not_there_are_told(caplog: pytest.LogCaptureFixture):
+    given = [{"feature": f"L0.mixer.{i}", "label": "uAUG"} for i in (report_data.UAUG, 999)]
+    with caplog.at_level(logging.WARNING):
+        drawn(labels=label_table(given))
+    assert "1 label of features that are not alive here, such as L0.mixer.999." in caplog.text
 
 
 def test_rows_of_the_table_follow_the_codes():

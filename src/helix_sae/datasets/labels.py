@@ -41,7 +41,8 @@ def read_labels(path: str, storage_options: Mapping[str, Any] | None = None) -> 
     Raises
     ------
     DataError
-        If there is no such file, a column is missing, or a row has no feature or no label; names the file and the line.
+        If there is no such file, a column is missing, or a row has no feature or no label; names the file and
+        the line.
     """
     with file_errors(path):
         fs, root = cast("tuple[Any, str]", fsspec.core.url_to_fs(path, **dict(storage_options or {})))
@@ -59,8 +60,8 @@ def parse_labels(stream: IO[bytes], name: str) -> pd.DataFrame:
         missing = [title for title in LABEL_COLUMNS[:2] if title not in titles]
         if missing:
             raise DataError(
-                f"{name}: no column {' and '.join(map(repr, missing))}. A table of labels is a CSV file whose first "
-                f"line is {','.join(LABEL_COLUMNS)}; the atlas exports such a file."
+                f"{name}: no column {' and '.join(map(repr, missing))}. A table of labels is a CSV file whose"
+                f" first line is {','.join(LABEL_COLUMNS)}; the atlas exports such a file."
             )
         for fields in reader:
             if not any(field.strip() for field in fields):
@@ -68,7 +69,8 @@ def parse_labels(stream: IO[bytes], name: str) -> pd.DataFrame:
             row = {title: _plain(field) for title, field in zip(titles, fields, strict=False)}
             if not (row.get("feature") and row.get("label")):
                 raise DataError(
-                    f"{name}, line {reader.line_num}: a label needs a feature, such as L4.mixer.466, and a text."
+                    f"{name}, line {reader.line_num}: a label needs a feature, such as L4.mixer.466, and a"
+                    " text."
                 )
             rows.append({title: row.get(title, "") for title in LABEL_COLUMNS})
     except csv.Error as error:

@@ -48,8 +48,8 @@ def atlas_folder(
     made : iterable of FeaturePage
         A card each, in the order of ``features``.
     features : DataFrame
-        The living features (:func:`helix_sae.reporting.features.feature_table`), with ``suggested`` and ``rule`` where there
-        are suggestions (:func:`helix_sae.reporting.labels.suggestions`).
+        The living features (:func:`helix_sae.reporting.features.feature_table`), with ``suggested`` and
+        ``rule`` where there are suggestions (:func:`helix_sae.reporting.labels.suggestions`).
     labels : DataFrame, optional
         The user's own: ``feature, label, note, author, date``.
     title, subtitle : str
@@ -69,7 +69,16 @@ def atlas_folder(
         files[f"cards/{len(files):05d}.js"] = chunk_file(len(files), chunk)
     own = pd.DataFrame(rows, columns=["density", "maximum", "letters", "chosen_for"])
     table = features.reset_index(drop=True).drop(columns=[c for c in own if c in features]).join(own)
-    index = page(table, title=title, subtitle=subtitle, target=target, flank=flank, first=first, words=words)
+    index = page(
+        table,
+        labels=labels,
+        title=title,
+        subtitle=subtitle,
+        target=target,
+        flank=flank,
+        first=first,
+        words=words,
+    )
     return {INDEX: index.encode(), **files}
 
 
@@ -89,7 +98,7 @@ def page(
     place = {name: i for i, name in enumerate(names)}
     script = pages.source("atlas.js")
     data = {
-        "columns": index_columns(table),
+        "columns": index_columns(table.assign(label="")),
         "first": [place[name] for name in first if name in place],
         "chunk": CHUNK,
         "flank": flank,

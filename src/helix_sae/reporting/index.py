@@ -53,7 +53,9 @@ class IndexColumn(NamedTuple):
 COLUMNS: tuple[IndexColumn, ...] = (
     IndexColumn("name", "Feature", "name", 10.5, "Site and number of the feature."),
     IndexColumn("label", "Label", "text", 9, "What people call it: see its card."),
-    IndexColumn("suggested", "Suggested label", "text", 10, "What the evidence suggests; its card has the rule."),
+    IndexColumn(
+        "suggested", "Suggested label", "text", 10, "What the evidence suggests; the card has the rule."
+    ),
     IndexColumn("site", "Site", "choice", 8.5, "Place in the model."),
     IndexColumn(
         "density", "Density", "number", 5.5, "Share of nucleotides at which it is active, in %.", "percent"
@@ -141,6 +143,9 @@ COLUMNS: tuple[IndexColumn, ...] = (
 )
 """In the order of the page; those without any value are left out of it."""
 
+_ALWAYS = ("name", "label")
+"""Columns that are there without a value: labels may be given in the page."""
+
 
 def index_columns(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The columns as the page reads them.
@@ -168,7 +173,7 @@ def index_columns(table: pd.DataFrame) -> list[dict[str, Any]]:
         elif column.key in table:
             values = table[column.key]
             found = _numbers(values) if column.kind == "number" else _texts(values, column.say)
-            if column.key == "name" or any(
+            if column.key in _ALWAYS or any(
                 v not in (None, -1) for v in found.get("values", found.get("codes", []))
             ):
                 made.append({**stated, **found})

@@ -323,7 +323,9 @@ def draw_atlas(
     of = f"{model_name(handle.source)} on {count(len(activations.sequence_ids), 'sequence')}"
     strange = sorted(set(labels["feature"]) - set(features["name"]))
     if strange:
-        LOGGER.warning("%s of features that are not alive here, such as %s.", count(len(strange), "label"), strange[0])
+        LOGGER.warning(
+            "%s of features that are not alive here, such as %s.", count(len(strange), "label"), strange[0]
+        )
     return atlas_folder(
         made,
         features.join(suggestions(features, causes, baselines)),

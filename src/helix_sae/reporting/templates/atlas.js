@@ -3,7 +3,7 @@
 /**
  * The index of the atlas and the cards of its features. All data come from the page itself and from the files of
  * `cards/` beside it; whatever they hold becomes text, never markup. The address says all that is shown:
- * `#L4.mixer.693,L2.mixer.5?q=uaug&sort=-effect&density=0.1..2`.
+ * `#L4.mixer.693,L2.mixer.5?q=uaug&sort=-effect&density=0.1_2`.
  */
 (() => {
   /**
@@ -295,7 +295,7 @@
   function filtered(kept, column, filter) {
     if (column.values) {
       const scale = column.format === "percent" ? 100 : 1;
-      const [low, high] = splitOnce(filter, "..").map((end) => Number.parseFloat(end.replace("−", "-").replace(",", ".")));
+      const [low, high] = splitOnce(filter, "_").map((end) => Number.parseFloat(end.replace("−", "-").replace(",", ".")));
       for (let row = 0; row < n; row++) {
         const value = column.values[row];
         if (value === null || scale * value < low || scale * value > high) kept[row] = 0;
@@ -314,7 +314,7 @@
     for (const word of state.q.toLowerCase().split(/\s+/)) if (word) searched(kept, word);
     for (const [key, filter] of state.filters) {
       const column = columns.get(key);
-      if (column && filter && filter !== "..") filtered(kept, column, filter);
+      if (column && filter && filter !== "_") filtered(kept, column, filter);
     }
     const all = order(state.sort);
     const rows = new Int32Array(n);
@@ -389,7 +389,7 @@
       control.addEventListener("input", () => go({ filters: new Map(state.filters).set(column.key, value()) }, column.key));
     if (column.kind === "number") {
       const ends = ["from", "to"].map((end) => /** @type {HTMLInputElement} */ (el("input", { inputmode: "decimal", placeholder: end, "aria-label": `${column.title} ${end}` })));
-      for (const end of ends) listen(() => ends.map((one) => one.value.trim()).join(".."), end);
+      for (const end of ends) listen(() => ends.map((one) => one.value.trim()).join("_"), end);
       controls.set(column.key, ends);
       return [el("div", { class: "range" }, ...ends)];
     }
@@ -411,7 +411,7 @@
     if (search.value !== state.q) search.value = state.q;
     for (const [key, fields] of controls) {
       const filter = state.filters.get(key) || "";
-      const parts = fields.length === 2 ? splitOnce(filter, "..") : [filter];
+      const parts = fields.length === 2 ? splitOnce(filter, "_") : [filter];
       fields.forEach((field, i) => {
         if (field.value.trim() !== parts[i]) field.value = parts[i];
       });
