@@ -41,6 +41,20 @@ def test_a_known_start_allows_designed_edits(table: str) -> None:
     assert not any("--coding" in note for note in plan.notes)
 
 
+def test_whole_transcripts_alone_are_all_that_a_run_needs(tmp_path: Path) -> None:
+    """The demo's interventions keep to 200 nt; that no sequence is as short is no reason to stop."""
+    (tmp_path / "long.fa").write_text("".join(f">t{i}\n{'ACGU' * 100}\n" for i in range(5)))
+    (tmp_path / "long.csv").write_text("utr,te\n" + "".join(f"{'ACGU' * 100},{i}.5\n" for i in range(5)))
+    assert (
+        plan_run(str(tmp_path / "long.fa"), Wishes()).parameters["causal_acdc"]["pairs"]["max_length"] is None
+    )
+    labelled = plan_run(str(tmp_path / "long.csv"), Wishes())
+    assert labelled.parameters["causal_acdc"]["pairs"]["max_length"] is None
+    assert any("take longer" in note for note in labelled.notes)
+    set_by_hand = plan_run(str(tmp_path / "long.csv"), Wishes(settings=("causal_acdc.pairs.max_length=300",)))
+    assert set_by_hand.parameters["causal_acdc"]["pairs"]["max_length"] == 300
+
+
 def test_any_parameter_can_be_set(table: str) -> None:
     plan = plan_run(table, Wishes(settings=("sae_training.seed=1", "causal_acdc.pairs.source=edited")))
     assert plan.parameters["sae_training"] == {"seed": 1}

@@ -131,6 +131,8 @@ def test_only_sequences_that_can_be_compared_are_embedded(table, handle):
     expected = [f"s{i}" for i in range(N) if i % 4 and i != 1]
     assert found.index.tolist() == expected
     assert found.shape == (len(expected), 16)
+    with pytest.raises(AnalysisError, match="No sequence with a known mrl is as short as 10 nt"):
+        read_out.embed(table, handle, parameters(pairs={"max_length": 10}))
     with pytest.raises(AnalysisError, match="no column"):
         read_out.embed(table.drop(columns="functional_mrl"), handle, parameters())
 

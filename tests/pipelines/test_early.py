@@ -103,13 +103,13 @@ def test_all_problems_are_in_one_list(project_path: Path) -> None:
         causal_acdc={
             "target": "te_hek92",
             "target_blocks": [0, 99],
-            "pairs": {"source": "named", "max_length": 20, "min_reads": 5, "parent": "wild"},
+            "pairs": {"source": "named", "min_reads": 5, "parent": "wild"},
         },
         correlation={"properties": ["te_hek293", "te_hek"], "confounders": ["structural_gc"]},
         extraction={"sites": ["layers.0.mixer", "layers.1.mixer"]},
         sae_training={"downstream": {"targets": ["functional_x"]}},
     )
-    assert said.startswith("9 settings cannot be met")
+    assert said.startswith("8 settings cannot be met")
     for words in (
         "extraction.sites: the model has no layers.1.mixer; it has embeddings, layers.0, layers.0.mixer",
         "causal_acdc.target_blocks: block 99 will have no autoencoder; those trained are at 0, 1",
@@ -117,7 +117,6 @@ def test_all_problems_are_in_one_list(project_path: Path) -> None:
         "correlation.properties: no column 'te_hek' was read. Did you mean 'te_hek293'?",
         "correlation.confounders: no column 'structural_gc' was read",
         "causal_acdc.target: no column 'te_hek92' was read. Did you mean 'te_hek293'?",
-        "pairs.max_length: no sequence is as short as 20 nt; the shortest has 30",
         "pairs.min_reads: the table has no column `reads`",
         "pairs.parent: the table has no column 'wild'",
     ):
@@ -125,10 +124,10 @@ def test_all_problems_are_in_one_list(project_path: Path) -> None:
 
 
 def test_only_what_the_run_is_going_to_read_is_checked(project_path: Path) -> None:
-    mistaken = {"target_blocks": [99], "pairs": {"max_length": 20}}
+    mistaken = {"target_blocks": [99], "pairs": {"source": "natural", "min_reads": 5}}
     pipeline = ingestion.create_pipeline() + correlation.create_pipeline()
     assert problems(project_path, raw(te=te), pipeline, causal_acdc=mistaken) == ""
-    assert "max_length" in problems(
+    assert "min_reads" in problems(
         project_path, raw(te=te), causal_acdc.create_pipeline(), causal_acdc=mistaken
     )
 
@@ -164,6 +163,11 @@ def test_categories_need_the_class_that_is_explained(project_path: Path) -> None
             {"te": te},
             {"target": "te", "pairs": {"source": "edited"}},
             "edited pairs: no start codon is known",
+        ),
+        (
+            {"te": te},
+            {"target": "te", "pairs": {"max_length": 20}},
+            "no sequence is as short as 20 nt; the shortest has 30 (causal_acdc.pairs.max_length",
         ),
     ],
 )
@@ -212,13 +216,13 @@ def test_sites_are_those_of_the_configuration(project_path: Path) -> None:
 def test_a_run_stops_between_its_table_and_what_reads_it(project_path: Path) -> None:
     """Whether the run makes the table, or finds it."""
     opened: list[str] = []
-    mistaken = catalog(project_path, causal_acdc={"pairs": {"max_length": 20}})
+    mistaken = catalog(project_path, causal_acdc={"pairs": {"source": "natural", "min_reads": 5}})
     made = table(raw(mrl=te))
     make = node(lambda: made, None, "mrna_table", name="make")
     use = node(lambda t, p: opened.append("model"), ["mrna_table", "params:causal_acdc"], None, name="use")
     for pipeline in (Pipeline([make, use]), Pipeline([use])):
         mistaken["mrna_table"] = MemoryDataset(made)
-        with pytest.raises(ConfigurationError, match="no sequence is as short as 20 nt"):
+        with pytest.raises(ConfigurationError, match="the table has no column `reads`"):
             _run(pipeline, mistaken)
     assert not opened
 

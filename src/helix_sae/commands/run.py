@@ -31,6 +31,10 @@ ONLY = {
 }
 
 
+_SHORT = 200
+"""Nucleotides up to which interventions are quick: conf/base keeps to sequences that are no longer."""
+
+
 class Wishes(NamedTuple):
     """What the command line says of a file; see the options of ``helix-sae run``."""
 
@@ -133,6 +137,14 @@ def plan_run(source: str, wishes: Wishes) -> Plan:
     if wishes.coding is not None:
         _put(given, "ingestion.reporter", {"five_prime": "", "coding": wishes.coding})
     _put(given, "causal_acdc.target", target or NO_TARGET)
+    lengths = [len(str(record.get(sequence or "sequence", ""))) for record in records]
+    if lengths and min(lengths) > _SHORT:
+        _put(given, "causal_acdc.pairs", {"max_length": None})
+        if target is not None:
+            notes.append(
+                f"the shortest sequence has {min(lengths):,} nt: interventions on whole transcripts take longer"
+                " (--set causal_acdc.pairs.max_length=NT keeps to shorter ones)"
+            )
     starts_known = wishes.coding is not None or wishes.gff3 is not None or "cds_start" in names
     _put(given, "causal_acdc.pairs", {"source": "edited" if starts_known else "natural"})
     if not starts_known:

@@ -251,8 +251,9 @@ def pair_findings(table: pd.DataFrame, parameters: CausalParameters) -> Findings
     found = Findings([], [])
     if wanted.max_length is not None and not (table["sequence"].str.len() <= wanted.max_length).any():
         shortest = int(table["sequence"].str.len().min())
-        found.problems.append(
-            f"causal_acdc.pairs.max_length: no sequence is as short as {wanted.max_length} nt; the shortest has {shortest}."
+        found.left_out.append(
+            f"the prediction and its causes: no sequence is as short as {wanted.max_length} nt; the shortest has {shortest}"
+            " (causal_acdc.pairs.max_length bounds them; null takes all)."
         )
     if wanted.min_reads is not None and "reads" not in table and wanted.source in ("natural", "named"):
         found.problems.append(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from helix_sae.errors import AnalysisError, ModelError
+from helix_sae.mrna.columns import own_name
 from helix_sae.pipelines.causal_acdc.experiment import as_read
 from helix_sae.pipelines.causal_acdc.parameters import CausalParameters, PairParameters
 from helix_sae.pipelines.ingestion.parameters import IngestionParameters
@@ -73,6 +74,11 @@ def embed(table: pd.DataFrame, handle: ModelHandle, parameters: CausalParameters
     -------
     DataFrame
         A row a sequence, a column a dimension, indexed by sequence_id.
+
+    Raises
+    ------
+    AnalysisError
+        If there is no such property, or all sequences that have it are longer than that.
     """
     from helix_sae.mrna.tokens import tokenize_table
 
@@ -81,6 +87,11 @@ def embed(table: pd.DataFrame, handle: ModelHandle, parameters: CausalParameters
     if parameters.pairs.max_length is not None:
         known &= table["sequence"].str.len() <= parameters.pairs.max_length
     chosen = table[known]
+    if chosen.empty and table[parameters.target].notna().any():
+        raise AnalysisError(
+            f"No sequence with a known {own_name(parameters.target)} is as short as {parameters.pairs.max_length} nt"
+            " (causal_acdc.pairs.max_length; null takes all)."
+        )
     model = as_read(handle, parameters).open()
     embedding = model.embed(tokenize_table(chosen, handle.codon_markers), parameters.token_budget)
     columns = [f"e{i}" for i in range(embedding.shape[1])]
