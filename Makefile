@@ -99,6 +99,18 @@ $(INTEROP_VENV)/.installed: tests/interop/requirements.lock
 	touch $@
 endif
 
+# MLflow asks for older cryptography and pyarrow than the lock files have: they come before those of .venv, on top of it.
+.PHONY: test-mlflow
+test-mlflow: .venv-mlflow/.installed ## keep a run in a store of MLflow, in an environment of its own on top of .venv
+	$(SINGLE_THREADED) $(BIN)/python -m pytest tests/tracking
+
+.venv-mlflow/.installed: $(STAMP)
+	test -x .venv-mlflow/bin/python || $(BIN)/python -m venv .venv-mlflow
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		"$$(.venv-mlflow/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth"
+	.venv-mlflow/bin/python -m pip install --quiet --disable-pip-version-check "kedro-mlflow>=2,<3" "mlflow<3.18"
+	touch $@
+
 .PHONY: wheel
 wheel: $(STAMP) ## build dist/*.whl, which works without a clone
 	rm -rf build/lib build/bdist.*

@@ -278,7 +278,7 @@ HELICAL = {"3.11": "2.2.0", "3.12": "3.1.4"}
 """The newest helical that each Python allows."""
 
 
-UNLOCKED = {"lab"}
+UNLOCKED = {"lab", "mlflow"}
 """Extras that .venv does not have; see pyproject.toml."""
 
 

@@ -65,7 +65,7 @@ class Run(NamedTuple):
     @property
     def parameters(self) -> dict[str, Any]:
         """Its parameters, nested ones by their path."""
-        return dict(_flat(self.artefacts[0].provenance.get("parameters", {})))
+        return dict(flat(self.artefacts[0].provenance.get("parameters", {})))
 
     @property
     def sequences(self) -> str | None:
@@ -117,13 +117,17 @@ def figures_of_merit(run: Run, root: str) -> dict[str, Any]:
     fs, _ = open_filesystem(root)
     for artefact in run.artefacts:
         if artefact.name == _SUMMARY:
-            content = json.loads(read_file(fs, f"{artefact.folder}/run_summary.json"))
-            return {
-                name: value
-                for name, value in _flat(content)
-                if isinstance(value, bool | int | float) and name.count(".") <= 2
-            }
+            return merits_of(json.loads(read_file(fs, f"{artefact.folder}/run_summary.json")))
     return {}
+
+
+def merits_of(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a report's summary that say how good a run is, nested ones by their path."""
+    return {
+        name: value
+        for name, value in flat(summary)
+        if isinstance(value, bool | int | float) and name.count(".") <= 2
+    }
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -189,11 +193,11 @@ def _artefacts(fs: Any, root: str) -> Iterator[Artefact]:
             yield Artefact(str(content["dataset"]), str(content["version"]), folder, n_bytes, content)
 
 
-def _flat(content: object, path: str = "") -> Iterator[tuple[str, Any]]:
+def flat(content: object, path: str = "") -> Iterator[tuple[str, Any]]:
     """Leaves of nested mappings by their path; what else there is, lists among them, as it is."""
     if isinstance(content, Mapping):
         for key, value in cast("Mapping[str, Any]", content).items():
             name = str(key).removeprefix("params:")
-            yield from _flat(value, f"{path}.{name}" if path else name)
+            yield from flat(value, f"{path}.{name}" if path else name)
     else:
         yield path, content

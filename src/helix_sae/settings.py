@@ -14,6 +14,7 @@ from helix_sae.console import ConsoleHooks
 from helix_sae.hooks import ProjectHooks
 from helix_sae.latest import LatestHooks
 from helix_sae.pipelines.early import EarlyChecks
+from helix_sae.tracking import TrackingHooks
 
 
 def _temporary_folder(name: str) -> str:
@@ -22,7 +23,7 @@ def _temporary_folder(name: str) -> str:
     return (Path(tempfile.gettempdir()) / f"{name}-{user}").as_posix()
 
 
-HOOKS: tuple[Any, ...] = (ProjectHooks(), LatestHooks(), ConsoleHooks(), EarlyChecks())
+HOOKS: tuple[Any, ...] = (ProjectHooks(), LatestHooks(), ConsoleHooks(), EarlyChecks(), TrackingHooks())
 
 # `.telemetry` withholds consent for commands; this keeps the plug-in out of sessions as well.
 DISABLE_HOOKS_FOR_PLUGINS: tuple[str, ...] = ("kedro-telemetry",)

@@ -142,8 +142,8 @@ def plan_run(source: str, wishes: Wishes) -> Plan:
         _put(given, "causal_acdc.pairs", {"max_length": None})
         if target is not None:
             notes.append(
-                f"the shortest sequence has {min(lengths):,} nt: interventions on whole transcripts take longer"
-                " (--set causal_acdc.pairs.max_length=NT keeps to shorter ones)"
+                f"the shortest sequence has {min(lengths):,} nt: interventions on whole transcripts take"
+                " longer (--set causal_acdc.pairs.max_length=NT keeps to shorter ones)"
             )
     starts_known = wishes.coding is not None or wishes.gff3 is not None or "cds_start" in names
     _put(given, "causal_acdc.pairs", {"source": "edited" if starts_known else "natural"})
