@@ -133,6 +133,8 @@ def test_only_sequences_that_can_be_compared_are_embedded(table, handle):
     assert found.shape == (len(expected), 16)
     with pytest.raises(AnalysisError, match="No sequence with a known mrl is as short as 10 nt"):
         read_out.embed(table, handle, parameters(pairs={"max_length": 10}))
+    with pytest.raises(AnalysisError, match="No property to explain is named: --target COLUMN"):
+        read_out.embed(table, handle, parameters(target="label"))
     with pytest.raises(AnalysisError, match="no column"):
         read_out.embed(table.drop(columns="functional_mrl"), handle, parameters())
 

@@ -11,7 +11,7 @@ import pandas as pd
 from helix_sae.errors import AnalysisError, ModelError
 from helix_sae.mrna.columns import own_name
 from helix_sae.pipelines.causal_acdc.experiment import as_read
-from helix_sae.pipelines.causal_acdc.parameters import CausalParameters, PairParameters
+from helix_sae.pipelines.causal_acdc.parameters import NO_TARGET, CausalParameters, PairParameters
 from helix_sae.pipelines.ingestion.parameters import IngestionParameters
 
 if TYPE_CHECKING:
@@ -99,6 +99,10 @@ def embed(table: pd.DataFrame, handle: ModelHandle, parameters: CausalParameters
 
 
 def _need_target(table: pd.DataFrame, parameters: CausalParameters) -> None:
+    if parameters.target == NO_TARGET:
+        raise AnalysisError(
+            "No property to explain is named: --target COLUMN for helix-sae, causal_acdc.target for kedro run."
+        )
     if parameters.target not in table.columns:
         known = [c for c in table.columns if str(c).startswith("functional_")]
         raise AnalysisError(
