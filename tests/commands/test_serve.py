@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from helix_sae.causal.read_out import Probe
 from helix_sae.commands.serve import is_loopback, open_served
+from helix_sae.datasets.structures import save_structure
 from helix_sae.errors import ConfigurationError, StoreError
+from helix_sae.explorer.answers import of_features
 
 
 @pytest.mark.slow
@@ -59,6 +66,62 @@ def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
         open_served("2026", str(tmp_path / "none"))
     with pytest.raises(StoreError, match="No one run is called '2026'"):
         open_served("2026", str(tmp_path))
+
+
+V = "2026-01-01T00.00.00.000Z"
+
+
+def keep(root: Path, place: str, lineage: dict[str, Any] | None = None) -> Path:
+    """Where a version's file or folder goes, with the record of it beside."""
+    folder = root / place / V
+    folder.mkdir(parents=True)
+    name = Path(place).name
+    record = {"dataset": name.partition(".")[0], "version": V, "lineage": lineage or {}}
+    (folder / "provenance.json").write_text(json.dumps(record), encoding="utf-8")
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def run_root(project_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run leaves that the explorer reads, with a probe whose errors are known."""
+    root, models = tmp_path_factory.mktemp("run"), project_path / "data" / "06_models"
+    lineage = {"model": {"url": str(models / "helix_mini"), "codon_markers": "cds", "dtype": "float32"}}
+    shutil.copytree(models / "helix_mini_saes", keep(root, "06_models/sae_checkpoints", lineage))
+    probe = Probe.of_head("functional_mrl", np.full(96, 0.1), 1.0)
+    folder = keep(root, "06_models/probe")
+    folder.mkdir()
+    save_structure(probe, folder)
+    table = pd.DataFrame(
+        {"sequence_id": ["a", "b"], "sequence": ["ACGUAUGGCC", "AUGGCCAAAUAA"], "cds_start": [4, 0]}
+    ).assign(cds_end=[None, 12])
+    table.to_parquet(keep(root, "03_primary/mrna_table.parquet"))
+    pd.DataFrame(
+        {"value": np.linspace(-1, 1, 99), "prediction": 0.0, "split": "validation", "is_further": False}
+    ).to_csv(keep(root, "08_reporting/probe_predictions.csv"), index=False)
+    pd.DataFrame({"name": ["L0.mixer.3"], "best_concept": ["<b>"]}).to_csv(
+        keep(root, "08_reporting/features.csv"), index=False
+    )
+    keep(root, "08_reporting/run_report.html").write_text("report", encoding="utf-8")
+    (root / "latest").mkdir()
+    return root
+
+
+def test_a_run_is_opened_with_all_that_belongs_to_it(run_root: Path) -> None:
+    copy = run_root / "latest" / "report.html"
+    copy.write_text("report", encoding="utf-8")
+    session, pages = open_served(root=str(run_root))
+    assert pages == run_root / "latest"
+    assert session.title == f"run {V}"
+    assert session.reference.lengths == (10, 12)
+    name, read_out = session.read_out()
+    assert name == "functional_mrl"
+    # One in forty of the errors lies beyond either end.
+    assert read_out.interval(5.0) == pytest.approx((5 - 0.97, 5 + 0.97), abs=0.02)
+    told = {one.name: one.best_concept for one in of_features(session).features}
+    assert told["L0.mixer.3"] == "<b>"
+
+    copy.write_text("of another run", encoding="utf-8")
+    assert open_served(V[:7], str(run_root)).pages is None
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,14 @@ def serve_at(
     address = f"http://{shown}:{opened.getsockname()[1]}/"
     say(f"Serving {served.session.title}. Open {address}{'' if token is None else f'?token={token}'}")
     say("Stop with Ctrl+C.")
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="on")
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        timeout_graceful_shutdown=3,
+    )
     uvicorn.Server(config).run(sockets=[opened])
 
 
