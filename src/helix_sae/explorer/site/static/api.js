@@ -14,7 +14,12 @@ export async function ask(path, question) {
   underWay.set(kind, control);
   const sent = question === undefined
     ? { signal: control.signal }
-    : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(question), signal: control.signal };
+    : {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(question),
+      signal: control.signal,
+    };
   let reply;
   try {
     reply = await fetch(path, sent);
@@ -22,7 +27,8 @@ export async function ask(path, question) {
     if (control.signal.aborted) throw new Superseded();
     throw new Error("The server does not answer; is helix-sae serve still running?");
   }
-  const answer = await reply.json().catch(() => ({ error: `The server answers with status ${reply.status}.` }));
+  const nothing = { error: `The server answers with status ${reply.status}.` };
+  const answer = await reply.json().catch(() => nothing);
   if (!reply.ok) throw new Error(String(answer.error));
   return answer;
 }

@@ -6,7 +6,7 @@ const SVG = "http://www.w3.org/2000/svg";
 /**
  * An element with attributes and children.
  * @param {string} tag
- * @param {Record<string, string | number | boolean | ((event: Event) => void)>} [attributes] functions are listeners
+ * @param {Record<string, any>} [attributes] texts, numbers and true; functions are listeners
  * @param {...(Node | string | number)} children
  * @returns {HTMLElement}
  */
@@ -17,7 +17,7 @@ export function el(tag, attributes = {}, ...children) {
 /**
  * An element of a drawing.
  * @param {string} tag
- * @param {Record<string, string | number | boolean | ((event: Event) => void)>} [attributes]
+ * @param {Record<string, any>} [attributes]
  * @param {...(Node | string | number)} children
  * @returns {SVGElement}
  */
