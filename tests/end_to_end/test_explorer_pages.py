@@ -78,6 +78,7 @@ def test_a_visit(browser: Any, server: Server) -> None:
     assert page.locator("#view .letter").count() == len(SEQUENCE) - 1
     assert page.locator("#view .names button").count() == 12
 
+    assert "stability" in page.locator("#view .names button").first.get_attribute("title")
     page.locator("#view .names button").nth(2).click()
     chosen = page.input_value("#feature")
     assert page.get_attribute("#view button[aria-pressed=true] ", "aria-pressed") == "true"

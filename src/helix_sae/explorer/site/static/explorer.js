@@ -12,6 +12,7 @@ const START = { told: "as told", marked: "as marked", unknown: "unknown" };
 /** What the page shows. */
 const state = {
   /** @type {any} */ about: null,
+  /** @type {Map<string, any>} every feature by its name */ features: new Map(),
   /** @type {any[]} */ records: [],
   /** @type {any} */ read: null,
   /** @type {string[]} features that were asked for */ drawn: [],
@@ -24,7 +25,12 @@ const card = (/** @type {string} */ name) => `/atlas/index.html#${encodeURICompo
 /** @returns {panels.Page} */
 const page = () => ({
   zoom: Number(at("zoom").value),
-  choices: { pressed: state.chosen, choose, card: state.about.atlas ? card : null },
+  choices: {
+    pressed: state.chosen,
+    choose,
+    card: state.about.atlas ? card : null,
+    told: (name) => state.features.get(name),
+  },
   linked: (name) => (state.about.atlas ? el("a", { href: card(name) }, name) : name),
   change,
 });
@@ -70,22 +76,19 @@ async function open() {
     el("option", { value: "" }, "the chosen feature"),
   );
   const { features } = await ask("/api/features");
+  state.features = new Map(features.map((/** @type {any} */ one) => [one.name, one]));
   at("features").append(
     ...features.map((/** @type {any} */ one) => el("option", { value: one.name }, one.best_concept ?? "")),
   );
-  await follow(new URLSearchParams(location.hash.slice(1)), features);
+  await follow(new URLSearchParams(location.hash.slice(1)));
 }
 
-/**
- * Show what a link says.
- * @param {URLSearchParams} link
- * @param {any[]} features
- */
-async function follow(link, features) {
+/** Show what a link says. @param {URLSearchParams} link */
+async function follow(link) {
   at("text").value = link.get("sequence") ?? EXAMPLE;
   if (link.get("start")) at("start").value = link.get("start");
   const feature = link.get("feature") ?? "";
-  if (features.some((one) => one.name === feature)) {
+  if (state.features.has(feature)) {
     state.drawn = [feature];
     choose(feature);
   }

@@ -63,7 +63,8 @@ export function sequence(answer, pairs, page) {
     view(record, concepts, tracks, pairs, page, `Tracks of ${record.name}`),
     key("A bar is the activation on a nucleotide, in shares of the largest one on sequences of the training;"
       + " red bars are cut at one and a half times that. The strongest features of the sequence are drawn;"
-      + " add others by name."),
+      + " add others by name. †: not certified, it does not come back in most other seeds, or there are too"
+      + " few to tell."),
   ];
 }
 
@@ -180,6 +181,7 @@ export function contrast(answer, page) {
   const share = (/** @type {number} */ value) => `${Math.round(100 * value)} %`;
   const rows = answer.rows.map((/** @type {any} */ one) => [
     page.linked(one.name),
+    page.choices.told(one.name)?.certified ?? "unknown",
     number(one.mean_here),
     number(one.mean_there),
     share(one.share_here),
@@ -197,9 +199,12 @@ export function contrast(answer, page) {
   return [table(
     `The most certain of ${answer.n_tested} features, ${answer.n_here} sequences against ${answer.n_there}`
       + ` (rank-sum test, ${how}; q: Benjamini-Hochberg). Sequences count as independent.`,
-    ["feature", "mean here", "mean there", "active here", "active there", "effect", "p", "q", "draw"],
+    [
+      "feature", "certified", "mean here", "mean there", "active here", "active there", "effect", "p", "q",
+      "draw",
+    ],
     rows,
-    new Set([1, 2, 3, 4, 5, 6, 7]),
+    new Set([2, 3, 4, 5, 6, 7, 8]),
   )];
 }
 

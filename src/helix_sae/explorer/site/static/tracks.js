@@ -30,6 +30,7 @@ const TOP = 1.5;
  * @property {string} pressed the feature that is chosen
  * @property {(name: string) => void} choose
  * @property {((name: string) => string) | null} card where the card of a feature is
+ * @property {(name: string) => any} told what is known of a feature, as the API has it
  */
 
 /**
@@ -144,15 +145,29 @@ const scrolling = (label, svg) =>
   el("div", { class: "drawing", tabindex: 0, role: "region", "aria-label": `${label}, scrolls` }, svg);
 
 /** @param {Track} track @param {Choices} choices */
-function nameOf({ name }, { pressed, choose, card }) {
+function nameOf({ name }, { pressed, choose, card, told }) {
+  const known = told(name);
   const button = el("button", {
     type: "button",
     "aria-pressed": String(name === pressed),
-    title: "Choose this feature for the map and the intervention",
+    title: [...inWords(known), "press to choose it for the map and the intervention"].join("; "),
     click: () => choose(name),
   }, name);
   return el("span", {}, button, " ",
-    card ? el("a", { href: card(name), "aria-label": `card of ${name}` }, "card") : "");
+    card ? el("a", { href: card(name), "aria-label": `card of ${name}` }, "card") : "",
+    known?.certified === "yes" ? "" : " †");
+}
+
+/** What is known of a feature, in words. @param {any} known @returns {string[]} */
+export function inWords(known) {
+  if (!known) return [];
+  const { stability, certified, best_concept: concept, best_property: property } = known;
+  const back = stability === null ? "no other seed to compare with" : `stability ${number(stability)}`;
+  return [
+    `${back}, ${certified === "yes" ? "certified" : "not certified"}`,
+    ...(concept ? [`best concept ${concept}`] : []),
+    ...(property ? [`goes along with ${property}`] : []),
+  ];
 }
 
 /** @param {Track} track @param {number} width */
