@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import report_data
 import report_tables as tables
+import scipy.sparse
 from html_checks import opened, self_contained
 from pydantic import ValidationError
 
@@ -61,6 +62,12 @@ def known() -> pd.DataFrame:
     )
 
 
+def pooled() -> scipy.sparse.csr_array:
+    offsets, _, _ = report_data.token_rows()
+    sums = np.add.reduceat(report_data.codes(SITE).toarray(), offsets[:-1])
+    return scipy.sparse.csr_array(sums / np.diff(offsets)[:, None])
+
+
 def features(*numbers: int) -> pd.DataFrame:
     return pd.DataFrame(
         {"name": [f"L0.mixer.{i}" for i in numbers], "site": SITE, "feature": numbers, "density": 0.1}
@@ -75,7 +82,7 @@ def drawn(**changes: Any) -> dict[str, bytes]:
     given: dict[str, Any] = {
         "chosen": chosen,
         "sparse_codes": {SITE: token_codes(), "layers.9": token_codes()},
-        "sequence_codes": {SITE: SimpleNamespace(varm={"decoder": report_data.decoder(SITE)}, var=known())},
+        "sequence_codes": {SITE: SimpleNamespace(varm={"decoder": report_data.decoder(SITE)}, var=known(), X=pooled())},
         "activations": activations(),
         "table": report_data.table(),
         "significant": none, "concepts": none, "baselines": none, "effects": none, "circuit": none,

@@ -178,14 +178,19 @@ def opened(files: Mapping[str, bytes]) -> Atlas:
             column["said"] = column.get("values")
     names = columns["name"]["said"] if columns else []
     found: list[dict[str, Any]] = []
-    for number, name in enumerate(sorted(set(files) - {"index.html"})):
+    for number, name in enumerate(sorted(set(files) - {"index.html", "sequences.js"})):
         assert name == f"cards/{number:05d}.js"
-        text = files[name].decode("ascii")
-        packed = text.removeprefix(f'helixAtlasChunk({number},"').removesuffix('");\n')
-        found += json.loads(gzip.decompress(base64.b64decode(packed, validate=True)))
+        found += unpacked(files[name], number)
+    assert data["hasSequences"] == ("sequences.js" in files)
     assert len(found) == len(names)
     page = self_contained(html, beside=[f"#{name}" for name in names])
     return Atlas(page, columns, dict(zip(names, found, strict=True)), [names[i] for i in data["first"]])
+
+
+def unpacked(script: bytes, name: int | str) -> Any:
+    """What a file beside the page hands over under a name."""
+    packed = script.decode("ascii").removeprefix(f'helixAtlasChunk({json.dumps(name)},"')
+    return json.loads(gzip.decompress(base64.b64decode(packed.removesuffix('");\n'), validate=True)))
 
 
 def dict_of_scripts(html: str) -> dict[str, str]:

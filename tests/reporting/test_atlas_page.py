@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import report_data
-from html_checks import HOSTILE, opened
+import scipy.sparse
+from html_checks import HOSTILE, opened, unpacked
 from report_data import CODON, GC, SITES, UAUG
 
 from helix_sae.datasets.labels import label_table, read_labels
 from helix_sae.reporting.atlas import AtlasTables, feature_pages
 from helix_sae.reporting.atlas_folder import atlas_folder
+from helix_sae.reporting.maps import sequence_map
 
 N = report_data.N_FEATURES
 SITE = SITES[0]
@@ -38,6 +41,12 @@ def known() -> pd.DataFrame:
     )
 
 
+def pooled() -> Any:
+    offsets, _, _ = report_data.token_rows()
+    sums = np.add.reduceat(report_data.codes(SITE).toarray(), offsets[:-1])
+    return scipy.sparse.csr_array(sums / np.diff(offsets)[:, None])
+
+
 @pytest.fixture(scope="module")
 def files() -> dict[str, bytes]:
     tables = AtlasTables(pd.DataFrame({"site": [], "feature": []}), {SITE: report_data.decoder(SITE)})
@@ -47,7 +56,20 @@ def files() -> dict[str, bytes]:
         suggested=["upstream start" if i == UAUG else "" for i in range(N)],
         rule=[f"rule {HOSTILE}" if i == UAUG else "" for i in range(N)],
     )
-    return atlas_folder(made, table, labels=labels, title=HOSTILE, subtitle="s", first=[name(UAUG)])
+    places = np.array([[40 * i, 1000 - 40 * i] for i in range(N)])
+    records = report_data.table().assign(functional_te=0.5)
+    records["sequence_id"] = [f"{HOSTILE}{i}" for i in range(len(records))]
+    sequences = sequence_map({SITE: pooled()}, records, [(SITE, i) for i in range(N)])
+    return atlas_folder(
+        made,
+        table,
+        labels=labels,
+        places=places,
+        sequences=sequences,
+        title=HOSTILE,
+        subtitle="s",
+        first=[name(UAUG)],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +112,7 @@ def opened_cards(page: Any) -> list[str]:
 
 
 def test_the_index_begins_with_the_highlights_and_has_all(page: Any):
-    assert page.locator("output").inner_text() == f"{N} features"
+    assert page.locator(".tools output").inner_text() == f"{N} features"
     assert rows(page)[:3] == [name(UAUG), name(0), name(1)]
     assert page.locator("h1").inner_text() == " ".join(HOSTILE.split())
 
@@ -98,7 +120,7 @@ def test_the_index_begins_with_the_highlights_and_has_all(page: Any):
 def test_search_looks_into_all_columns_and_is_plain_text(page: Any):
     page.fill("#search", "upstream l0")
     assert rows(page) == [name(UAUG)]
-    assert page.locator("output").inner_text() == f"1 of {N} features"
+    assert page.locator(".tools output").inner_text() == f"1 of {N} features"
     page.fill("#search", "<SCRIPT>alert")
     assert name(GC) in rows(page)
     assert HOSTILE.split()[0] in column(page, "Best concept")[0]
@@ -125,7 +147,7 @@ def test_filters_by_range_choice_and_text(page: Any):
     page.get_by_label("Effect to").fill("1")
     assert rows(page) == [name(17), name(19)]
     page.get_by_role("button", name="Clear").click()
-    assert page.locator("output").inner_text() == f"{N} features"
+    assert page.locator(".tools output").inner_text() == f"{N} features"
     density = dict(zip(rows(page), column(page, "Density"), strict=True))
     page.get_by_label("Density from").fill("20")
     kept = [one for one, shown in density.items() if float(shown.split()[0]) >= 20]
@@ -230,6 +252,53 @@ def test_labels_are_given_searched_kept_and_exported(page: Any, place: str, tmp_
     assert page.locator(".labels li").count() == 0
 
 
+def on_canvas(page: Any, label: str, x: float, y: float) -> tuple[float, float]:
+    """A place of the window for a place of a map, from 0 to 1000."""
+    canvas = page.get_by_label(label)
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    return (
+        box["x"] + box["width"] * (40 + 1.24 * x) / 1320,
+        box["y"] + box["height"] * (40 + 0.8 * y) / 880,
+    )
+
+
+def test_the_map_of_features_and_the_index_lead_to_each_other(page: Any):
+    page.get_by_text("Map of features", exact=True).click()
+    page.mouse.move(*on_canvas(page, "Map of the features of a site", 40 * UAUG, 1000 - 40 * UAUG))
+    page.wait_for_function(
+        f"[...document.querySelectorAll('.maps output')].some(o => o.value.startsWith('{name(UAUG)} '))"
+    )
+    page.mouse.click(*on_canvas(page, "Map of the features of a site", 40 * UAUG, 1000 - 40 * UAUG))
+    page.wait_for_selector("article.feature")
+    assert opened_cards(page) == [name(UAUG)]
+    page.mouse.move(*on_canvas(page, "Map of the features of a site", 30, 850))
+    page.mouse.down()
+    page.mouse.move(*on_canvas(page, "Map of the features of a site", 130, 970))
+    page.mouse.up()
+    assert set(rows(page)) == {name(i) for i in (1, 2, 3)}
+    assert "box=" in page.url
+    page.get_by_role("button", name="Clear").click()
+    assert page.locator(".tools output").inner_text() == f"{N} features"
+
+
+def test_the_map_of_sequences(page: Any, files: dict[str, bytes]):
+    found = unpacked(files["sequences.js"], "sequences")
+    page.get_by_text("Map of sequences", exact=True).click()
+    page.get_by_label("Map of the sequences").wait_for()
+    x, y = (axis[0] for axis in found["places"])
+    page.mouse.click(*on_canvas(page, "Map of the sequences", x, y))
+    told = page.locator(".maps p b")
+    told.wait_for()
+    assert told.inner_text().startswith(HOSTILE.split()[0])
+    page.locator(".maps p a").first.click()
+    page.wait_for_selector("article.feature")
+    colours = page.get_by_label("Coloured by").last
+    for choice in colours.locator("option").all():
+        colours.select_option(value=choice.get_attribute("value"))
+    page.wait_for_function("document.querySelectorAll('.maps .key')[1].innerText.includes('100 %')")
+
+
 def test_by_keyboard_alone(page: Any):
     page.locator("#search").focus()
     page.keyboard.type("upstream")
@@ -249,6 +318,9 @@ def test_index_and_cards_are_for_everyone(browser: Any, place: str, scheme: str)
         page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
         page.goto(f"{place}#{name(UAUG)},{name(GC)}?sort=effect")
         page.wait_for_selector("article:nth-child(2)")
+        for title in ("Map of features", "Map of sequences"):
+            page.get_by_text(title, exact=True).click()
+        page.get_by_label("Map of the sequences").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         pictures = page.locator("article svg:not([aria-label='estimate with interval'])")
         said = pictures.evaluate_all("them => them.map(one => one.getAttribute('aria-label'))")

@@ -11,10 +11,11 @@ import base64
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
@@ -22,7 +23,8 @@ from helix_sae.reporting import drawings, pages
 from helix_sae.reporting.atlas import LOGO_FLANK, FeaturePage
 from helix_sae.reporting.cards import card
 from helix_sae.reporting.document import Statement
-from helix_sae.reporting.index import index_columns
+from helix_sae.reporting.index import index_columns, property_columns
+from helix_sae.reporting.maps import SequenceMap, shades
 
 INDEX = "index.html"
 CHUNK = 64
@@ -34,6 +36,8 @@ def atlas_folder(
     features: pd.DataFrame,
     *,
     labels: pd.DataFrame | None = None,
+    places: np.ndarray | None = None,
+    sequences: SequenceMap | None = None,
     title: str,
     subtitle: str,
     target: str | None = None,
@@ -52,6 +56,9 @@ def atlas_folder(
         ``rule`` where there are suggestions (:func:`helix_sae.reporting.labels.suggestions`).
     labels : DataFrame, optional
         The user's own: ``feature, label, note, author, date``.
+    places : int (n, 2), optional
+        Where the features lie on the maps of their sites (:func:`helix_sae.reporting.maps.feature_places`).
+    sequences : SequenceMap, optional
     title, subtitle : str
     target : str, optional
         Column of the mRNA table whose value stands beside each window.
@@ -64,14 +71,18 @@ def atlas_folder(
     """
     files: dict[str, bytes] = {}
     rows: list[dict[str, Any]] = []
-    cards = (card(found, target) for found in _noted(made, rows))
+    cards = (_with_pooled(card(found, target), found, sequences) for found in _noted(made, rows))
     while chunk := list(islice(cards, CHUNK)):
-        files[f"cards/{len(files):05d}.js"] = chunk_file(len(files), chunk)
+        files[f"cards/{len(files):05d}.js"] = script_file(len(files), chunk)
+    if sequences is not None:
+        files["sequences.js"] = script_file("sequences", _sequences(sequences))
     own = pd.DataFrame(rows, columns=["density", "maximum", "letters", "chosen_for"])
     table = features.reset_index(drop=True).drop(columns=[c for c in own if c in features]).join(own)
     index = page(
         table,
         labels=labels,
+        places=places,
+        has_sequences=sequences is not None,
         title=title,
         subtitle=subtitle,
         target=target,
@@ -86,6 +97,8 @@ def page(
     table: pd.DataFrame,
     *,
     labels: pd.DataFrame | None = None,
+    places: np.ndarray | None = None,
+    has_sequences: bool = False,
     title: str,
     subtitle: str,
     target: str | None = None,
@@ -107,6 +120,8 @@ def page(
         "glyphs": drawings.glyphs(),
         "labels": [] if labels is None else labels.astype(str).to_numpy().tolist(),
         "rules": _rules(table),
+        "places": None if places is None else places.T.tolist(),
+        "hasSequences": has_sequences,
     }
     return pages.render(
         "feature_atlas.html.j2",
@@ -129,11 +144,29 @@ def _rules(table: pd.DataFrame) -> dict[str, list[Any]]:
     return {"words": [str(rule) for rule in found], "codes": codes.tolist()}
 
 
-def chunk_file(number: int, cards: Sequence[Mapping[str, Any]]) -> bytes:
-    """Cards as a script that hands them over: JSON, compressed, in letters that need no escaping."""
-    text = json.dumps(cards, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+def script_file(name: int | str, content: object) -> bytes:
+    """A script that hands over some content: JSON, compressed, in letters that need no escaping."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     packed = base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode("ascii")
-    return f'helixAtlasChunk({number},"{packed}");\n'.encode("ascii")
+    return f'helixAtlasChunk({json.dumps(name)},"{packed}");\n'.encode("ascii")
+
+
+def _with_pooled(made: dict[str, Any], page: FeaturePage, sequences: SequenceMap | None) -> dict[str, Any]:
+    """The card, with the feature's pooled code of each sequence of the map."""
+    if sequences is None or page.site not in sequences.pooled:
+        return made
+    return {**made, "pooled": shades(sequences.pooled[page.site], page.feature)}
+
+
+def _sequences(found: SequenceMap) -> dict[str, Any]:
+    """The map of sequences as the page reads it."""
+    return {
+        "ids": found.table["sequence_id"].astype(str).tolist(),
+        "places": found.places.T.tolist(),
+        "share": found.share,
+        "columns": property_columns(found.table),
+        "strongest": found.strongest,
+    }
 
 
 def json_in_html(data: object) -> Markup:

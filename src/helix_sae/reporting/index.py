@@ -180,6 +180,24 @@ def index_columns(table: pd.DataFrame) -> list[dict[str, Any]]:
     return made
 
 
+def property_columns(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Properties of sequences, and their source, as columns of the same form: what the map of sequences is coloured by."""
+    made: list[dict[str, Any]] = []
+    for name in table.columns:
+        values = table[name]
+        is_property = str(name).startswith(("functional_", "structural_", "regulatory_"))
+        if not (is_property or name in _OF_RECORDS) or not values.notna().any():
+            continue
+        is_number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+        found = _numbers(values) if is_number else _texts(values, str)
+        stated = {"key": str(name), "title": property_label(str(name)), "format": "number", "decimals": 3}
+        made.append({**stated, "kind": "number" if is_number else "choice", **found})
+    return made
+
+
+_OF_RECORDS = ("source", "split")
+
+
 def _numbers(values: pd.Series) -> dict[str, Any]:
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(float, na_value=np.nan)
     return {"values": [float(f"{v:.{_DIGITS}g}") if np.isfinite(v) else None for v in numbers.tolist()]}

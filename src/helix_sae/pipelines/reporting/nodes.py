@@ -290,6 +290,7 @@ def draw_atlas(
     from helix_sae.reporting.atlas import AtlasTables, feature_pages
     from helix_sae.reporting.atlas_folder import atlas_folder
     from helix_sae.reporting.labels import suggestions
+    from helix_sae.reporting.maps import feature_places, sequence_map
     from helix_sae.reporting.sections.circuits import surviving_members
     from helix_sae.reporting.wording import count, titled
 
@@ -330,6 +331,13 @@ def draw_atlas(
         made,
         features.join(suggestions(features, causes, baselines)),
         labels=labels,
+        places=feature_places(tables.decoders, order),
+        sequences=sequence_map(
+            {site: codes.X for site, codes in sequence_codes.items()},
+            table.set_index("sequence_id", drop=False).loc[list(map(str, activations.sequence_ids))],
+            order,
+            parameters.seed,
+        ),
         title=titled("Feature atlas", table["source"].value_counts().index),
         subtitle=f"{count(len(order), 'living feature')} of {of}",
         target=target,

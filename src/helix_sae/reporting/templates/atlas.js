@@ -21,19 +21,20 @@
    */
   /**
    * What the address says: cards that are open, words searched for, column and direction of the order, filters by column.
-   * @typedef {{open: string[], q: string, sort: string, down: boolean, filters: Map<string, string>}} State
+   * @typedef {{open: string[], q: string, sort: string, down: boolean, filters: Map<string, string>, box: string}} State
    * @typedef {{lead: string, left: any[][], right: any[][], below: any[][]}} Card
    */
 
   /** @param {string} id @returns {HTMLElement} */
   const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
-  /** @type {{columns: Column[], first: number[], chunk: number, flank: number, logoFlank: number, hasTarget: boolean, glyphs: Record<string, string>, labels: string[][], rules: {words: string[], codes: number[]}}} */
+  /** @type {{columns: Column[], first: number[], chunk: number, flank: number, logoFlank: number, hasTarget: boolean, glyphs: Record<string, string>, labels: string[][], rules: {words: string[], codes: number[]}, places: [number[], number[]]|null, hasSequences: boolean}} */
   const data = JSON.parse(byId("atlas-data").textContent || "{}");
   /** @type {Map<string, Column>} */
   const columns = new Map(data.columns.map((column) => [column.key, column]));
   const nameColumn = columns.get("name");
   const names = nameColumn ? nameColumn.codes.map((code) => nameColumn.words[code]) : [];
-  const anchors = names.map((name) => name.replace(/[^\p{L}\p{N}_.-]/gu, "_"));
+  const anchorOf = (/** @type {string} */ name) => name.replace(/[^\p{L}\p{N}_.-]/gu, "_");
+  const anchors = names.map(anchorOf);
   const rowOf = new Map(anchors.map((anchor, row) => [anchor, row]));
   const n = names.length;
   const suggested = columns.get("suggested");
@@ -105,7 +106,7 @@
     const sort = given.get("sort") || "";
     const filters = new Map([...given].filter(([key]) => columns.has(key)));
     const cards = open.split(",").map(decoded).filter((anchor) => rowOf.has(anchor));
-    return { open: [...new Set(cards)].slice(0, 2), q: given.get("q") || "", sort: sort.replace(/^-/, ""), down: sort.startsWith("-"), filters };
+    return { open: [...new Set(cards)].slice(0, 2), q: given.get("q") || "", sort: sort.replace(/^-/, ""), down: sort.startsWith("-"), filters, box: given.get("box") || "" };
   }
 
   /** @param {string} part */
@@ -129,6 +130,7 @@
     if (state.q) given.set("q", state.q);
     if (state.sort) given.set("sort", (state.down ? "-" : "") + state.sort);
     for (const [key, value] of state.filters) if (value) given.set(key, value);
+    if (state.box) given.set("box", state.box);
     const query = given.toString();
     return `#${state.open.map(encodeURIComponent).join(",")}${query ? `?${query}` : ""}`;
   }
@@ -316,6 +318,11 @@
       const column = columns.get(key);
       if (column && filter && filter !== "_") filtered(kept, column, filter);
     }
+    if (state.box && data.places) {
+      const [left, top, right, bottom] = state.box.split("_").map(Number);
+      const [x, y] = data.places;
+      for (let row = 0; row < n; row++) if (!(x[row] >= left && x[row] <= right && y[row] >= top && y[row] <= bottom)) kept[row] = 0;
+    }
     const all = order(state.sort);
     const rows = new Int32Array(n);
     let size = 0;
@@ -368,7 +375,7 @@
     table.style.width = `${data.columns.reduce((sum, column) => sum + column.width, 0)}rem`;
     scroller.append(table);
     search.addEventListener("input", () => go({ q: search.value }, "search"));
-    clear.addEventListener("click", () => go({ q: "", sort: "", down: false, filters: new Map() }, ""));
+    clear.addEventListener("click", () => go({ q: "", sort: "", down: false, filters: new Map(), box: "" }, ""));
     scroller.addEventListener("scroll", () => requestAnimationFrame(drawRows));
     byId("index").append(el("div", { class: "tools" }, el("div", { class: "search" }, search), counted, clear, exportButton), scroller);
   }
@@ -485,6 +492,7 @@
     fillControls();
     drawRows();
     performance.measure("index", { start });
+    drawMaps();
     showCards();
   }
 
@@ -540,31 +548,36 @@
 
   // Cards ---------------------------------------------------------------------------------------------------------------
 
-  /** @type {Map<number, Promise<Card[]>>} */
+  /** @type {Map<number|string, Promise<any>>} */
   const chunks = new Map();
-  /** @type {Map<number, (packed: string) => void>} */
+  /** @type {Map<number|string, (packed: string) => void>} */
   const awaited = new Map();
   // What the files of cards/ call.
-  Object.assign(globalThis, { helixAtlasChunk: (/** @type {number} */ number, /** @type {string} */ packed) => awaited.get(number)?.(packed) });
+  Object.assign(globalThis, { helixAtlasChunk: (/** @type {number|string} */ name, /** @type {string} */ packed) => awaited.get(name)?.(packed) });
 
-  /** @param {number} number @returns {Promise<Card[]>} */
-  function chunk(number) {
-    let wanted = chunks.get(number);
+  /** What a file beside the page holds. @param {number|string} name @param {string} place @returns {Promise<any>} */
+  function loaded(name, place) {
+    let wanted = chunks.get(name);
     if (!wanted) {
       wanted = new Promise((resolve, reject) => {
-        const place = `cards/${String(number).padStart(5, "0")}.js`;
-        awaited.set(number, resolve);
+        awaited.set(name, resolve);
         const script = el("script", { src: place });
         script.addEventListener("error", () => reject(new Error(`${place} is not beside this page. Copy the atlas with its whole folder.`)));
         document.head.append(script);
       }).then(unpacked);
-      wanted.catch(() => chunks.delete(number));
-      chunks.set(number, wanted);
+      wanted.catch(() => chunks.delete(name));
+      chunks.set(name, wanted);
     }
     return wanted;
   }
 
-  /** @param {string} packed base64 of gzip of JSON @returns {Promise<Card[]>} */
+  /** @param {number} row @returns {Promise<Card & {pooled?: string}>} */
+  async function cardOf(row) {
+    const number = Math.floor(row / data.chunk);
+    return (await loaded(number, `cards/${String(number).padStart(5, "0")}.js`))[row % data.chunk];
+  }
+
+  /** @param {string} packed base64 of gzip of JSON @returns {Promise<any>} */
   async function unpacked(packed) {
     const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
@@ -638,6 +651,212 @@
     );
   }
 
+  // Maps ----------------------------------------------------------------------------------------------------------------
+
+  const GROUPS = ["#0b5c8e", "#c2571a", "#2b8a3e", "#7b3fa0", "#a4262c", "#8a6d00", "#0f7f80", "#555e68"];
+
+  /**
+   * What colours the points by a column, and its key.
+   * @param {Pick<Column, "values"|"words"|"codes"|"format"|"decimals">} column @param {number} size
+   * @returns {{colour: (i: number) => string, key: [string, string][]}}
+   */
+  function colouring(column, size) {
+    const none = "#c5cbd2";
+    if (column.values) {
+      const known = column.values.filter((v) => v !== null);
+      const least = known.reduce((a, b) => Math.min(a, b), Infinity);
+      const most = known.reduce((a, b) => Math.max(a, b), -Infinity);
+      const reach = Math.max(Math.abs(least), Math.abs(most)) || 1;
+      const isSigned = least < 0;
+      /** @param {number} v */
+      const shade = (v) => {
+        const t = isSigned ? Math.abs(v) / reach : (v - least) / (most - least || 1);
+        return `hsl(${isSigned && v < 0 ? 20 : 205} 75% ${Math.round(88 - 58 * t)}%)`;
+      };
+      const ends = known.length ? (isSigned ? [-reach, 0, reach] : [least, (least + most) / 2, most]) : [];
+      const key = ends.map((v) => /** @type {[string, string]} */ ([shade(v), formatted(v, /** @type {Column} */ (column))]));
+      return { colour: (i) => (column.values[i] === null ? none : shade(column.values[i])), key: [...key, [none, "missing"]] };
+    }
+    const counts = new Map();
+    for (let i = 0; i < size; i++) if (column.codes[i] >= 0) counts.set(column.codes[i], (counts.get(column.codes[i]) || 0) + 1);
+    const common = [...counts].sort((a, b) => b[1] - a[1]).slice(0, GROUPS.length).map(([code]) => code);
+    const place = new Map(common.map((code, i) => [code, GROUPS[i]]));
+    const rest = counts.size > common.length ? [/** @type {[string, string]} */ ([none, "others, or missing"])] : [];
+    return { colour: (i) => place.get(column.codes[i]) ?? none, key: [...common.map((code, i) => /** @type {[string, string]} */ ([GROUPS[i], column.words[code]])), ...rest] };
+  }
+
+  /**
+   * A map of points on a canvas.
+   * @param {string} label
+   * @param {{point: (i: number) => void, box?: (box: number[]) => void, say: (i: number) => string}} react
+   */
+  function pointMap(label, react) {
+    const canvas = /** @type {HTMLCanvasElement} */ (el("canvas", { width: 1320, height: 880, role: "img", "aria-label": label }));
+    const said = el("output", {});
+    const key = el("div", { class: "key" });
+    const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+    /** @type {{points: Int32Array|number[], x: number[], y: number[]}} */
+    let now = { points: [], x: [], y: [] };
+    const at = (/** @type {number} */ i) => [40 + (1240 * now.x[i]) / 1000, 40 + (800 * now.y[i]) / 1000];
+    /** @param {PointerEvent} event */
+    const pointer = (event) => {
+      const box = canvas.getBoundingClientRect();
+      return [((event.clientX - box.left) * canvas.width) / box.width, ((event.clientY - box.top) * canvas.height) / box.height];
+    };
+    /** @param {number[]} place */
+    const nearest = (place) => {
+      let best = -1;
+      let least = 400;
+      for (const i of now.points) {
+        const [x, y] = at(i);
+        const far = (x - place[0]) ** 2 + (y - place[1]) ** 2;
+        if (far < least) [best, least] = [i, far];
+      }
+      return best;
+    };
+    /** @type {number[]|null} */
+    let began = null;
+    canvas.addEventListener("pointerdown", (event) => { began = pointer(event); });
+    canvas.addEventListener("pointermove", (event) => {
+      const i = nearest(pointer(event));
+      said.textContent = i < 0 ? "" : react.say(i);
+    });
+    canvas.addEventListener("pointerup", (event) => {
+      const ended = pointer(event);
+      const start = began;
+      began = null;
+      if (start && react.box && Math.hypot(ended[0] - start[0], ended[1] - start[1]) > 12) {
+        const ends = [0, 1].map((axis) => [start[axis], ended[axis]].map((v) => Math.round((1000 * (v - 40)) / (axis ? 800 : 1240))).sort((a, b) => a - b));
+        react.box([ends[0][0], ends[1][0], ends[0][1], ends[1][1]]);
+        return;
+      }
+      const i = nearest(ended);
+      if (i >= 0) react.point(i);
+    });
+    /**
+     * @param {{points: Int32Array|number[], x: number[], y: number[]}} what
+     * @param {{colour: (i: number) => string, key: [string, string][]}} colours
+     * @param {(i: number) => boolean} isFaint @param {Set<number>} ringed
+     */
+    const draw = (what, colours, isFaint, ringed) => {
+      now = what;
+      context.clearRect(0, 0, canvas.width, canvas.height);
+      const radius = what.points.length > 2000 ? 4 : 7;
+      for (const i of what.points) {
+        const [x, y] = at(i);
+        context.globalAlpha = isFaint(i) ? 0.15 : 0.85;
+        context.fillStyle = colours.colour(i);
+        context.beginPath();
+        context.arc(x, y, radius, 0, 7);
+        context.fill();
+        if (ringed.has(i)) {
+          context.globalAlpha = 1;
+          context.lineWidth = 4;
+          context.strokeStyle = "#1f2328";
+          context.stroke();
+        }
+      }
+      key.replaceChildren(...colours.key.map(([colour, words]) => {
+        const swatch = el("i", {});
+        swatch.style.background = colour;
+        return el("span", {}, swatch, words);
+      }));
+    };
+    return { parts: [canvas, said, key], draw };
+  }
+
+  /** A labelled choice. @param {string} label @param {[string, string][]} options value and text */
+  function choice(label, options) {
+    const select = /** @type {HTMLSelectElement} */ (el("select", {}, ...options.map(([value, words]) => el("option", { value }, words))));
+    return { select, shown: el("label", {}, `${label} `, select) };
+  }
+
+  /** What draws the maps that are open, again. @type {(() => void)[]} */
+  const redraws = [];
+  const drawMaps = () => redraws.forEach((draw) => draw());
+
+  /** A part that opens. @param {string} title @param {...Node} content */
+  const folded = (title, ...content) => /** @type {HTMLDetailsElement} */ (el("details", {}, el("summary", {}, title), ...content));
+
+  function buildFeatureMap() {
+    const site = columns.get("site");
+    if (!data.places || !site?.words || !site.codes) return;
+    const places = data.places;
+    const sites = choice("Site", site.words.map((word, code) => [String(code), word]));
+    const by = choice("Coloured by", data.columns.filter((column) => column.kind !== "whisker" && column.kind !== "name").map((column) => [column.key, column.title]));
+    by.select.value = columns.has("effect") ? "effect" : "density";
+    const map = pointMap("Map of the features of a site; the index above lists them", {
+      point: (row) => go({ open: [anchors[row]] }, ""),
+      box: (box) => go({ box: box.join("_"), filters: new Map(state.filters).set("site", site.words[Number(sites.select.value)]) }, ""),
+      say: (row) => [names[row], ...["label", "suggested", "best_concept", by.select.value].map((key) => columns.get(key)).filter((column) => column !== undefined).map((column) => text(column, row))].filter((part) => part !== MISSING).join(" · "),
+    });
+    const all = folded("Map of features", el("div", { class: "choices" }, sites.shown, by.shown), el("p", { class: "small" }, "Features of like decoder directions lie together; only neighbourhood counts, not distance or axes. A click opens a card, a frame drawn with the pointer filters the index, and what the index leaves out is faint."), ...map.parts);
+    const draw = () => {
+      if (!all.open) return;
+      const code = Number(sites.select.value);
+      const points = names.map((_, row) => row).filter((row) => site.codes[row] === code);
+      const column = columns.get(by.select.value);
+      if (!column) return;
+      const shown = new Set(rows);
+      const ringed = new Set(state.open.map((anchor) => rowOf.get(anchor) ?? -1));
+      map.draw({ points, x: places[0], y: places[1] }, colouring(column, n), (row) => !shown.has(row), ringed);
+    };
+    for (const part of [sites.select, by.select]) part.addEventListener("input", draw);
+    all.addEventListener("toggle", draw);
+    redraws.push(draw);
+    byId("maps").append(all);
+  }
+
+  function buildSequenceMap() {
+    if (!data.hasSequences) return;
+    const place = el("div", {});
+    const all = folded("Map of sequences", place);
+    all.addEventListener("toggle", async () => {
+      if (!all.open || place.childElementCount) return;
+      try {
+        const found = await loaded("sequences", "sequences.js");
+        if (!place.childElementCount) place.append(...sequenceMap(found));
+      } catch (error) {
+        place.append(el("p", { class: "warnings", role: "alert" }, error instanceof Error ? error.message : String(error)));
+      }
+      drawMaps();
+    });
+    byId("maps").append(all);
+  }
+
+  /** @param {{ids: string[], places: [number[], number[]], share: number, columns: Column[], strongest: string[][]}} found */
+  function sequenceMap(found) {
+    const OPEN = "the open card's pooled code";
+    const by = choice("Coloured by", [...found.columns.map((column, i) => /** @type {[string, string]} */ ([String(i), column.title])), ["open", OPEN]]);
+    const details = el("p", { class: "small" }, "A click on a point shows its strongest features.");
+    let chosen = -1;
+    const points = found.ids.map((_, i) => i);
+    const map = pointMap("Map of the sequences", {
+      point: (i) => {
+        chosen = i;
+        const features = found.strongest[i].flatMap((name, k) => [k ? ", " : "", rowOf.has(anchorOf(name)) ? opener([anchorOf(name)], name) : name]);
+        details.replaceChildren(el("b", {}, found.ids[i]), ": strongest, for their own maximum, are ", ...features);
+        draw();
+      },
+      say: (i) => found.ids[i],
+    });
+    let wanted = 0;
+    const draw = async () => {
+      const turn = ++wanted;
+      let column = found.columns[Number(by.select.value)];
+      if (by.select.value === "open") {
+        const card = state.open.length ? await cardOf(rowOf.get(state.open[0]) ?? 0).catch(() => null) : null;
+        const shades = card?.pooled || "";
+        column = /** @type {Column} */ (/** @type {unknown} */ ({ values: points.map((i) => (shades ? Number(shades[i]) / 9 : null)), format: "percent", decimals: 0 }));
+      }
+      if (turn === wanted && column) map.draw({ points, x: found.places[0], y: found.places[1] }, colouring(column, points.length), () => false, new Set([chosen]));
+    };
+    by.select.addEventListener("input", draw);
+    redraws.push(draw);
+    const share = `${points.length.toLocaleString("en")} sequences on the two first principal components of their pooled codes, each divided by its feature's maximum; the axes have ${(100 * found.share).toFixed(0)} % of the variance.`;
+    return [el("div", { class: "choices" }, by.shown), el("p", { class: "small" }, share), ...map.parts, details];
+  }
+
   let shownCards = "";
 
   async function showCards() {
@@ -651,7 +870,7 @@
     /** @type {HTMLElement[]} */
     let made;
     try {
-      made = await Promise.all(opened.map(async (row) => cardElement(row, (await chunk(Math.floor(row / data.chunk)))[row % data.chunk])));
+      made = await Promise.all(opened.map(async (row) => cardElement(row, await cardOf(row))));
     } catch (error) {
       shownCards = "";
       made = [el("p", { class: "warnings", role: "alert" }, error instanceof Error ? error.message : String(error))];
@@ -670,7 +889,11 @@
     lastControl = "";
     show();
   });
-  if (n) buildIndex();
+  if (n) {
+    buildIndex();
+    buildFeatureMap();
+    buildSequenceMap();
+  }
   relabel();
   show();
 })();
