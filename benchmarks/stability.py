@@ -81,12 +81,16 @@ RANDOM = {
 def trained(
     x: np.ndarray | torch.Tensor, config: SaeConfig, seeds: list[int], epochs: int, batch: int
 ) -> tuple[dict[str, SparseAutoencoder], float]:
-    """SAEs of several seeds, each with its own order of the data; and seconds."""
+    """SAEs of seeds that follow one another, each with its own order of the data, side by side; and seconds."""
     start = time.perf_counter()
-    saes: dict[str, SparseAutoencoder] = {}
-    for seed in seeds:
-        batches = ArrayBatches({"a": x}, batch, seed=seed, epochs=epochs)
-        saes[f"seed {seed}"] = train_saes(batches, {"c": config}, seed=seed, log_every=10**9).by_site()["a"]
+    result = train_saes(
+        lambda seed: ArrayBatches({"a": x}, batch, seed=seed, epochs=epochs),
+        {"c": config},
+        n_seeds=len(seeds),
+        seed=seeds[0],
+        log_every=10**9,
+    )
+    saes = dict(zip((f"seed {seed}" for seed in seeds), result.seeds()["a"], strict=True))
     return saes, time.perf_counter() - start
 
 
