@@ -42,8 +42,8 @@ from helix_sae.versions import (
 LOGGER = logging.getLogger(__name__)
 
 _ORDER = (
-    "simulation", "pretraining", "ingestion", "extraction", "sae_training", "correlation", "causal_acdc",
-    "reporting",
+    "simulation", "pretraining", "ingestion", "extraction", "sae_sweep", "sae_training", "correlation",
+    "causal_acdc", "reporting",
 )  # fmt: skip
 _SHOWN = 3
 _HOW_IT_RUNS = {"device", "scratch", "folder", "compiled", "log_every"}
