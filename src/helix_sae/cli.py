@@ -104,7 +104,8 @@ def apply(file: str, out: str | None, env: str | None, autoencoders: str | None,
     """  # noqa: D301
     from helix_sae.commands.run import Wishes, existing, run_file  # noqa: PLC0415
 
-    settings = ("sae_training.dictionaries=shipped",)
+    # Nothing is trained: neither autoencoders, nor those of a model with random weights to compare them with.
+    settings = ("sae_training.dictionaries=shipped", "correlation.concepts.random_model=false")
     if autoencoders is not None:
         settings += (f"autoencoders={existing(autoencoders)}",)
     run_file(file, Wishes(**wishes, settings=settings), out=out, env=env, only="correlation")

@@ -166,4 +166,7 @@ def test_the_autoencoders_of_the_model_are_applied_without_training(tmp_path: Pa
     assert metrics["outside_range"].between(0, 1).all()
     features = pd.read_csv(tmp_path / "out" / "latest" / "tables" / "features.csv")
     assert features["certified"].eq("yes").any()
+    baselines = pd.read_csv(tmp_path / "out" / "latest" / "tables" / "concept_baselines.csv")
+    assert set(baselines["kind"]) >= {"sae", "neurons", "pca"}
+    assert "random_model" not in set(baselines["kind"]), "not even that one is trained"
     assert (tmp_path / "out" / "latest" / "features.h5ad").is_file()
