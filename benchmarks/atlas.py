@@ -24,6 +24,7 @@ import scipy.sparse
 from helix_sae.names import feature_name
 from helix_sae.reporting.atlas import AtlasTables, feature_pages
 from helix_sae.reporting.atlas_folder import atlas_folder
+from helix_sae.reporting.maps import feature_places, sequence_map
 from helix_sae.reporting.windows import CodedCorpus
 
 N_SITES = 4
@@ -104,10 +105,22 @@ def built(n_rows: int) -> tuple[dict[str, bytes], float]:
     corpora = {site: corpus(n_rows // N_SITES, rng) for site in sites}
     table = features(order, rng)
     decoders = {site: rng.normal(size=(n_rows // N_SITES, 128)).astype(np.float32) for site in sites}
+    shares = np.full(N_SEQUENCES * LENGTH, 1 / LENGTH, dtype=np.float32)
+    where = (shares, np.arange(len(shares)), np.arange(0, len(shares) + 1, LENGTH))
+    mean = scipy.sparse.csr_array(where, shape=(N_SEQUENCES, len(shares)))
+    pooled = {site: mean @ of.codes for site, of in corpora.items()}
     tables = AtlasTables(pd.DataFrame({"site": [], "feature": []}), decoders)
     start = time.perf_counter()
     made = feature_pages(corpora, tables, order, target="functional_mrl")
-    files = atlas_folder(made, table, title="Benchmark", subtitle="made up", target="functional_mrl")
+    files = atlas_folder(
+        made,
+        table,
+        places=feature_places(decoders, order),
+        sequences=sequence_map(pooled, corpora[sites[0]].table, order),
+        title="Benchmark",
+        subtitle="made up",
+        target="functional_mrl",
+    )
     return files, time.perf_counter() - start
 
 

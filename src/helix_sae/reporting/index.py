@@ -183,7 +183,7 @@ def index_columns(table: pd.DataFrame) -> list[dict[str, Any]]:
 def property_columns(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Properties of sequences, and their source, as columns of the same form: what the map of sequences is coloured by."""
     made: list[dict[str, Any]] = []
-    for name in table.columns:
+    for name in sorted(table.columns, key=lambda name: not str(name).startswith("functional_")):
         values = table[name]
         is_property = str(name).startswith(("functional_", "structural_", "regulatory_"))
         if not (is_property or name in _OF_RECORDS) or not values.notna().any():

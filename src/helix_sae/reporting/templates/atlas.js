@@ -784,7 +784,8 @@
     const places = data.places;
     const sites = choice("Site", site.words.map((word, code) => [String(code), word]));
     const by = choice("Coloured by", data.columns.filter((column) => column.kind !== "whisker" && column.kind !== "name").map((column) => [column.key, column.title]));
-    by.select.value = columns.has("effect") ? "effect" : "density";
+    by.select.value = columns.has("best_concept") ? "best_concept" : "density";
+    let followed = "";
     const map = pointMap("Map of the features of a site; the index above lists them", {
       point: (row) => go({ open: [anchors[row]] }, ""),
       box: (box) => go({ box: box.join("_"), filters: new Map(state.filters).set("site", site.words[Number(sites.select.value)]) }, ""),
@@ -793,6 +794,14 @@
     const all = folded("Map of features", el("div", { class: "choices" }, sites.shown, by.shown), el("p", { class: "small" }, "Features of like decoder directions lie together; only neighbourhood counts, not distance or axes. A click opens a card, a frame drawn with the pointer filters the index, and what the index leaves out is faint."), ...map.parts);
     const draw = () => {
       if (!all.open) return;
+      const opened = state.open[0] ?? "";
+      // The site of a card that was just opened, or of the filter.
+      const row = opened ? (rowOf.get(opened) ?? 0) : -1;
+      const filter = site.words.indexOf(state.filters.get("site") ?? "");
+      const wanted = row >= 0 ? site.codes[row] : filter;
+      const turned = `${opened} ${filter}`;
+      if (turned !== followed && wanted >= 0) sites.select.value = String(wanted);
+      followed = turned;
       const code = Number(sites.select.value);
       const points = names.map((_, row) => row).filter((row) => site.codes[row] === code);
       const column = columns.get(by.select.value);
@@ -828,6 +837,8 @@
   function sequenceMap(found) {
     const OPEN = "the open card's pooled code";
     const by = choice("Coloured by", [...found.columns.map((column, i) => /** @type {[string, string]} */ ([String(i), column.title])), ["open", OPEN]]);
+    const measured = found.columns.findIndex((column) => column.values);
+    by.select.value = measured < 0 ? by.select.value : String(measured);
     const details = el("p", { class: "small" }, "A click on a point shows its strongest features.");
     let chosen = -1;
     const points = found.ids.map((_, i) => i);
