@@ -20,7 +20,7 @@ SIZE = 1000
 MOST_SEQUENCES = 3_000
 """Sequences on the map; a sample of more."""
 
-_MOST_BY_NEIGHBOURS = 4_000
+_MOST_BY_NEIGHBOURS = 2_000
 _PERPLEXITY = 15.0
 _N_STRONGEST = 5
 
@@ -55,7 +55,7 @@ def feature_places(
     """Where each feature lies on the map of its site: features of like decoder directions lie together.
 
     t-SNE on cosine distances (van der Maaten and Hinton, JMLR 2008), from the principal components on; of
-    more than 4,000 features of a site the two first principal components of their directions. Directions of
+    more than 2,000 features of a site the two first principal components of their directions. Directions of
     different sites are not compared: each site has a map of its own.
 
     Parameters
