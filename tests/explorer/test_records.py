@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +64,12 @@ def plain_longest_orf(sequence: str) -> int | None:
 @given(st.text("ACGU", max_size=80))
 def test_the_longest_frame_is_found(sequence: str) -> None:
     assert longest_orf(sequence) == plain_longest_orf(sequence)
+
+
+def test_a_long_sequence_full_of_starts_takes_no_time() -> None:
+    begin = time.process_time()
+    assert longest_orf("AUG" * 60_000) == 0
+    assert time.process_time() - begin < 2
 
 
 def test_a_frame_without_a_stop_runs_to_the_end() -> None:

@@ -113,14 +113,20 @@ def longest_orf(sequence: str) -> int | None:
 
     A frame runs from an AUG to the first stop codon in frame, or to the end of the sequence.
     """
-    best, longest = None, 0
-    for found in re.finditer("(?=AUG)", sequence):
-        start = found.start()
-        end = stop_after(sequence, start)
-        length = (len(sequence) if end is None else end) - start
-        if length > longest:
-            best, longest = start, length
-    return best
+    found: list[tuple[int, int]] = []
+    for frame in range(3):
+        start: int | None = None
+        # One walk a frame: of the AUGs before a stop, the first has the longest frame.
+        for position in range(frame, len(sequence) - 2, 3):
+            codon = sequence[position : position + 3]
+            if start is None and codon == "AUG":
+                start = position
+            elif start is not None and codon in STOPS:
+                found.append((start - position - 3, start))
+                start = None
+        if start is not None:
+            found.append((start - len(sequence), start))
+    return min(found)[1] if found else None
 
 
 def stop_after(sequence: str, start: int) -> int | None:
