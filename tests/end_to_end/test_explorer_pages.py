@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+import report_data
 from explorer_toys import shipped_session
 from kedro_runs import FinishedRun
 from served import Server, serving
 
 from helix_sae.commands.serve import open_served
+from helix_sae.reporting.atlas import AtlasTables, feature_pages
+from helix_sae.reporting.atlas_folder import atlas_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -28,19 +31,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     (pages / "atlas" / "index.html").write_text("<title>Atlas</title><p>atlas</p>", encoding="utf-8")
     with serving(shipped_session(), run_pages=pages) as one:
         yield one
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Debian's Chromium, driven by Playwright."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (extra dev)")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("there is no chromium on this machine (apt-get install chromium)")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 class Visitor:
@@ -170,6 +160,28 @@ def test_the_page_is_for_everyone(browser: Any, server: Server, scheme: str) -> 
         assert visitor.told == []
         found = Axe().run(page).response["violations"]
         assert [(v["id"], len(v["nodes"]), v["nodes"][0]["html"][:200]) for v in found] == []
+        page.close()
+
+
+def test_the_atlas_works_under_the_policy_of_the_server(browser: Any, tmp_path: Path) -> None:
+    """Its script stands in the page and draws cards from files beside it: the served policy has to let it."""
+    codes = {report_data.SITES[0]: report_data.corpus(report_data.SITES[0])}
+    tables = AtlasTables(
+        pd.DataFrame({"site": [], "feature": []}), {s: report_data.decoder(s) for s in codes}
+    )
+    made = feature_pages(codes, tables, [(site, 3) for site in codes])
+    known = pd.DataFrame({"name": ["L0.mixer.3"], "site": [*codes], "feature": [3]})
+    for place, content in atlas_folder(made, known, title="Atlas", subtitle="of a test").items():
+        file = tmp_path / "atlas" / place
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    with serving(shipped_session(8), run_pages=tmp_path) as one:
+        page = browser.new_page()
+        told: list[str] = []
+        page.on("console", lambda message: told.append(message.text))
+        page.goto(f"{one.url}/atlas/index.html#L0.mixer.3")
+        page.wait_for_selector("article.feature", timeout=60_000)
+        assert told == []
         page.close()
 
 
