@@ -23,6 +23,7 @@ from helix_sae.commands.serve import is_loopback, open_served
 from helix_sae.datasets.structures import save_structure
 from helix_sae.errors import ConfigurationError, StoreError
 from helix_sae.explorer.answers import of_features
+from helix_sae.left_out import LeftOut
 
 
 @pytest.mark.slow
@@ -122,6 +123,21 @@ def test_a_run_is_opened_with_all_that_belongs_to_it(run_root: Path) -> None:
 
     copy.write_text("of another run", encoding="utf-8")
     assert open_served(V[:7], str(run_root)).pages is None
+
+
+def test_where_no_read_out_was_made_the_heads_of_the_model_read(run_root: Path, tmp_path: Path) -> None:
+    """A file without labels has no probe: what stands in its place says that it was left out."""
+    root = tmp_path / "unlabelled"
+    shutil.copytree(run_root, root)
+    missing = LeftOut("the read-out", "no sequence has a measured value")
+    shutil.rmtree(root / "06_models" / "probe" / V / "probe")
+    (root / "06_models" / "probe" / V / "probe").mkdir()
+    save_structure(missing, root / "06_models" / "probe" / V / "probe")
+    missing.table().to_csv(root / "08_reporting/features.csv" / V / "features.csv", index=False)
+    session = open_served(root=str(root)).session
+    assert list(session.read_outs) == ["functional_mrl", "functional_te", "functional_half_life"]
+    assert session.read_out()[1].interval(5.0) is None
+    assert session.about.empty
 
 
 @pytest.mark.parametrize(

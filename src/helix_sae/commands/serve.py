@@ -16,7 +16,8 @@ from helix_sae.commands.project import find_project
 from helix_sae.commands.sharing import load_folder
 from helix_sae.datasets.structures import load_structure
 from helix_sae.errors import ConfigurationError, StoreError
-from helix_sae.explorer import Record, Session, calibrated, heads_of, reference_of
+from helix_sae.explorer import CalibratedReadOut, Record, Session, calibrated, heads_of, reference_of
+from helix_sae.left_out import left_out_of
 from helix_sae.models.registry import handle_for, open_model
 from helix_sae.mrna.readers import read_sequences
 from helix_sae.mrna.records import build_table
@@ -86,14 +87,8 @@ def open_run(run: Run, runs: Sequence[Run], root: str) -> Served:
     handle = handle_for(told["url"], codon_markers=markers, dtype=told.get("dtype", "float32"))
     model = open_model(handle)
     saes = _autoencoders(_within(parts[_SAES]), model)
-    if "probe" in parts:
-        probe = load_structure(_within(parts["probe"]))
-        model = model.as_read_by_head() if probe.kind == "head" else model
-        predictions = _table(parts, "probe_predictions")
-        read_outs = {probe.target: calibrated(probe, predictions)}
-    else:
-        model = model.as_read_by_head()
-        read_outs = heads_of(model)
+    read_outs, by_head = _read_outs(parts, model)
+    model = model.as_read_by_head() if by_head else model
     table = pd.read_parquet(_within(parts["mrna_table"]))
     reference = reference_of(
         model, saes, _sample(table), handle.codon_markers, table["sequence"].str.len().to_numpy()
@@ -216,6 +211,14 @@ def _parts(run: Run, runs: Sequence[Run]) -> dict[str, Artefact]:
     return found
 
 
+def _read_outs(parts: Mapping[str, Artefact], model: Model) -> tuple[dict[str, CalibratedReadOut], bool]:
+    """The run's read-out, or the model's heads where it has none; and whether it is a head that reads."""
+    probe = load_structure(_within(parts["probe"])) if "probe" in parts else None
+    if probe is None or left_out_of(probe) is not None:
+        return heads_of(model), True
+    return {probe.target: calibrated(probe, _table(parts, "probe_predictions"))}, probe.kind == "head"
+
+
 def _autoencoders(folder: Path, model: Model) -> dict[str, SparseAutoencoder]:
     return {site: sae.to(model.device) for site, sae in load_folder(folder).items()}
 
@@ -227,7 +230,8 @@ def _within(artefact: Artefact) -> Path:
 
 
 def _table(parts: Mapping[str, Artefact], name: str) -> pd.DataFrame | None:
-    return pd.read_csv(_within(parts[name])) if name in parts else None
+    table = pd.read_csv(_within(parts[name])) if name in parts else None
+    return None if left_out_of(table) is not None else table
 
 
 def _sample(table: pd.DataFrame) -> list[Record]:
