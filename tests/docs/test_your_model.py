@@ -51,9 +51,8 @@ def test_it_takes_at_most_forty_lines(page: str):
     assert len([line for line in blocks(page, "python")[0].splitlines() if line.strip()]) <= 40
 
 
-def test_the_catalog_entry_and_the_python_are_the_same_model(page: str, my_model):
-    (entry,) = yaml.safe_load(blocks(page, "yaml")[0]).values()
-    assert entry.pop("type") == "helix_sae.datasets.model.ModelDataset"
+def test_the_entry_of_the_globals_and_the_python_are_the_same_model(page: str, my_model):
+    entry = yaml.safe_load(blocks(page, "yaml")[0])["model"]
     handle = ModelDataset(**entry, device="cpu").load()
     said: dict = {}
     exec(compile(blocks(page, "python")[1], "your_model.md", "exec"), said)

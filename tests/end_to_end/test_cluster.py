@@ -51,11 +51,9 @@ def small_project(source: Path, target: Path) -> None:
     shutil.copy(source / "pyproject.toml", target)
     (target / "src").mkdir()  # the package is imported from where it is installed
     conf = target / "conf" / "cluster"
-    model = {
-        "type": "helix_sae.datasets.model.ModelDataset",
-        "filepath": f"{source}/data/06_models/helix_mini",
-    }
-    (conf / "extraction" / "catalog.yml").write_text(yaml.safe_dump({"model": model}), encoding="utf-8")
+    named = yaml.safe_load((conf / "globals.yml").read_text(encoding="utf-8"))
+    named["model"] = {"filepath": f"{source}/data/06_models/helix_mini"}
+    (conf / "globals.yml").write_text(yaml.safe_dump(named), encoding="utf-8")
     parameters: dict[str, Any] = {"extraction": {"shard_tokens": 4096}}
     for path in ("test/parameters.yml", "cluster/parameters.yml", "cluster/causal_acdc/parameters.yml"):
         parameters = merged(parameters, yaml.safe_load((target / "conf" / path).read_text(encoding="utf-8")))
