@@ -1,8 +1,8 @@
 """Spreading pure work over this process or a cluster.
 
-A piece of work is a picklable function of one item; items and results are small (handles, ids, parameters), arrays go
-through storage. What does the work is one setting of the environment, made by the project's hook with
-:func:`set_engine`; no other module knows it.
+A piece of work is a picklable function of one item; items and results are small (handles, ids, parameters),
+arrays go through storage. What does the work is one setting of the environment, made by the project's hook
+with :func:`set_engine`; no other module knows it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class EngineParameters(BaseModel):
     address : str, optional
         Scheduler of a running Dask cluster, e.g. ``tcp://head:8786``.
     slurm : mapping, optional
-        Arguments of ``dask_jobqueue.SLURMCluster`` to start a cluster instead (``queue``, ``cores``, ``memory``...).
+        Arguments of ``dask_jobqueue.SLURMCluster`` to start a cluster instead (``queue``, ``cores``,
+        ``memory``...).
     timeout_s : float
         How long to wait for workers: in the beginning, and where none is left.
     """
@@ -119,24 +120,26 @@ def map_work(
         Picklable for a cluster (a function of a module, or a ``functools.partial`` of one).
     items : sequence
     finish : callable, optional
-        The rest of the work on what ``function`` made, where the result is then this one's: done where ``function`` was
-        done, but in ``serial`` by other threads while it goes on with the next items. What is made in between may be
-        large.
+        The rest of the work on what ``function`` made, where the result is then this one's: done where
+        ``function`` was done, but in ``serial`` by other threads while it goes on with the next items. What
+        is made in between may be large.
     label : str
         Shown with the progress bar, on a terminal only.
     sizes : sequence of int, optional
-        How much of the whole each item is, in ``unit``, for the rate and the time left. One each when not given.
+        How much of the whole each item is, in ``unit``, for the rate and the time left. One each when not
+        given.
 
     Yields
     ------
     (int, result)
-        Index of the item and its result, as they are completed: in order from ``serial``, in any order otherwise.
+        Index of the item and its result, as they are completed: in order from ``serial``, in any order
+        otherwise.
 
     Raises
     ------
     EngineError
-        If the cluster cannot be reached or a worker dies. What the function raises comes through as it is; work
-        not begun is then given up.
+        If the cluster cannot be reached or a worker dies. What the function raises comes through as it is;
+        work not begun is then given up.
     """
     runners = {"serial": _map_serial, "threads": _map_threads, "dask": _map_dask}
     results = runners[_engine.kind](function, _nothing_more if finish is None else finish, items, _engine)
@@ -228,8 +231,8 @@ def _map_dask(
                 result = future.result()
             except distributed.KilledWorker as error:
                 raise EngineError(
-                    f"The worker that did item {index} died more than once ({error}); see its log: most often it ran "
-                    "out of memory. What was completed stays."
+                    f"The worker that did item {index} died more than once ({error}); see its log: most "
+                    "often it ran out of memory. What was completed stays."
                 ) from error
             except (OSError, CancelledError) as error:
                 # A closed connection is told before the client itself has noticed that the scheduler is gone.
@@ -270,9 +273,9 @@ def _completed(
             seen = time.monotonic()
         elif waited > parameters.timeout_s:
             raise EngineError(
-                f"The Dask cluster at {parameters.address or 'SLURM'} has had no worker for {waited:.0f} s (timeout_s). What "
-                "was completed stays: start workers and run again; their logs say why they ended, most often for lack of "
-                "memory."
+                f"The Dask cluster at {parameters.address or 'SLURM'} has had no worker for {waited:.0f} s "
+                "(timeout_s). What was completed stays: start workers and run again; their logs say why "
+                "they ended, most often for lack of memory."
             )
 
 
@@ -309,8 +312,8 @@ def _dask_client(parameters_json: str) -> tuple[Any, Any]:
         # A scheduler that cannot import this package raises a RuntimeError when it unpacks the work.
         where = parameters.address or "SLURM"
         raise EngineError(
-            f"The Dask cluster at {where} did not give {parameters.workers} worker(s) that can import helix_sae "
-            f"within {parameters.timeout_s:g} s ({error}). Start it, or set engine kind: serial."
+            f"The Dask cluster at {where} did not give {parameters.workers} worker(s) that can import "
+            f"helix_sae within {parameters.timeout_s:g} s ({error}). Start it, or set engine kind: serial."
         ) from error
     atexit.register(client.close)
     return client, distributed

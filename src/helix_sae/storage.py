@@ -53,18 +53,23 @@ Verify = Literal["full", "size"]
 """What is checked when a file is read: its SHA-256, or its size alone."""
 
 
+_DENIED = "Permission is denied: change the folder's rights, or choose another one in globals.yml."
+
+
 def open_filesystem(
     filepath: str, credentials: Mapping[str, Any] | None = None, fs_args: Mapping[str, Any] | None = None
 ) -> tuple[Any, str]:
     """File system and path (without protocol) of a local path or a URL.
 
-    An object store that stalls or fails is asked again a few times, with growing pauses, and given up after some two minutes:
-    what botocore and s3fs do by themselves multiplies to half an hour. ``config_kwargs`` among the options says otherwise.
+    An object store that stalls or fails is asked again a few times, with growing pauses, and given up after
+    some two minutes: what botocore and s3fs do by themselves multiplies to half an hour. ``config_kwargs``
+    among the options says otherwise.
     """
     options = {**(credentials or {}), **(fs_args or {})}
     fs, path = cast("tuple[Any, str]", fsspec.core.url_to_fs(str(filepath), **options))
     if hasattr(fs, "retries") and hasattr(fs, "config_kwargs"):
-        # On the instance, which fsspec hands to everybody who gives the same options: there is one cache of listings.
+        # On the instance, which fsspec hands to everybody who gives the same options: there is one cache of
+        # listings.
         attempts = {"max_attempts": _ATTEMPTS, "mode": "standard"}
         patience = {"connect_timeout": _PATIENCE_S, "read_timeout": _PATIENCE_S, "retries": attempts}
         fs.config_kwargs = {**patience, **fs.config_kwargs}
@@ -92,8 +97,8 @@ def inside(root: str, name: object, said_by: str) -> str:
     parts = PurePosixPath(name).parts if isinstance(name, str) else ()
     if not parts or parts[0].startswith(("/", "~")) or ".." in parts or "\\" in str(name) or ":" in parts[0]:
         raise StoreError(
-            f"{said_by}: names the file {str(name)[:200]!r}, which is not inside its folder; it was tampered with. Load "
-            "another version, or make it again."
+            f"{said_by}: names the file {str(name)[:200]!r}, which is not inside its folder; it was "
+            "tampered with. Load another version, or make it again."
         )
     return f"{root}/{name}"
 
@@ -117,8 +122,8 @@ def sha256_of_file(path: str) -> str:
 def digest_of(fs: Any, path: str) -> str:
     """SHA-256 that identifies a file, or everything in a folder, in hexadecimal.
 
-    A folder with a manifest (which states the SHA-256 of its files) is identified by it, any other one by the names and
-    contents of its files; hidden ones do not count.
+    A folder with a manifest (which states the SHA-256 of its files) is identified by it, any other one by the
+    names and contents of its files; hidden ones do not count.
 
     Raises
     ------
@@ -161,8 +166,8 @@ def canonical_json(content: object) -> bytes:
 def write_file(fs: Any, path: str, data: bytes) -> None:
     """Write a file so that it is there whole or not at all, whenever the process is killed.
 
-    On the local disk: written elsewhere, flushed to the disk, then renamed; what a killed process left half-written
-    in the folder is removed. Object stores show an object when it is complete.
+    On the local disk: written elsewhere, flushed to the disk, then renamed; what a killed process left
+    half-written in the folder is removed. Object stores show an object when it is complete.
 
     Raises
     ------
@@ -261,8 +266,8 @@ def storage_errors(path: str, done: str) -> Iterator[None]:
             errno.ENOSPC: "The disk is full: free space and run again; what was completed is kept.",
             errno.EDQUOT: "The disk quota is used up: free space and run again; what was completed is kept.",
             errno.EROFS: "The disk is read-only: choose another folder in globals.yml.",
-            errno.EACCES: "Permission is denied: change the folder's rights, or choose another one in globals.yml.",
-            errno.EPERM: "Permission is denied: change the folder's rights, or choose another one in globals.yml.",
+            errno.EACCES: _DENIED,
+            errno.EPERM: _DENIED,
         }
         remedy = remedies.get(_number(error), "Check the path, the connection and the credentials.")
         raise StoreError(f"{path}: cannot be {done} ({error}). {remedy}") from error
@@ -270,9 +275,9 @@ def storage_errors(path: str, done: str) -> Iterator[None]:
         if type(error).__module__.partition(".")[0] not in _OBJECT_STORES:
             raise
         raise StoreError(
-            f"{path}: cannot be {done}: the object store did not do it ({type(error).__name__}: {error}), asked several "
-            "times where that could help. Check that it is up, its address, the bucket and the credentials, and run again: "
-            "what was completed is kept."
+            f"{path}: cannot be {done}: the object store did not do it ({type(error).__name__}: {error}), "
+            "asked several times where that could help. Check that it is up, its address, the bucket and "
+            "the credentials, and run again: what was completed is kept."
         ) from error
 
 

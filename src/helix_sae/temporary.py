@@ -1,7 +1,8 @@
 """Files that are there whole or not at all, on a local disk.
 
-What is half-written stands in a folder of its own beside its place. The folder's name tells whose it is, so that what a
-killed process left can be removed, with the temporary files that libraries make beside those they are asked for.
+What is half-written stands in a folder of its own beside its place. The folder's name tells whose it is, so
+that what a killed process left can be removed, with the temporary files that libraries make beside those they
+are asked for.
 """
 
 from __future__ import annotations
@@ -99,8 +100,9 @@ def publish_draft(draft: str | Path, path: str | Path) -> None:
 def give_usual_rights(folder: str | Path) -> None:
     """Give the files below a temporary folder the rights of any new file.
 
-    Some writers (safetensors among them) leave files that nobody but their owner may read, which is of no use in a folder
-    that is shared. The rights that the process gives (its umask) are those of the folder that it has just made.
+    Some writers (safetensors among them) leave files that nobody but their owner may read, which is of no use
+    in a folder that is shared. The rights that the process gives (its umask) are those of the folder that it
+    has just made.
     """
     rights = os.stat(folder).st_mode & 0o666
     for path in Path(folder).rglob("*"):
@@ -120,8 +122,8 @@ def sync_folder(folder: str) -> None:
 def remove_abandoned(folder: str) -> None:
     """Remove what killed processes left half-written directly in a local folder.
 
-    That is what a process of this machine began that is no longer alive. Of other machines and containers nothing is known
-    here: what they began is left alone until it has not been touched for a week.
+    That is what a process of this machine began that is no longer alive. Of other machines and containers
+    nothing is known here: what they began is left alone until it has not been touched for a week.
     """
     for path in Path(folder).glob(f"{TEMPORARY_PREFIX}*"):
         if _is_abandoned(path):
@@ -147,7 +149,8 @@ def own_folder(folder: str | Path) -> Path:
     Raises
     ------
     StoreError
-        If it cannot be made, belongs to another user, or everybody may write into it: what is read from it could be somebody else's.
+        If it cannot be made, belongs to another user, or everybody may write into it: what is read from it
+        could be somebody else's.
     """
     path = Path(folder)
     try:
@@ -159,9 +162,9 @@ def own_folder(folder: str | Path) -> Path:
     found = path.stat(follow_symlinks=False)
     if found.st_uid not in (os.getuid(), 0) or stat.S_ISLNK(found.st_mode) or found.st_mode & stat.S_IWOTH:
         raise StoreError(
-            f"{path}: this folder is not your own (it is a link, belongs to user {found.st_uid}, or everybody may write into "
-            "it), so what lies in it cannot be trusted. Give another one, in a place that only you may write to "
-            "(sae_training.scratch.directory)."
+            f"{path}: this folder is not your own (it is a link, belongs to user {found.st_uid}, or "
+            "everybody may write into it), so what lies in it cannot be trusted. Give another one, in a "
+            "place that only you may write to (sae_training.scratch.directory)."
         )
     return path
 

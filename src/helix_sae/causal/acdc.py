@@ -1,9 +1,9 @@
 """Automatic circuit discovery over features (Conmy et al. 2023, arXiv:2304.14997; Cunningham et al. 2023, arXiv:2309.08600).
 
-Every node of every site, features and errors, starts out patched from source to target. Blocks are visited from the last
-to the first, inside a block in ascending order of |attribution| (or at random), and a node is taken out when the
-divergence from the target's read-out grows by less than tau. The survivors of one tau are where the next, larger one
-starts, so the circuits are nested.
+Every node of every site, features and errors, starts out patched from source to target. Blocks are visited
+from the last to the first, inside a block in ascending order of |attribution| (or at random), and a node is
+taken out when the divergence from the target's read-out grows by less than tau. The survivors of one tau are
+where the next, larger one starts, so the circuits are nested.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ class Acdc(NamedTuple):
     Attributes
     ----------
     steps : DataFrame
-        One row for the start and one a removal, in order: ``order`` (``attribution``, ``random_0``, ...), ``tau``,
-        ``step``, ``site`` and ``n_removed`` of the nodes that went, ``n_nodes`` left, ``divergence``, ``edit_magnitude``
-        (recomputed on what is left), ``screening``, ``n_passes`` (runs over all pairs so far).
+        One row for the start and one a removal, in order: ``order`` (``attribution``, ``random_0``, ...),
+        ``tau``, ``step``, ``site`` and ``n_removed`` of the nodes that went, ``n_nodes`` left,
+        ``divergence``, ``edit_magnitude`` (recomputed on what is left), ``screening``, ``n_passes`` (runs
+        over all pairs so far).
     nodes : DataFrame
-        ``site, feature`` (index, or ``error``), ``attribution``, ``order`` and ``tau``: the largest tau of the sweep
-        that the node survived (NaN: none).
+        ``site, feature`` (index, or ``error``), ``attribution``, ``order`` and ``tau``: the largest tau of
+        the sweep that the node survived (NaN: none).
     metadata : dict
     """
 
@@ -69,8 +70,8 @@ def acdc(
     ----------
     exp : Experiment
     attribution : mapping of site to float (features + 1,)
-        Importance of each node, the error node last; see :func:`helix_sae.causal.inference.attribution`. Its sites are
-        the sites of the search.
+        Importance of each node, the error node last; see :func:`helix_sae.causal.inference.attribution`. Its
+        sites are the sites of the search.
     taus : sequence of float
         Thresholds in units of the divergence; swept in ascending order.
     start : NodeSet, optional
@@ -78,8 +79,8 @@ def acdc(
     n_random_orders : int
         Further runs with nodes in random order inside each block, to show how much the order matters.
     screening : {"none", "halving"}
-        ``halving`` tries to take out a whole block, then its halves, down to single nodes. A group leaves only when all
-        of it together costs less than tau, which is stricter than one by one.
+        ``halving`` tries to take out a whole block, then its halves, down to single nodes. A group leaves
+        only when all of it together costs less than tau, which is stricter than one by one.
     seed : int
         Of the random orders.
     on_step : callable, optional

@@ -26,8 +26,8 @@ class TokenPair(NamedTuple):
     edited : bool (n_aligned,)
         Whether the two nucleotides differ; False at codon markers.
     first : int
-        First source token that differs; before it a causal model computes the same in both. The source's length when
-        nothing differs.
+        First source token that differs; before it a causal model computes the same in both. The source's
+        length when nothing differs.
     """
 
     source: TokenizedSequence
@@ -39,16 +39,18 @@ class TokenPair(NamedTuple):
 
     def reversed(self) -> TokenPair:
         """The same pair with source and target exchanged."""
-        # Up to the first difference both sides have the same tokens, so `first` holds for either, except when one
-        # sequence is a prefix of the other: it then is the shorter one's length, which is still a valid bound.
+        # Up to the first difference both sides have the same tokens, so `first` holds for either, except when
+        # one sequence is a prefix of the other: it then is the shorter one's length, which is still a valid
+        # bound.
         return TokenPair(self.target, self.source, self.target_row, self.source_row, self.edited, self.first)
 
 
 def align_nucleotides(source: str, target: str) -> Int[np.ndarray, "2 n_aligned"]:
     """Matched columns of two sequences.
 
-    Sequences of one length are taken to differ by substitutions. Others are aligned globally (Needleman-Wunsch with
-    affine gaps: match 1, mismatch -1, opening -2, extension -0.5), end gaps charged like inner ones.
+    Sequences of one length are taken to differ by substitutions. Others are aligned globally
+    (Needleman-Wunsch with affine gaps: match 1, mismatch -1, opening -2, extension -0.5), end gaps charged
+    like inner ones.
 
     Returns
     -------
@@ -76,7 +78,8 @@ def align_tokens(
 ) -> TokenPair:
     """Lift the alignment of two sequences to their tokens.
 
-    A codon marker is matched when the nucleotides after it are matched and both sequences have a marker there.
+    A codon marker is matched when the nucleotides after it are matched and both sequences have a marker
+    there.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Dictionaries to hold a trained autoencoder against: the same interface, so the same machinery and the same budget.
 
-Whether features of an autoencoder explain a prediction better than the neurons they were learned on is an open question
-(MIB, arXiv:2504.13151, found that they do not): it is to be measured, not assumed.
+Whether features of an autoencoder explain a prediction better than the neurons they were learned on is an
+open question (MIB, arXiv:2504.13151, found that they do not): it is to be measured, not assumed.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def fit_baselines(
     Parameters
     ----------
     activations : mapping of site to float (n, width)
-        What the principal and independent components are fitted on; tokens of sequences that no pair uses, if there are
-        enough.
+        What the principal and independent components are fitted on; tokens of sequences that no pair uses, if
+        there are enough.
     autoencoders : mapping of site to SparseAutoencoder
         The trained ones; they give the shape of ``random_sae``, and the device.
     names : sequence of str

@@ -85,8 +85,9 @@ class Differences(NamedTuple):
 class Site(NamedTuple):
     """One site of a batch: the source's activation, and what the target has instead at the same tokens.
 
-    ``delta`` (target's codes minus the source's) and ``error_delta`` are zero at tokens that are not patched; ``found`` has
-    them at the patched ones alone. The error is what the dictionary leaves unexplained, ``x - decode(encode(x))``.
+    ``delta`` (target's codes minus the source's) and ``error_delta`` are zero at tokens that are not patched;
+    ``found`` has them at the patched ones alone. The error is what the dictionary leaves unexplained,
+    ``x - decode(encode(x))``.
     """
 
     found: Differences
@@ -277,8 +278,8 @@ def passes(
 ) -> Iterator[Pass]:
     """All runs of changes that differ, in passes of at most about ``token_budget`` tokens.
 
-    Pair by pair, and each pair's changes by their first token, by turns rising and falling: what is run together then
-    starts at nearly the same token, and hardly any token is run in vain.
+    Pair by pair, and each pair's changes by their first token, by turns rising and falling: what is run
+    together then starts at nearly the same token, and hardly any token is run in vain.
 
     Parameters
     ----------

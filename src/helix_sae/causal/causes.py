@@ -1,9 +1,9 @@
 """Which feature carries which cause: single-feature effects by what was edited, each edit beside its sham.
 
-A *cause* is a kind of edit: an upstream AUG made, a purine at -3 taken away, a decoy that only correlates. A feature carries
-it when giving that feature alone the edited sequence's value moves the prediction more than the same step for the sham does,
-over families on which nothing was chosen. All cells of the matrix (feature, cause), decoys among them, are one family of
-tests.
+A *cause* is a kind of edit: an upstream AUG made, a purine at -3 taken away, a decoy that only correlates. A
+feature carries it when giving that feature alone the edited sequence's value moves the prediction more than
+the same step for the sham does, over families on which nothing was chosen. All cells of the matrix (feature,
+cause), decoys among them, are one family of tests.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Contrasts(NamedTuple):
     Attributes
     ----------
     pairs : DataFrame
-        The edits (no shams): ``pair_id, kind, role, cluster, difference``, and ``row`` in the table they came from.
+        The edits (no shams): ``pair_id, kind, role, cluster, difference``, and ``row`` in the table they came
+        from.
     nodes : list of (str, int)
         Site and feature of each column.
     values : float64 (n_edits, n_nodes)
@@ -125,9 +126,10 @@ def cause_matrix(
     Returns
     -------
     DataFrame
-        One row a cell: ``site, feature, kind, role``; ``n_pairs, n_clusters``; ``effect`` (mean contrast, units of the
-        read-out, positive towards the known difference) with ``low, high`` (95 %); ``p_value, q_value``, ``confirmed``;
-        ``detectable``: the mean that is seen with a chance of 80 % at the level that the procedure asked for.
+        One row a cell: ``site, feature, kind, role``; ``n_pairs, n_clusters``; ``effect`` (mean contrast,
+        units of the read-out, positive towards the known difference) with ``low, high`` (95 %);
+        ``p_value, q_value``, ``confirmed``; ``detectable``: the mean that is seen with a chance of 80 % at
+        the level that the procedure asked for.
 
     Raises
     ------
@@ -162,8 +164,8 @@ def cause_matrix(
         spreads.append(_standard_errors(values, clusters))
     if not parts:
         raise AnalysisError(
-            f"No kind of edit has {LEAST_FAMILIES} validation families and a feature that responds to it; give more "
-            "sequences with a known start codon, or raise causal_acdc.causes.edits_per_kind."
+            f"No kind of edit has {LEAST_FAMILIES} validation families and a feature that responds to it; "
+            "give more sequences with a known start codon, or raise causal_acdc.causes.edits_per_kind."
         )
     table = pd.concat(parts, ignore_index=True)
     table["q_value"] = adjust(table["p_value"].to_numpy())
@@ -210,13 +212,14 @@ def cause_summary(
     Returns
     -------
     DataFrame
-        ``kind, role, n_pairs, n_clusters``; ``known`` and ``predicted`` (mean difference, the latter oriented by the
-        former), ``sign_agreement`` of both; ``n_confirmed`` features, ``n_alone`` (confirmed for no other kind),
-        ``n_certified`` of the confirmed ones that are certified (missing where that is not known), ``detectable``
-        (median over features) and the same as a share of ``|predicted|``; ``recovered`` (share of the predicted
-        difference that patching the confirmed features together brings about, NaN without any),
-        ``recovered_by_certified`` (all certified features, whatever they were confirmed for) and
-        ``recovered_by_all`` (all features of all sites), each with ``*_low, *_high`` (95 %, families resampled).
+        ``kind, role, n_pairs, n_clusters``; ``known`` and ``predicted`` (mean difference, the latter oriented
+        by the former), ``sign_agreement`` of both; ``n_confirmed`` features, ``n_alone`` (confirmed for no
+        other kind), ``n_certified`` of the confirmed ones that are certified (missing where that is not
+        known), ``detectable`` (median over features) and the same as a share of ``|predicted|``;
+        ``recovered`` (share of the predicted difference that patching the confirmed features together brings
+        about, NaN without any), ``recovered_by_certified`` (all certified features, whatever they were
+        confirmed for) and ``recovered_by_all`` (all features of all sites), each with ``*_low, *_high`` (95
+        %, families resampled).
     """
     carried = matrix[matrix["confirmed"]].groupby(["site", "feature"])["kind"].nunique()
     predicted = found.y_target - found.y_source
@@ -322,15 +325,15 @@ def kinds_by_what_changes(pairs: pd.DataFrame) -> pd.Series:
     Parameters
     ----------
     pairs : DataFrame
-        ``source_sequence, target_sequence, source_cds_start``. Where the start codon is not known, all of the sequence is
-        taken as 5'UTR, as in a reporter assay of 5'UTRs.
+        ``source_sequence, target_sequence, source_cds_start``. Where the start codon is not known, all of the
+        sequence is taken as 5'UTR, as in a reporter assay of 5'UTRs.
 
     Returns
     -------
     Series of str
-        ``uaug_make``, ``uaug_break`` (upstream AUGs gained or lost, not both), ``main_kozak_up``, ``main_kozak_down`` (a
-        purine at -3 of the start codon gained or lost), ``gc_up``, ``gc_down`` (none of these, GC content changed),
-        ``other``.
+        ``uaug_make``, ``uaug_break`` (upstream AUGs gained or lost, not both), ``main_kozak_up``,
+        ``main_kozak_down`` (a purine at -3 of the start codon gained or lost), ``gc_up``, ``gc_down`` (none
+        of these, GC content changed), ``other``.
     """
     named = [
         _what_changes(str(a), str(b), None if pd.isna(start) else int(start))

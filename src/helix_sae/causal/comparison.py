@@ -70,12 +70,13 @@ class Comparison(NamedTuple):
     Attributes
     ----------
     summary : DataFrame
-        One row a dictionary and ranking: ``dictionary, ranking, n_nodes``; ``passes`` (runs of a sequence a pair that the
-        ranking took, a backward run counted as two); ``cpr, cmd`` with ``*_low, *_high``;
-        ``k_at_level`` (smallest k run whose faithfulness reaches ``level``; NA when none does); ``reached`` (with all
-        features); ``log_area`` (mean of ``1 - |1 - F|`` over the log-spaced numbers of nodes that all dictionaries have, the
-        measure that does not depend on the size of a dictionary; overshooting counts like falling short) with its interval; and the reference minus this row, paired
-        over the same resamples: ``lead`` in ``log_area``, ``cpr_lead``, ``cmd_lead``, with ``*_low, *_high``.
+        One row a dictionary and ranking: ``dictionary, ranking, n_nodes``; ``passes`` (runs of a sequence a
+        pair that the ranking took, a backward run counted as two); ``cpr, cmd`` with ``*_low, *_high``;
+        ``k_at_level`` (smallest k run whose faithfulness reaches ``level``; NA when none does); ``reached``
+        (with all features); ``log_area`` (mean of ``1 - |1 - F|`` over the log-spaced numbers of nodes that
+        all dictionaries have, the measure that does not depend on the size of a dictionary; overshooting
+        counts like falling short) with its interval; and the reference minus this row, paired over the same
+        resamples: ``lead`` in ``log_area``, ``cpr_lead``, ``cmd_lead``, with ``*_low, *_high``.
     curves : DataFrame
         :func:`helix_sae.causal.curves.curve_table` of each, sufficiency and necessity.
     """
@@ -102,9 +103,10 @@ def compare_dictionaries(
 ) -> Comparison:
     """Rank the features of each dictionary on the discovery pairs and run its curves on the held-out ones.
 
-    Every dictionary is ranked by the exact effects of its ``top`` features of each site, chosen by attribution patching. The
-    reference is also ranked by the estimate alone (``atp``), by the size of its differences (``difference``), at random
-    (``random``) and by the ``rankings`` given: what the ranking, not the dictionary, is worth.
+    Every dictionary is ranked by the exact effects of its ``top`` features of each site, chosen by
+    attribution patching. The reference is also ranked by the estimate alone (``atp``), by the size of its
+    differences (``difference``), at random (``random``) and by the ``rankings`` given: what the ranking, not
+    the dictionary, is worth.
 
     Parameters
     ----------
@@ -119,7 +121,8 @@ def compare_dictionaries(
     top : int
         Features of each site that are run exactly for a ranking: the selection budget, equal for all.
     rankings : mapping of name to Scored, optional
-        Further rankings of the reference, found on the discovery pairs, e.g. by :func:`helix_sae.causal.masks.learn_masks`.
+        Further rankings of the reference, found on the discovery pairs, e.g. by
+        :func:`helix_sae.causal.masks.learn_masks`.
     spent : mapping of name to float, optional
         Passes a pair that went into a candidate before it was ranked, as supervised subspaces take some.
     by : {"difference", "prediction"}
@@ -343,29 +346,31 @@ def estimator_agreement(
 ) -> pd.DataFrame:
     """How well cheap estimates stand in for exact effects, for each site.
 
-    Nodes that were left out of the exact runs take no part; when some were, the comparison is within a screened set.
+    Nodes that were left out of the exact runs take no part; when some were, the comparison is within a
+    screened set.
 
     Parameters
     ----------
     exact : Effects
         From the source.
     estimates : mapping of name to Effects
-        ``atp`` is compared with ``exact``; ``ig`` with the mean of ``exact`` and ``exact_patched`` when that is given,
-        for it estimates the joint contribution.
+        ``atp`` is compared with ``exact``; ``ig`` with the mean of ``exact`` and ``exact_patched`` when that
+        is given, for it estimates the joint contribution.
     signs : float (n_pairs,)
         See :func:`helix_sae.causal.inference.orientation`.
     exact_patched : Effects, optional
         ``start="patched"``.
     exact_reversed : Effects, optional
-        Exact effects in the other direction, from the other sequence of each pair. A row ``exact, other direction`` says how
-        well importance in one direction stands for importance in the other.
+        Exact effects in the other direction, from the other sequence of each pair. A row
+        ``exact, other direction`` says how well importance in one direction stands for importance in the
+        other.
 
     Returns
     -------
     DataFrame
-        ``site, estimator, against`` and, over nodes of mean oriented effects, ``spearman``, ``top_overlap`` (share of the
-        20 largest in common), ``sign_agreement`` (among those 20 of exact); over (pair, node) ``pair_spearman``;
-        ``n_nodes``, ``screened``, ``n_pairs``.
+        ``site, estimator, against`` and, over nodes of mean oriented effects, ``spearman``, ``top_overlap``
+        (share of the 20 largest in common), ``sign_agreement`` (among those 20 of exact); over (pair, node)
+        ``pair_spearman``; ``n_nodes``, ``screened``, ``n_pairs``.
     """
     rows: list[dict[str, Any]] = []
     usable = np.isfinite(signs) & (signs != 0)
@@ -433,10 +438,10 @@ def compare_blocks(
     Returns
     -------
     DataFrame
-        ``site``; ``n_nodes`` that differ; ``total_effect`` (sum over features of |mean oriented effect|) and its
-        ``share`` over sites; ``error_effect``; ``effective_features`` (exponential of the entropy of the features' shares:
-        over how many the effect is spread); ``top_feature`` and ``top_effect``; ``recovered`` by all features,
-        ``recovered_with_error``, with intervals.
+        ``site``; ``n_nodes`` that differ; ``total_effect`` (sum over features of |mean oriented effect|) and
+        its ``share`` over sites; ``error_effect``; ``effective_features`` (exponential of the entropy of the
+        features' shares: over how many the effect is spread); ``top_feature`` and ``top_effect``;
+        ``recovered`` by all features, ``recovered_with_error``, with intervals.
     """
     signs = orientation(found, table, by)
     scores = attribution(found, signs, rows)
@@ -551,16 +556,18 @@ def by_edit_position(
 ) -> pd.DataFrame:
     """Effects by how much of the sequence follows the first edit.
 
-    Nothing before the edit changes in a causal model, so the pooled signal scales with what follows; strata keep a late
-    edit from being read as an unimportant one.
+    Nothing before the edit changes in a causal model, so the pooled signal scales with what follows; strata
+    keep a late edit from being read as an unimportant one.
 
     Returns
     -------
     DataFrame
-        ``has_indel`` (pairs with insertions or deletions stand apart), ``stratum``; ``following_low, following_high`` (share of nucleotides from the first edit on); ``n_pairs``,
-        ``n_clusters``; mean ``|predicted|`` and ``|known|`` difference; ``feature_effect`` (mean over pairs of the
-        largest |effect| of a feature) with ``feature_effect_low, feature_effect_high`` (cluster bootstrap); ``spearman`` of
-        predicted and known differences; ``difference_kind`` where all pairs have the same. Shams take no part.
+        ``has_indel`` (pairs with insertions or deletions stand apart), ``stratum``;
+        ``following_low, following_high`` (share of nucleotides from the first edit on); ``n_pairs``,
+        ``n_clusters``; mean ``|predicted|`` and ``|known|`` difference; ``feature_effect`` (mean over pairs
+        of the largest |effect| of a feature) with ``feature_effect_low, feature_effect_high`` (cluster
+        bootstrap); ``spearman`` of predicted and known differences; ``difference_kind`` where all pairs have
+        the same. Shams take no part.
     """
     following = np.array([_following(pair) for pair in pairs])
     largest = np.max([np.nanmax(np.abs(v[:, :-1]), axis=1) for v in found.values.values()], axis=0)

@@ -1,13 +1,14 @@
 """How much of the target's prediction a growing set of nodes brings about.
 
-*Sufficiency* patches the k most important nodes into the source's run. *Necessity* starts fully patched and gives the k
-most important ones back. With ``m`` the read-out, oriented towards the target, and sums over pairs (single ratios
-explode)::
+*Sufficiency* patches the k most important nodes into the source's run. *Necessity* starts fully patched and
+gives the k most important ones back. With ``m`` the read-out, oriented towards the target, and sums over
+pairs (single ratios explode)::
 
     faithfulness F(S) = sum (m(S) - m(0)) / sum (m(all) - m(0)),        completeness F(all minus S)
 
-``m(all)`` has all features and errors of the chosen sites patched, so it is the same for every dictionary of a site.
-CPR is the area under F against the share of nodes, CMD that of |1 - F| (MIB: Mueller et al. 2025, arXiv:2504.13151).
+``m(all)`` has all features and errors of the chosen sites patched, so it is the same for every dictionary of
+a site. CPR is the area under F against the share of nodes, CMD that of |1 - F| (MIB: Mueller et al. 2025,
+arXiv:2504.13151).
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ def rank_nodes(scores: Mapping[str, Float[np.ndarray, " nodes"]], *, include_err
     Parameters
     ----------
     scores : mapping of site to float (features + 1,)
-        E.g. of :func:`helix_sae.causal.inference.attribution`: with oriented effects the nodes that pull towards the
-        target come first and those that pull away last.
+        E.g. of :func:`helix_sae.causal.inference.attribution`: with oriented effects the nodes that pull
+        towards the target come first and those that pull away last.
     include_errors : bool
         Whether error nodes are ranked among the features. A dictionary's features are judged without.
     """
@@ -188,9 +189,10 @@ def curve_table(
     Returns
     -------
     DataFrame
-        ``curve, k, share, faithfulness, low, high``; ``towards`` (share of pairs whose read-out moves towards the
-        target's); ``divergence, divergence_low, divergence_high, edit_magnitude, n_pairs, n_clusters`` and the labels given. For a necessity curve ``faithfulness`` is that of what is left, the
-        completeness of the k nodes given back.
+        ``curve, k, share, faithfulness, low, high``; ``towards`` (share of pairs whose read-out moves towards
+        the target's); ``divergence, divergence_low, divergence_high, edit_magnitude, n_pairs, n_clusters``
+        and the labels given. For a necessity curve ``faithfulness`` is that of what is left, the completeness
+        of the k nodes given back.
     """
     top, bottom = oriented_gains(found.outcome, found.y_patched)
     draws = resampled_ratios(top, bottom, clusters, n_resamples, seed)
@@ -241,9 +243,9 @@ def ceilings(
     Returns
     -------
     DataFrame
-        ``site`` (``all`` for all together), ``nodes`` (``features``, ``error``, ``features and error``), ``recovered``:
-        the share of the difference between the target's and the source's own predictions (ratio of sums), with
-        ``low, high``; ``divergence``; ``edit_magnitude``.
+        ``site`` (``all`` for all together), ``nodes`` (``features``, ``error``, ``features and error``),
+        ``recovered``: the share of the difference between the target's and the source's own predictions
+        (ratio of sums), with ``low, high``; ``divergence``; ``edit_magnitude``.
     """
     widths = exp.widths
     groups = [*((site, {site: widths[site]}) for site in exp.sites), ("all", widths)]
@@ -277,8 +279,8 @@ def circuit_quality(
 ) -> pd.DataFrame:
     """What circuits bring about, and what happens without them, on pairs that they were not found on.
 
-    Beside each circuit stands one of equally many nodes of every site drawn at random: what its size alone is worth; and the
-    first of other rankings, as many in all.
+    Beside each circuit stands one of equally many nodes of every site drawn at random: what its size alone is
+    worth; and the first of other rankings, as many in all.
 
     Parameters
     ----------
@@ -291,9 +293,10 @@ def circuit_quality(
     Returns
     -------
     DataFrame
-        One row a tau, ascending: ``tau, n_nodes``; ``faithfulness`` of the circuit, ``completeness`` (faithfulness of all nodes
-        but the circuit: near 0 when nothing of importance was left out) ``random`` (faithfulness of as many random nodes) and a column for each of the others,
-        each with ``*_low, *_high``; ``divergence``, ``edit_magnitude``, ``n_pairs``, ``n_clusters``.
+        One row a tau, ascending: ``tau, n_nodes``; ``faithfulness`` of the circuit, ``completeness``
+        (faithfulness of all nodes but the circuit: near 0 when nothing of importance was left out) ``random``
+        (faithfulness of as many random nodes) and a column for each of the others, each with
+        ``*_low, *_high``; ``divergence``, ``edit_magnitude``, ``n_pairs``, ``n_clusters``.
     """
     rng = np.random.default_rng(seed)
     empty = {site: np.zeros(exp.width(site), dtype=bool) for site in exp.sites}
@@ -330,8 +333,8 @@ def minimality(exp: Experiment, nodes: NodeSet) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``site, feature, contribution`` (share of the circuit's own gain), most needed first. A circuit is minimal when
-        no contribution is near zero.
+        ``site, feature, contribution`` (share of the circuit's own gain), most needed first. A circuit is
+        minimal when no contribution is near zero.
     """
     members = [(site, int(j)) for site, chosen in nodes.items() for j in np.flatnonzero(chosen)]
     if not members:

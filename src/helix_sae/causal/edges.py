@@ -1,13 +1,15 @@
 """Which node of a circuit acts through which other.
 
-The weight of an edge from node ``u`` to a later node ``v`` is the part of u's effect on the read-out that runs through v:
-patching u changes what v contributes to its site, and that change, alone, changes the read-out. As a gradient::
+The weight of an edge from node ``u`` to a later node ``v`` is the part of u's effect on the read-out that
+runs through v: patching u changes what v contributes to its site, and that change, alone, changes the
+read-out. As a gradient::
 
     sum_t delta_tu <d/dx_t sum_s <g_s, v_s(x)>, d_u>
 
-with ``v_s(x)`` what v contributes at token s (``c_sj d_j``, or the error) and ``g`` the gradient of the read-out at v's site, held
-fixed. Paths from u to v through nodes between them are counted in. The strongest edges are then measured by running the
-model: u patched, v's new contribution put alone into the source's run (path patching).
+with ``v_s(x)`` what v contributes at token s (``c_sj d_j``, or the error) and ``g`` the gradient of the
+read-out at v's site, held fixed. Paths from u to v through nodes between them are counted in. The strongest
+edges are then measured by running the model: u patched, v's new contribution put alone into the source's run
+(path patching).
 
 References
 ----------
@@ -69,8 +71,8 @@ def circuit_edges(
     Returns
     -------
     DataFrame
-        ``upstream_site, upstream_feature, site, feature`` (index, or ``error``), ``estimate`` and ``exact`` (mean oriented
-        effect on the read-out; ``exact`` is NaN where it was not measured), strongest first.
+        ``upstream_site, upstream_feature, site, feature`` (index, or ``error``), ``estimate`` and ``exact``
+        (mean oriented effect on the read-out; ``exact`` is NaN where it was not measured), strongest first.
     """
     exp = exp.at(list(nodes))
     check_nodes(exp, nodes)

@@ -1,13 +1,13 @@
 """The effect of single features on the read-out: exact, by attribution patching, by integrated gradients.
 
-Patching feature ``j`` of a site adds ``delta_tj d_j`` at every patched token ``t``, where ``delta`` is the target's code
-minus the source's and ``d_j`` the decoder direction; the reconstruction error stays in place and the model runs on
-from the site. The error itself is one more node.
+Patching feature ``j`` of a site adds ``delta_tj d_j`` at every patched token ``t``, where ``delta`` is the
+target's code minus the source's and ``d_j`` the decoder direction; the reconstruction error stays in place
+and the model runs on from the site. The error itself is one more node.
 
 References
 ----------
-Vig et al. 2020 (activation patching); Nanda 2023 and Syed et al. 2023, arXiv:2310.10348 (attribution patching);
-Marks et al. 2024, arXiv:2403.19647 (features and error nodes, integrated gradients).
+Vig et al. 2020 (activation patching); Nanda 2023 and Syed et al. 2023, arXiv:2310.10348 (attribution
+patching); Marks et al. 2024, arXiv:2403.19647 (features and error nodes, integrated gradients).
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Effects(NamedTuple):
     Attributes
     ----------
     values : mapping of site to float32 (n_pairs, features + 1)
-        Change of the read-out. Exactly 0 where the node does not differ within the pair; NaN where it was left out.
+        Change of the read-out. Exactly 0 where the node does not differ within the pair; NaN where it was
+        left out.
     magnitude : mapping of site to float32 (n_pairs, features + 1)
         Norm of the node's change, averaged over the source's nucleotides.
     y_source, y_target : float64 (n_pairs,)
@@ -104,14 +105,14 @@ def effects(
     ----------
     exp : Experiment
     method : {"exact", "atp", "ig"}
-        ``exact`` runs the model on from the site, and from the first token that differs (the model is causal), for each
-        pair and each node that differs. ``atp`` multiplies the
+        ``exact`` runs the model on from the site, and from the first token that differs (the model is
+        causal), for each pair and each node that differs. ``atp`` multiplies the
         difference by one gradient, ``ig`` by its mean along the path from source to patched.
     start : {"source", "patched"}
         ``exact`` only: change the node alone on the source's run, or leave it out of the fully patched site.
     nodes : mapping of site to indices, optional
-        ``exact`` only: the nodes to run (the error node has the index of the number of features); others are NaN. A
-        screening, said so in the metadata. See :func:`screen`.
+        ``exact`` only: the nodes to run (the error node has the index of the number of features); others are
+        NaN. A screening, said so in the metadata. See :func:`screen`.
     steps : int
         ``ig`` only: number of midpoints.
     on_batch : callable, optional
@@ -268,7 +269,8 @@ def _exact(
     sign = 1.0 if start == "source" else -1.0
     base, y_base = (state.x, run.y_source) if start == "source" else (state.target, y_patched)
     model, nucleotide = run.exp.model, run.batch.source_nucleotide
-    # What a pass starts behind has to be that of its own beginning: the patched tokens before it, where it starts there.
+    # What a pass starts behind has to be that of its own beginning: the patched tokens before it, where it
+    # starts there.
     cache = run.cache if start == "source" else _patched_cache(run)
     for rows, row, node, first in passes(
         differs, _first_change(state), state.x.shape[1], run.exp.token_budget
@@ -316,8 +318,8 @@ def _linearised(
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
     """Both sides of a batch, and the gradient of the source's read-out in its activations.
 
-    The tokens before ``start`` are the same on both sides and are run once; a patch does not touch them, so that no
-    gradient is needed there.
+    The tokens before ``start`` are the same on both sides and are run once; a patch does not touch them, so
+    that no gradient is needed there.
 
     Returns
     -------
@@ -344,7 +346,8 @@ def _linearised(
         edit: Callable[[str, Tensor], Tensor],
     ) -> Float[Tensor, " n"]:
         edits: dict[str, Edit] = {site: partial(edit, site) for site in exp.sites}
-        # What a model makes of its tokens before any of them are mixed: where both sides of a pair start from.
+        # What a model makes of its tokens before any of them are mixed: where both sides of a pair start
+        # from.
         first = model.site_names[0]
         value = edits.pop(first, lambda x: x)(model.capture(ids[:, start:], [first])[first])
         hidden = model.resume_suffix(first, value, prefix, edits, still=still)
@@ -472,8 +475,8 @@ def stamp(table: pd.DataFrame, metadata: Mapping[str, Any], **changes: Any) -> p
     Returns
     -------
     DataFrame
-        With ``estimator, direction, positions, error_handling``, ``model`` (12 hexadecimal digits of the fingerprint) and
-        ``dictionary_hash`` (of the site's decoder, of all of them where a row has no site).
+        With ``estimator, direction, positions, error_handling``, ``model`` (12 hexadecimal digits of the
+        fingerprint) and ``dictionary_hash`` (of the site's decoder, of all of them where a row has no site).
     """
     hashes: Mapping[str, str] = metadata["dictionaries"]
     joint = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()[:16]

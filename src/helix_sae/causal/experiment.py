@@ -157,8 +157,8 @@ class Experiment:
         missing = [site for site in sites if site not in self.dictionaries]
         if missing:
             raise ConfigurationError(
-                f"No trained dictionary for site {', '.join(missing)}; there are some for {', '.join(self.sites)}. "
-                "Train one, or leave the site out of target_blocks."
+                f"No trained dictionary for site {', '.join(missing)}; there are some for "
+                f"{', '.join(self.sites)}. Train one, or leave the site out of target_blocks."
             )
         return replace(self, dictionaries={site: self.dictionaries[site] for site in sites})
 

@@ -1,8 +1,8 @@
 """What the effects say about a population of pairs: tests, intervals and selection that respect families.
 
-The unit is the pair, and pairs of one parent count together. An effect is *oriented*: multiplied by the sign of the
-difference that the pair is known to have (measured, or true by design), so that a positive mean says that giving a
-feature the target's value moves the prediction the way the phenotype goes.
+The unit is the pair, and pairs of one parent count together. An effect is *oriented*: multiplied by the sign
+of the difference that the pair is known to have (measured, or true by design), so that a positive mean says
+that giving a feature the target's value moves the prediction the way the phenotype goes.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ class Selection(NamedTuple):
     Attributes
     ----------
     table : DataFrame
-        The table of :func:`effects_table` for both splits side by side (``discovery_*`` and ``validation_*`` columns),
-        with ``selected`` (tested on the held-out families), ``p_value`` and ``q_value`` of that test, ``confirmed``.
+        The table of :func:`effects_table` for both splits side by side (``discovery_*`` and ``validation_*``
+        columns), with ``selected`` (tested on the held-out families), ``p_value`` and ``q_value`` of that
+        test, ``confirmed``.
     """
 
     table: pd.DataFrame
@@ -54,7 +55,8 @@ def orientation(
 ) -> Float[np.ndarray, " n_pairs"]:
     """+1 or -1 for each pair in the direction that was run; 0 where the difference is zero (a sham), NaN where missing.
 
-    Pairs whose ``difference_kind`` is ``unknown`` are turned by their predictions, and their shams take no part.
+    Pairs whose ``difference_kind`` is ``unknown`` are turned by their predictions, and their shams take no
+    part.
     """
     predicted = np.sign(found.y_target - found.y_source)
     if by == "prediction":
@@ -116,11 +118,11 @@ def effects_table(
     Returns
     -------
     DataFrame
-        ``site, feature`` (index or ``error``), ``n_pairs`` and ``n_clusters`` in which the node differs, ``effect``
-        (mean), ``absolute`` (mean of magnitudes), ``oriented`` with ``low, high`` (95 % cluster bootstrap),
-        ``distance_change`` (mean of ``|y'_A - y_B| - |y_A - y_B|``), ``magnitude`` (mean norm of the change),
-        ``p_value`` (two-sided cluster sign flip), ``start`` and the columns of :func:`helix_sae.causal.effects.stamp`. Nodes
-        that never differ are left out.
+        ``site, feature`` (index or ``error``), ``n_pairs`` and ``n_clusters`` in which the node differs,
+        ``effect`` (mean), ``absolute`` (mean of magnitudes), ``oriented`` with ``low, high`` (95 % cluster
+        bootstrap), ``distance_change`` (mean of ``|y'_A - y_B| - |y_A - y_B|``), ``magnitude`` (mean norm of
+        the change), ``p_value`` (two-sided cluster sign flip), ``start`` and the columns of
+        :func:`helix_sae.causal.effects.stamp`. Nodes that never differ are left out.
     """
     signs = orientation(found, pairs, by)
     used = np.isfinite(signs) & (signs != 0)
@@ -272,7 +274,8 @@ def select_and_test(
     Parameters
     ----------
     found, pairs, by, n_resamples, n_flips, seed
-        As in :func:`effects_table`; ``pairs["split"]`` says which pair is ``discovery`` and which ``validation``.
+        As in :func:`effects_table`; ``pairs["split"]`` says which pair is ``discovery`` and which
+        ``validation``.
     top : int
         Nodes of largest |mean oriented effect| on the discovery pairs, over all sites, that are tested.
     q : float
@@ -325,8 +328,9 @@ def designed_against_sham(
     Returns
     -------
     DataFrame
-        ``pair_id, kind, role, is_sham, cluster, split, difference_kind``; ``total_effect``, the sum of |effect| over
-        nodes; ``largest_effect``; ``predicted_difference`` and ``difference``, both in the direction that was run.
+        ``pair_id, kind, role, is_sham, cluster, split, difference_kind``; ``total_effect``, the sum of
+        |effect| over nodes; ``largest_effect``; ``predicted_difference`` and ``difference``, both in the
+        direction that was run.
     """
     columns: list[Float[np.ndarray, "n_pairs k"]] = []
     for site, values in found.values.items():
@@ -364,9 +368,9 @@ def designed_test(designed: pd.DataFrame, *, measure: str = "total_effect") -> p
     -------
     DataFrame
         One row for each split (``all`` too) and kind (:data:`MADE_OR_BROKEN` too): ``n, n_sham``,
-        ``median, median_sham``, ``p_value`` (one-sided Mann-Whitney, edits larger; NaN when there are no shams),
-        ``auc``, ``sign_agreement`` of predicted and known differences with ``sign_low, sign_high`` (Wilson). Decoys
-        stand in the place of edits under their own kind.
+        ``median, median_sham``, ``p_value`` (one-sided Mann-Whitney, edits larger; NaN when there are no
+        shams), ``auc``, ``sign_agreement`` of predicted and known differences with ``sign_low, sign_high``
+        (Wilson). Decoys stand in the place of edits under their own kind.
     """
     rows: list[dict[str, Any]] = []
     upstream = designed["kind"].isin(["uaug_make", "uaug_break"])

@@ -1,8 +1,9 @@
 """Patching sets of nodes at several sites at once.
 
-At each site the codes of the chosen features are overwritten with the *target's* values, computed on whatever activation
-arrives there after the patches before it (the do-operator): what an upstream patch already brought about is not added
-a second time. A chosen error node is overwritten with the target's error; one that is not chosen stays as it is.
+At each site the codes of the chosen features are overwritten with the *target's* values, computed on whatever
+activation arrives there after the patches before it (the do-operator): what an upstream patch already brought
+about is not added a second time. A chosen error node is overwritten with the target's error; one that is not
+chosen stays as it is.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class GroupOutcome(NamedTuple):
     ----------
     y : float64 (n_sets, n_pairs)
     magnitude : float64 (n_sets, n_pairs)
-        Norm of the change that was made, over all sites together (root of the sum of squares), averaged over the
-        source's nucleotides.
+        Norm of the change that was made, over all sites together (root of the sum of squares), averaged over
+        the source's nucleotides.
     y_source, y_target : float64 (n_pairs,)
     divergence : float64 (n_sets, n_pairs)
         From the target's read-out.
@@ -179,8 +180,8 @@ class BatchRun:
     def patched(self, sets: Sequence[NodeSet]) -> tuple[Float[Tensor, "n_sets n"], Float[Tensor, "n_sets n"]]:
         """Read-out and magnitude of the change, with each of several sets.
 
-        A set's run begins at the first site that it has a node of, and at the first token that differs: nothing before
-        moves. Pairs and sets are run together up to the token budget.
+        A set's run begins at the first site that it has a node of, and at the first token that differs:
+        nothing before moves. Pairs and sets are run together up to the token budget.
         """
         n, time = self.batch.patched.shape
         y = self.y_source.repeat(len(sets), 1)
@@ -240,7 +241,8 @@ def check_nodes(exp: Experiment, nodes: NodeSet) -> None:
             )
         if chosen.shape != (exp.width(site),):
             raise ConfigurationError(
-                f"Site {site!r} has {exp.width(site)} nodes (its features and the error); the set has {chosen.shape}."
+                f"Site {site!r} has {exp.width(site)} nodes (its features and the error); the set has "
+                f"{chosen.shape}."
             )
 
 

@@ -1,10 +1,11 @@
 """Source and target sequences: whose difference in prediction is to be explained.
 
-A table of pairs has one row a pair: ``pair_id``; ``source_id, target_id``; for either side ``*_sequence, *_cds_start,
-*_cds_end``; ``cluster`` (unit of resampling) and ``split``; ``kind`` and ``is_sham``; ``edit_positions`` (in the source,
-0-based), ``edit_distance``, ``has_indel``; ``difference``, the property of the target minus that of the source, and
-``difference_kind``: ``measured``, ``true`` (of simulated sequences), ``expected`` (what the simulator's mechanism expects of others)
-or ``unknown`` (an edit whose effect on the property nobody knows; its difference is missing).
+A table of pairs has one row a pair: ``pair_id``; ``source_id, target_id``; for either side
+``*_sequence, *_cds_start, *_cds_end``; ``cluster`` (unit of resampling) and ``split``; ``kind`` and
+``is_sham``; ``edit_positions`` (in the source, 0-based), ``edit_distance``, ``has_indel``; ``difference``,
+the property of the target minus that of the source, and ``difference_kind``: ``measured``, ``true`` (of
+simulated sequences), ``expected`` (what the simulator's mechanism expects of others) or ``unknown`` (an edit
+whose effect on the property nobody knows; its difference is missing).
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class Pairs(NamedTuple):
     table : DataFrame
         Columns :data:`PAIR_COLUMNS`.
     exclusions : DataFrame
-        ``source_id, target_id, reason``: every candidate that is not in the table, with the first reason that applied.
+        ``source_id, target_id, reason``: every candidate that is not in the table, with the first reason that
+        applied.
     """
 
     table: pd.DataFrame
@@ -145,7 +147,8 @@ def named_pairs(
     Parameters
     ----------
     parent : str
-        Column with the ``sequence_id`` of the wild type. A row that is its own parent, or has none, is no candidate.
+        Column with the ``sequence_id`` of the wild type. A row that is its own parent, or has none, is no
+        candidate.
     table, target, bounds, splits, reads, seed
         As in :func:`natural_pairs`.
 
@@ -188,9 +191,10 @@ def designed_pairs(
     Parameters
     ----------
     counterfactuals : DataFrame
-        Of :func:`helix_sae.mrna.counterfactuals.counterfactual_pairs`: ``pair_id, kind, role`` (or ``is_sham``), ``source,
-        target`` (or ``*_sequence``), ``family`` (or ``cluster``), ``cds_start, cds_end`` (or those of either side) and
-        ``true_difference_<property>`` (or ``true_difference``).
+        Of :func:`helix_sae.mrna.counterfactuals.counterfactual_pairs`: ``pair_id, kind, role`` (or
+        ``is_sham``), ``source, target`` (or ``*_sequence``), ``family`` (or ``cluster``),
+        ``cds_start, cds_end`` (or those of either side) and ``true_difference_<property>`` (or
+        ``true_difference``).
     target : str
         Column of the property, e.g. ``functional_mrl``.
     splits : Series of str
@@ -200,8 +204,9 @@ def designed_pairs(
     num_sequence_pairs : int, optional
         Largest number of pairs. Drawn at random, each kind and role in equal numbers as far as they go.
     difference_kind : {"true", "expected"}
-        Whether the differences are those of simulated sequences, or what the mechanism expects of others. Of a property that the
-        mechanism does not know nothing is expected: such pairs are kept, and their differences are ``unknown``.
+        Whether the differences are those of simulated sequences, or what the mechanism expects of others. Of
+        a property that the mechanism does not know nothing is expected: such pairs are kept, and their
+        differences are ``unknown``.
     seed : int
 
     Raises
@@ -241,8 +246,8 @@ def designed_pairs(
 def neighbours(sequences: Sequence[str], bounds: PairBounds) -> Iterator[tuple[int, int]]:
     """Index pairs ``i < j`` within the bounds on length and edit distance, identical sequences included.
 
-    Sorted by length, so that only blocks whose lengths can match are compared; RapidFuzz stops each comparison at the
-    cutoff.
+    Sorted by length, so that only blocks whose lengths can match are compared; RapidFuzz stops each
+    comparison at the cutoff.
     """
     lengths = np.array([len(s) for s in sequences], dtype=np.int64)
     order = np.argsort(lengths, kind="stable")
@@ -303,8 +308,8 @@ def _select(
     exclusions = pd.concat(left_out, ignore_index=True)
     if kept.empty:
         raise AnalysisError(
-            f"No pair for {target!r} is left ({_in_words(exclusions)}); loosen the bounds on pairs, or name pairs by a "
-            "column."
+            f"No pair for {target!r} is left ({_in_words(exclusions)}); loosen the bounds on pairs, or name "
+            "pairs by a column."
         )
     kept["edit_positions"] = [
         edit_positions(a, b) for a, b in zip(kept["source_sequence"], kept["target_sequence"], strict=True)
@@ -426,7 +431,8 @@ def _designed_schema(counterfactuals: pd.DataFrame, target: str, splits: pd.Seri
     missing = [name for name in needed if name not in table]
     if missing:
         raise DataError(
-            f"The table of counterfactuals lacks {', '.join(missing)} for {target!r}; it has {list(table.columns)}."
+            f"The table of counterfactuals lacks {', '.join(missing)} for {target!r}; it has "
+            f"{list(table.columns)}."
         )
     return _complete(table).assign(split=splits.to_numpy())
 
@@ -468,7 +474,8 @@ def _need_columns(
         known = [c for c in table if str(c).startswith(("functional_", "structural_", "regulatory_"))]
         raise AnalysisError(
             f"The table of sequences has no column {', '.join(map(repr, missing))}; its properties are "
-            f"{', '.join(map(str, known)) or 'none'}. Name one of them, or map the file's column at ingestion."
+            f"{', '.join(map(str, known)) or 'none'}. Name one of them, or map the file's column at "
+            "ingestion."
         )
 
 

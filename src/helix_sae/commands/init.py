@@ -25,7 +25,8 @@ source_dir = "."
 """
 _README = """# {name}
 
-Made by `helix-sae init`. `conf/local` holds what differs here from `conf/base`; `data/01_raw` is for your sequences.
+Made by `helix-sae init`. `conf/local` holds what differs here from `conf/base`; `data/01_raw`
+is for your sequences.
 
     helix-sae run data/01_raw/my_sequences.csv --target my_column
     kedro run                       # the demo

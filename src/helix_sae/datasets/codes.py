@@ -78,7 +78,8 @@ def refuse_what_is_outside(path: str) -> None:
     Raises
     ------
     StoreError
-        If a part of it is a link to another file, lies in one, or states a size that no file of this size has.
+        If a part of it is a link to another file, lies in one, or states a size that no file of this size
+        has.
     """
     import h5py  # noqa: PLC0415 - slow to import, and catalogs are read by every command
 

@@ -39,9 +39,9 @@ MANIFEST = "manifest.json"
 class DirectoryDataset(WholeVersionsDataset[Saved, Loaded], Generic[Saved, Loaded]):
     """A folder of files with a manifest of their SHA-256.
 
-    A subclass says how to write the data into a local folder and how to read it from one. The folder appears under its
-    name when it is complete: by one rename on the local disk, by writing the manifest last elsewhere. A save that was
-    killed is invisible.
+    A subclass says how to write the data into a local folder and how to read it from one. The folder appears
+    under its name when it is complete: by one rename on the local disk, by writing the manifest last
+    elsewhere. A save that was killed is invisible.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """Results made of arrays, tables and plain values, as files that hold data and nothing else.
 
-A structure is a tree of mappings, sequences, dataclasses and named tuples of this package, with arrays, sparse
-matrices, tables, numbers and texts as leaves. Its shape goes into ``structure.json``, numeric arrays into
-``arrays.safetensors``, tables into Parquet, lists of texts into JSON. Reading builds only classes of ``helix_sae`` that
-are dataclasses or named tuples.
+A structure is a tree of mappings, sequences, dataclasses and named tuples of this package, with arrays,
+sparse matrices, tables, numbers and texts as leaves. Its shape goes into ``structure.json``, numeric arrays
+into ``arrays.safetensors``, tables into Parquet, lists of texts into JSON. Reading builds only classes of
+``helix_sae`` that are dataclasses or named tuples.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _SHOWN = 12
 class StructureDataset(DirectoryDataset[Any, Any]):
     """A folder that holds one structure of arrays, tables and plain values.
 
-    Arrays come back as they were (dtype, shape, sparse format), tables with their types, classes of this package as
-    themselves. Parameters are those of :class:`~helix_sae.datasets.directory.DirectoryDataset`.
+    Arrays come back as they were (dtype, shape, sparse format), tables with their types, classes of this
+    package as themselves. Parameters are those of :class:`~helix_sae.datasets.directory.DirectoryDataset`.
 
     Examples
     --------
@@ -177,8 +177,8 @@ class _Writer:
             ]
             return {_KIND: "tuple" if isinstance(value, tuple) else "list", "items": items}
         raise StoreError(
-            f"{path} is of type {type(value).__module__}.{type(value).__qualname__}, which cannot be stored as plain "
-            "data; arrays, sparse matrices, tables, numbers, texts and structures of them can."
+            f"{path} is of type {type(value).__module__}.{type(value).__qualname__}, which cannot be stored "
+            "as plain data; arrays, sparse matrices, tables, numbers, texts and structures of them can."
         )
 
     def _array(self, array: np.ndarray, path: str, kind: str) -> dict[str, object]:

@@ -53,10 +53,10 @@ class ParquetTableDataset(_TableDataset):
 class CsvTableDataset(_TableDataset):
     """A table in CSV without its index; arguments are those of pandas' ``to_csv`` and ``read_csv``.
 
-    A text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return would be run as a formula by the
-    programs that people open CSV with. It is written with an apostrophe before it, as these programs expect, which is
-    taken away again when the table is read here. Numbers are not touched. A table that :mod:`helix_sae.tables` has a schema
-    of is checked before it is written.
+    A text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return would be run as a formula
+    by the programs that people open CSV with. It is written with an apostrophe before it, as these programs
+    expect, which is taken away again when the table is read here. Numbers are not touched. A table that
+    :mod:`helix_sae.tables` has a schema of is checked before it is written.
 
     Examples
     --------

@@ -19,8 +19,8 @@ def cause_heatmap(matrix: pd.DataFrame, *, n: int = 40) -> Figure:
     Parameters
     ----------
     matrix : DataFrame
-        ``site, feature, kind, role, effect, low, high, confirmed`` (:func:`helix_sae.causal.causes.cause_matrix`), and
-        ``certified`` where it is known.
+        ``site, feature, kind, role, effect, low, high, confirmed``
+        (:func:`helix_sae.causal.causes.cause_matrix`), and ``certified`` where it is known.
     n : int
         Features shown, those with the largest effect for some cause.
 

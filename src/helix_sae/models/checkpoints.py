@@ -52,8 +52,8 @@ def directory_of(source: str, revision: str | None = None) -> Path:
         return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the hub raises a dozen kinds, from several libraries
         raise ModelError(
-            f"{source!r} is neither a directory here nor a model that could be fetched from the Hugging Face hub "
-            f"({type(error).__name__}: {error}). Give the path of a downloaded checkpoint."
+            f"{source!r} is neither a directory here nor a model that could be fetched from the Hugging "
+            f"Face hub ({type(error).__name__}: {error}). Give the path of a downloaded checkpoint."
         ) from error
 
 
@@ -132,8 +132,8 @@ def check_declared(directory: Path) -> None:
     stated = configuration(directory)
     if stated.get("quantization_config") is not None:
         raise ModelError(
-            f"{directory / CONFIG_NAME} has a quantization_config; quantized weights are not read. Give the checkpoint in "
-            "float32 or bfloat16."
+            f"{directory / CONFIG_NAME} has a quantization_config; quantized weights are not read. Give the "
+            "checkpoint in float32 or bfloat16."
         )
     shapes = _stored_shapes(directory)
     numbers = [int(part) for name in shapes for part in name.split(".") if part.isdecimal()]
@@ -149,8 +149,8 @@ def check_declared(directory: Path) -> None:
             continue
         if isinstance(value, int) and value > limit:
             raise ModelError(
-                f"{directory / CONFIG_NAME} states {key}: {value:,}, but the weights have room for no more than {limit:,}: the "
-                "files do not belong together. Fetch the checkpoint again."
+                f"{directory / CONFIG_NAME} states {key}: {value:,}, but the weights have room for no more "
+                f"than {limit:,}: the files do not belong together. Fetch the checkpoint again."
             )
 
 
@@ -185,7 +185,8 @@ def check_complete(directory: Path, wanted: Sequence[str]) -> None:
     for path in weight_files(directory):
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                # Names as upstream reads them: an older one for the embedding, and with or without the prefix.
+                # Names as upstream reads them: an older one for the embedding, and with or without the
+                # prefix.
                 stored |= {
                     name.removeprefix("backbone.").replace("embedding.", "embeddings.")
                     for name in file.keys()  # noqa: SIM118 - a handle, not a mapping
@@ -193,8 +194,9 @@ def check_complete(directory: Path, wanted: Sequence[str]) -> None:
     missing = sorted(set(wanted) - stored)
     if missing:
         raise ModelError(
-            f"The weights in {directory} lack {len(missing)} of the network's tensors, the first of them {missing[0]}; "
-            "config.json belongs to another network, or the file is damaged. Fetch the checkpoint again."
+            f"The weights in {directory} lack {len(missing)} of the network's tensors, the first of them "
+            f"{missing[0]}; config.json belongs to another network, or the file is damaged. Fetch the "
+            "checkpoint again."
         )
 
 
@@ -226,6 +228,6 @@ def stamp(files: Sequence[Path]) -> Stamp:
 
 def _no_weights(directory: Path, what: str) -> ModelError:
     return ModelError(
-        f"{directory} has no {what}. Weights in other formats can run code when they are loaded and are not read; convert "
-        "the checkpoint with save_pretrained(..., safe_serialization=True)."
+        f"{directory} has no {what}. Weights in other formats can run code when they are loaded and are not "
+        "read; convert the checkpoint with save_pretrained(..., safe_serialization=True)."
     )

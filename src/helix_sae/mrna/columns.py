@@ -234,8 +234,8 @@ def _say_if_all_differ(name: str, present: Sequence[tuple[int, object]]) -> None
     n_different = len({str(value) for _, value in present})
     if n_different > _MANY_CATEGORIES and 2 * n_different > len(present):
         _log.warning(
-            "%s: %d different texts in %d records, each a class of its own; nothing can be learned of most of "
-            "them",
+            "%s: %d different texts in %d records, each a class of its own; nothing can be learned of most "
+            "of them",
             own_name(name), n_different, len(present),
         )  # fmt: skip
 

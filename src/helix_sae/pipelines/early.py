@@ -1,9 +1,10 @@
 """What can be known of a run from its parameters and its table, before the model is opened.
 
-Training takes minutes to days; that block 99 does not exist, or that a property is misspelt, is known as soon as the sequences are
-read. :class:`EarlyChecks` looks at the parameters of those nodes that a run is going to execute, as soon as it has the mRNA
-table, and stops it with one list of all that cannot be. What the *data* do not allow is no mistake: that part is left out by
-name later (:mod:`helix_sae.pipelines.parts`), and the log says so now.
+Training takes minutes to days; that block 99 does not exist, or that a property is misspelt, is known as soon
+as the sequences are read. :class:`EarlyChecks` looks at the parameters of those nodes that a run is going to
+execute, as soon as it has the mRNA table, and stops it with one list of all that cannot be. What the *data*
+do not allow is no mistake: that part is left out by name later (:mod:`helix_sae.pipelines.parts`), and the
+log says so now.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ def check_run(table: pd.DataFrame, pipeline: Pipeline, catalog: Catalog) -> None
         n = len(found.problems)
         lines = "\n".join(f"  {number}. {text}" for number, text in enumerate(found.problems, start=1))
         raise ConfigurationError(
-            f"{n} setting{'s' if n > 1 else ''} cannot be met with these sequences and this model; nothing was computed yet:\n{lines}"
+            f"{n} setting{'s' if n > 1 else ''} cannot be met with these sequences and this model; nothing "
+            f"was computed yet:\n{lines}"
         )
 
 
@@ -174,8 +176,9 @@ def block_problems(wanted: Sequence[int] | None, sites: Sequence[str] | None) ->
     if not missing:
         return []
     return [
-        f"causal_acdc.target_blocks: block {', '.join(map(str, missing))} will have no autoencoder; those trained are at "
-        f"{', '.join(map(str, there))}. Name some of these, or add the block's site to extraction.sites."
+        f"causal_acdc.target_blocks: block {', '.join(map(str, missing))} will have no autoencoder; those "
+        f"trained are at {', '.join(map(str, there))}. Name some of these, or add the block's site to "
+        "extraction.sites."
     ]
 
 
@@ -205,7 +208,8 @@ def target_findings(table: pd.DataFrame, parameters: CausalParameters) -> Findin
         return Findings(problems, [f"{what}: it does not vary{value}."])
     labelled = table.loc[column.index]
     few = [
-        f"{labelled.loc[labelled['split'] == part, 'cluster'].nunique()} {part} families are labelled, and {least} are needed"
+        f"{labelled.loc[labelled['split'] == part, 'cluster'].nunique()} {part} families are labelled, and "
+        f"{least} are needed"
         for part, least in _PROBE_FAMILIES.items()
         if labelled.loc[labelled["split"] == part, "cluster"].nunique() < least
     ]
@@ -225,11 +229,15 @@ def _class_problems(column: pd.Series, parameters: CausalParameters) -> Iterator
     classes = sorted(map(str, column.unique()))
     is_number = pd.api.types.is_numeric_dtype(column)
     if positive is not None and positive not in classes:
-        yield f"causal_acdc.probe.positive_class: {positive!r} is no class of {own_name(parameters.target)}; there are {_listed(classes)}."
+        yield (
+            f"causal_acdc.probe.positive_class: {positive!r} is no class of {own_name(parameters.target)};"
+            f" there are {_listed(classes)}."
+        )
     if positive is None and not is_number and len(classes) > 1:
         yield (
-            f"causal_acdc.target: {own_name(parameters.target)} is a category ({_listed(classes)}). Say which class is explained: "
-            f"causal_acdc.probe.positive_class={classes[-1]}, with causal_acdc.probe.kind=logistic."
+            f"causal_acdc.target: {own_name(parameters.target)} is a category ({_listed(classes)}). Say "
+            f"which class is explained: causal_acdc.probe.positive_class={classes[-1]}, with "
+            "causal_acdc.probe.kind=logistic."
         )
     if (
         parameters.probe.kind == "logistic"
@@ -238,7 +246,8 @@ def _class_problems(column: pd.Series, parameters: CausalParameters) -> Iterator
         and not set(column.unique()) <= {0, 1}
     ):
         yield (
-            f"causal_acdc.probe.kind: logistic is for two classes, and {own_name(parameters.target)} is a number; use ridge."
+            f"causal_acdc.probe.kind: logistic is for two classes, and {own_name(parameters.target)} is a "
+            "number; use ridge."
         )
 
 
@@ -252,28 +261,32 @@ def pair_findings(table: pd.DataFrame, parameters: CausalParameters) -> Findings
     if wanted.max_length is not None and not (table["sequence"].str.len() <= wanted.max_length).any():
         shortest = int(table["sequence"].str.len().min())
         found.left_out.append(
-            f"the prediction and its causes: no sequence is as short as {wanted.max_length} nt; the shortest has {shortest}"
+            f"the prediction and its causes: no sequence is as short as {wanted.max_length} nt; the "
+            f"shortest has {shortest}"
             " (causal_acdc.pairs.max_length bounds them; null takes all)."
         )
     if wanted.min_reads is not None and "reads" not in table and wanted.source in ("natural", "named"):
         found.problems.append(
-            "causal_acdc.pairs.min_reads: the table has no column `reads`; map it in ingestion.columns, or leave min_reads out."
+            "causal_acdc.pairs.min_reads: the table has no column `reads`; map it in ingestion.columns, or "
+            "leave min_reads out."
         )
     if wanted.source == "named" and wanted.parent not in table:
         found.problems.append(
-            f"causal_acdc.pairs.parent: the table has no column {wanted.parent!r} that names the other side of a pair; map it in "
-            "ingestion.columns, or set causal_acdc.pairs.source to natural or edited."
+            f"causal_acdc.pairs.parent: the table has no column {wanted.parent!r} that names the other side "
+            "of a pair; map it in ingestion.columns, or set causal_acdc.pairs.source to natural or edited."
         )
     kinds = {*STANDARD_KINDS, *OWN_KINDS, *DECOY_KINDS, *(f"motif_{name}" for name in wanted.motifs)}
     unknown = sorted(set(wanted.kinds or ()) - kinds)
     if wanted.source == "edited" and unknown:
         found.problems.append(
-            f"causal_acdc.pairs.kinds: there is no kind of edit {', '.join(unknown)}; there are {_listed(sorted(kinds))}."
+            f"causal_acdc.pairs.kinds: there is no kind of edit {', '.join(unknown)}; there are "
+            f"{_listed(sorted(kinds))}."
         )
     if wanted.source == "edited" and table["cds_start"].isna().all() and not wanted.motifs:
         found.left_out.append(
-            "edited pairs: no start codon is known, and the edits are of upstream AUGs, of the start's context and of codons. Give "
-            "cds_start, a GFF3 file, or ingestion.reporter for bare 5'UTRs; or motifs to knock out in causal_acdc.pairs.motifs."
+            "edited pairs: no start codon is known, and the edits are of upstream AUGs, of the start's "
+            "context and of codons. Give cds_start, a GFF3 file, or ingestion.reporter for bare 5'UTRs; or "
+            "motifs to knock out in causal_acdc.pairs.motifs."
         )
     return found
 
@@ -304,8 +317,8 @@ def _unknown(wanted: Iterable[str] | None, table: pd.DataFrame, where: str) -> l
         close = difflib.get_close_matches(own_name(name), list(own), n=1)
         meant = f" Did you mean {close[0]!r}?" if close else ""
         problems.append(
-            f"{where}: no column {own_name(name)!r} was read.{meant} Measured properties are {_measured(table) or 'none'}; a column "
-            "of another name is mapped in ingestion.columns."
+            f"{where}: no column {own_name(name)!r} was read.{meant} Measured properties are "
+            f"{_measured(table) or 'none'}; a column of another name is mapped in ingestion.columns."
         )
     return problems
 

@@ -19,13 +19,13 @@ from helix_sae.sae.sparse import ActiveCodes
 class SparseAutoencoder(nn.Module, ABC):
     """Base of the architectures: ``codes = encode(x)``, ``x_hat = codes @ W_dec + b_dec``.
 
-    Takes raw activations: the centring and scaling of training are folded into the weights. Decoder rows have unit
-    norm, so a code is the length, in units of the activation, of its feature's contribution.
+    Takes raw activations: the centring and scaling of training are folded into the weights. Decoder rows have
+    unit norm, so a code is the length, in units of the activation, of its feature's contribution.
 
     ``stability`` says of each feature in how many other seeds it comes back
-    (:func:`~helix_sae.sae.stability.feature_stability`); None where no other seed was there to compare with. It is stored
-    and read with the weights, as is ``origin``: JSON values that say what it was trained on (``model``, the fingerprint of
-    the model; ``site``; ``error_999``, see :mod:`helix_sae.sae.fit`).
+    (:func:`~helix_sae.sae.stability.feature_stability`); None where no other seed was there to compare with.
+    It is stored and read with the weights, as is ``origin``: JSON values that say what it was trained on
+    (``model``, the fingerprint of the model; ``site``; ``error_999``, see :mod:`helix_sae.sae.fit`).
 
     Parameters
     ----------
@@ -61,7 +61,8 @@ class SparseAutoencoder(nn.Module, ABC):
         shapes = self.tensor_shapes()
         if set(tensors) != set(shapes):
             raise ModelError(
-                f"A {config.architecture} SAE has the tensors {sorted(shapes)}, but {sorted(tensors)} were given."
+                f"A {config.architecture} SAE has the tensors {sorted(shapes)}, but {sorted(tensors)} were "
+                "given."
             )
         for name, shape in shapes.items():
             value = tensors[name]

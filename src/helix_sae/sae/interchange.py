@@ -1,7 +1,8 @@
 """Reading and writing SAEs in the layout of SAELens 6 (``cfg.json`` and ``sae_weights.safetensors``).
 
-``sae_lens.SAE.load_from_disk`` reads the directories written here; beside its two files lie ``helix_sae.json`` with
-our configuration and metadata and, where it is known, ``feature_stability.csv`` with the stability of each feature. Weights take raw activations: the scaling of training is folded in.
+``sae_lens.SAE.load_from_disk`` reads the directories written here; beside its two files lie
+``helix_sae.json`` with our configuration and metadata and, where it is known, ``feature_stability.csv`` with
+the stability of each feature. Weights take raw activations: the scaling of training is folded in.
 """
 
 from __future__ import annotations
@@ -50,8 +51,9 @@ def save_sae(
     directory : path
         Local directory; files of the same names are replaced.
     metadata : mapping, optional
-        JSON values kept with it beside its ``origin`` (site, scaling, training settings, hashes); :func:`load_metadata`
-        and ``origin`` give them back. ``model`` and ``site`` also stand where SAELens has the model's and the hook's name.
+        JSON values kept with it beside its ``origin`` (site, scaling, training settings, hashes);
+        :func:`load_metadata` and ``origin`` give them back. ``model`` and ``site`` also stand where SAELens
+        has the model's and the hook's name.
     """
     target = Path(directory)
     target.mkdir(parents=True, exist_ok=True)
@@ -149,9 +151,9 @@ def _from_own(
     for key, meant in _saelens_form(sae)[0].items():
         if key not in _SAYS_NOTHING and config.get(key) != meant:
             raise StoreError(
-                f"{CONFIG_FILE} says {key} = {config.get(key)!r}, but the SAE that {METADATA_FILE} describes has "
-                f"{meant!r}: one of them was changed. Write the SAE again, or delete {METADATA_FILE} to go by "
-                f"{CONFIG_FILE} alone."
+                f"{CONFIG_FILE} says {key} = {config.get(key)!r}, but the SAE that {METADATA_FILE} "
+                f"describes has {meant!r}: one of them was changed. Write the SAE again, or delete "
+                f"{METADATA_FILE} to go by {CONFIG_FILE} alone."
             )
     return sae
 
@@ -160,7 +162,8 @@ def _from_saelens(config: Mapping[str, Any], tensors: dict[str, Tensor]) -> Spar
     name = config.get("architecture")
     if not isinstance(name, str) or name not in _READERS:
         raise StoreError(
-            f"{CONFIG_FILE} names the architecture {name!r}; those that can be read are {', '.join(_READERS)}."
+            f"{CONFIG_FILE} names the architecture {name!r}; those that can be read are "
+            f"{', '.join(_READERS)}."
         )
     for key, only in (("normalize_activations", "none"), ("reshape_activations", "none")):
         if config.get(key, only) not in (only, None):

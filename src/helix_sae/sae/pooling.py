@@ -1,8 +1,9 @@
 """A dictionary of the features that come back: those of several seeds, matched one to one and trained on.
 
-Gerasimov et al. (2026, arXiv:2606.12138) pool the features of several seeds into a dictionary that is more stable than any
-of them at equal explained variance. Here a feature is pooled if it comes back in most seeds; each group of matching features
-gives one starting direction, and the dictionary is trained on from there, so that its features work together.
+Gerasimov et al. (2026, arXiv:2606.12138) pool the features of several seeds into a dictionary that is more
+stable than any of them at equal explained variance. Here a feature is pooled if it comes back in most seeds;
+each group of matching features gives one starting direction, and the dictionary is trained on from there, so
+that its features work together.
 """
 
 from __future__ import annotations
@@ -49,13 +50,14 @@ def match_one_to_one(one: SeedFeatures, other: SeedFeatures) -> Matches:
 def group_features(seeds: Sequence[SeedFeatures]) -> Int[np.ndarray, "n_groups n_seeds"]:
     """Group the matching features of all seeds, at most one of each seed.
 
-    All pairs of seeds are matched one to one; from the most alike pair down, two groups become one where no seed is in both.
+    All pairs of seeds are matched one to one; from the most alike pair down, two groups become one where no
+    seed is in both.
 
     Returns
     -------
     int array (n_groups, n_seeds)
-        Number of each seed's feature in the group, -1 where the seed has none; largest groups first. Every living feature
-        is in one group.
+        Number of each seed's feature in the group, -1 where the seed has none; largest groups first. Every
+        living feature is in one group.
     """
     group: dict[tuple[int, int], dict[int, int]] = {
         (s, int(f)): {s: int(f)} for s, seed in enumerate(seeds) for f in np.flatnonzero(seed.alive)
@@ -102,8 +104,8 @@ def pool_features(
     groups = groups[(groups >= 0).sum(axis=1) >= CERTIFIED * len(seeds)]
     if not len(groups):
         raise AnalysisError(
-            f"At {site}, no feature comes back in three quarters of the {len(seeds)} seeds: there is nothing to pool. Train "
-            "longer, with fewer features or fewer of them active."
+            f"At {site}, no feature comes back in three quarters of the {len(seeds)} seeds: there is "
+            "nothing to pool. Train longer, with fewer features or fewer of them active."
         )
     chosen = torch.from_numpy(groups)
     d_in = saes[0].d_in

@@ -1,7 +1,7 @@
 """State of a training run on disk, so that one that was killed goes on as if it had not been.
 
-One safetensors file holds everything: tensors, and as JSON in its header the counters and the history. It replaces the
-one before it in a single step, so there is always a whole one.
+One safetensors file holds everything: tensors, and as JSON in its header the counters and the history. It
+replaces the one before it in a single step, so there is always a whole one.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Scratch:
     directory : path
         Local scratch area, shared by any number of runs.
     data_key : str
-        Names the data and their order (a hash of the store, the sequences, the batch size and the seed): a state is
-        only taken up by a run with the same key, configurations, seed and number of steps.
+        Names the data and their order (a hash of the store, the sequences, the batch size and the seed): a
+        state is only taken up by a run with the same key, configurations, seed and number of steps.
     every_steps : int
         Steps between saves.
     """
@@ -84,8 +84,8 @@ def save_state(path: Path, learners: Sequence[Learner], rows: Sequence[Mapping[s
             save_file(tensors, file, metadata={"state": header})
     except OSError as error:
         raise StoreError(
-            f"{path}: the training state cannot be written ({error}); free space or give sae_training.scratch.directory "
-            "another folder, and run again: the state before this one is kept."
+            f"{path}: the training state cannot be written ({error}); free space or give "
+            "sae_training.scratch.directory another folder, and run again: the state before this one is kept."
         ) from error
 
 

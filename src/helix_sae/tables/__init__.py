@@ -1,7 +1,7 @@
 """The schema of tables that cross from one node to another: columns, types, units, bounds and meaning.
 
-A table is checked where its dataset saves it (:class:`helix_sae.datasets.tables.CsvTableDataset`), under the name of its
-file. :data:`SCHEMAS` is what a data dictionary is made from.
+A table is checked where its dataset saves it (:class:`helix_sae.datasets.tables.CsvTableDataset`), under the
+name of its file. :data:`SCHEMAS` is what a data dictionary is made from.
 """
 
 from helix_sae.tables.autoencoders import AUTOENCODER_TABLES

@@ -9,7 +9,7 @@ FEATURE = count("Number of the feature in the autoencoder of its site.")
 
 PROPERTY_TABLES = {
     "significant_associations": Table(
-        meaning="A feature whose mean activation goes along with a property of the sequences, on the discovery part.",
+        meaning="A feature whose mean activation goes along with a property, on the discovery part.",
         columns={
             "site": SITE,
             "feature": FEATURE,

@@ -80,7 +80,8 @@ class Table(BaseModel):
         Raises
         ------
         DataError
-            Naming the table and all columns that are missing or hold something else, each with a value that does not fit.
+            Naming the table and all columns that are missing or hold something else, each with a value that
+            does not fit.
         """
         problems = [
             said for column, schema in self.columns.items() if (said := _problem(table, column, schema))
@@ -89,8 +90,8 @@ class Table(BaseModel):
             raise DataError(
                 f"The table {name} is not as its schema says:\n  "
                 + "\n  ".join(problems)
-                + "\nThis is a mistake of the node that made it, or of a schema that was not changed along with it "
-                "(helix_sae.tables)."
+                + "\nThis is a mistake of the node that made it, or of a schema that was not changed along. "
+                "See helix_sae.tables."
             )
 
     def example(self, n_rows: int) -> pd.DataFrame:

@@ -55,8 +55,8 @@ def read_network(directory: Path) -> nn.Module:
         raise
     except Exception as error:  # upstream, transformers and safetensors raise a dozen kinds
         raise ModelError(
-            f"The checkpoint in {directory} cannot be loaded ({type(error).__name__}: {error}); fetch it again, or write "
-            "it again with helical's save_pretrained."
+            f"The checkpoint in {directory} cannot be loaded ({type(error).__name__}: {error}); fetch it "
+            "again, or write it again with helical's save_pretrained."
         ) from error
     mend(module)
     return module

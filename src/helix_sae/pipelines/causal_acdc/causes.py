@@ -63,8 +63,8 @@ def find_causes(
     edits = families_enough(_edits(table, by_kind, parameters))
     if edits.empty:
         raise AnalysisError(
-            "No kind of edit has five validation families; give more sequences with a known start codon, or raise "
-            "causal_acdc.causes.edits_per_kind."
+            "No kind of edit has five validation families; give more sequences with a known start codon, or "
+            "raise causal_acdc.causes.edits_per_kind."
         )
     exp = replace(experiment.open(), pairs=align_table(edits, handle.codon_markers))
     found = exp.effects("exact", nodes=screen_by_cause(estimate, wanted.screened))
@@ -75,7 +75,8 @@ def find_causes(
     summary = cause_summary(exp, measured, matrix, found, certified=known, **resampled)
     causes = summary[summary["role"] != "decoy"]
     LOGGER.info(
-        "%d of %d (feature, cause) confirmed, %d of %d features for some cause; %s of %d true causes have a certified"
+        "%d of %d (feature, cause) confirmed, %d of %d features for some cause; %s of %d true causes have a "
+        "certified"
         " feature",
         int(matrix["confirmed"].sum()),
         len(matrix),
@@ -127,8 +128,8 @@ def _edits(table: pd.DataFrame, pairs: pd.DataFrame, parameters: CausalParameter
     )
     if designs.empty:
         raise AnalysisError(
-            "No edit can be designed to ask for causes: the start codon of no validation sequence is known, or none has a "
-            "place for causal_acdc.causes.kinds."
+            "No edit can be designed to ask for causes: the start codon of no validation sequence is known, "
+            "or none has a place for causal_acdc.causes.kinds."
         )
     splits = pd.Series("validation", index=designs.index)
     return designed_pairs(designs, parameters.target, splits=splits, difference_kind="expected").table

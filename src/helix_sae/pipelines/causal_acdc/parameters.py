@@ -24,14 +24,15 @@ class ProbeParameters(BaseModel):
     kind : {"ridge", "logistic", "mlp", "head"}
         ``head`` is the model's own (:attr:`helix_sae.models.contract.Model.head`).
     positive_class : str, optional
-        For a target that is a category: the class whose log odds are explained (``logistic``, or a fine-tuned classifier).
+        For a target that is a category: the class whose log odds are explained (``logistic``, or a fine-tuned
+        classifier).
     floor : float
         Held-out R2 (or AUC) below which the pipeline stops.
     override_floor : bool
         Go on all the same; the report says so.
     max_extra : int, optional
-        Use at most that many of the further labelled records that ``probe_sequences`` names (see ``globals.yml``), drawn at
-        random.
+        Use at most that many of the further labelled records that ``probe_sequences`` names (see
+        ``globals.yml``), drawn at random.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,9 +50,10 @@ class PairParameters(BaseModel):
     Attributes
     ----------
     source : {"designed", "edited", "natural", "named"}
-        ``designed``: the counterfactual table of the demo, shams among it. ``edited``: edits of the sequences at hand, with
-        the difference that the simulator's mechanism expects. ``natural``: near neighbours by edit distance.
-        ``named``: each record and the one that its ``parent`` column names, e.g. variant and wild type.
+        ``designed``: the counterfactual table of the demo, shams among it. ``edited``: edits of the sequences
+        at hand, with the difference that the simulator's mechanism expects. ``natural``: near neighbours by
+        edit distance. ``named``: each record and the one that its ``parent`` column names, e.g. variant and
+        wild type.
     num_sequence_pairs : int, optional
         Largest number of pairs, drawn at random.
     min_target_diff : float
@@ -69,10 +71,11 @@ class PairParameters(BaseModel):
     kinds : list of str, optional
         Designed pairs: only these kinds of edit.
     motifs : dict of str
-        ``edited`` only: name -> IUPAC pattern of motifs to knock out; the kind of such an edit is ``motif_<name>``.
+        ``edited`` only: name -> IUPAC pattern of motifs to knock out; the kind of such an edit is
+        ``motif_<name>``.
     max_length : int, optional
-        Longest sequence that takes part, in nucleotides, in the probe as in the pairs; the time of an intervention grows
-        with it.
+        Longest sequence that takes part, in nucleotides, in the probe as in the pairs; the time of an
+        intervention grows with it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -96,8 +99,8 @@ class EffectParameters(BaseModel):
     Attributes
     ----------
     exact_top : int, optional
-        Run exactly only that many features of each site, of largest estimated effect (a screening, and labelled so); all
-        that differ when not given.
+        Run exactly only that many features of each site, of largest estimated effect (a screening, and
+        labelled so); all that differ when not given.
     direction : {"source_to_target", "target_to_source"}
         Which of the two sequences of a pair is run, with activations of the other.
     positions : {"nucleotides", "tokens", "edited"}
@@ -105,10 +108,11 @@ class EffectParameters(BaseModel):
     ig_steps : int
         Midpoints of the path of integrated gradients.
     checked_pairs : int
-        Discovery pairs on which exact effects are also measured from the patched side and in the other direction, to say how
-        far the estimators and the direction can be trusted.
+        Discovery pairs on which exact effects are also measured from the patched side and in the other
+        direction, to say how far the estimators and the direction can be trusted.
     checked_top : int, optional
-        Features of each site, of largest estimated effect, that are measured there; all that differ when not given.
+        Features of each site, of largest estimated effect, that are measured there; all that differ when not
+        given.
     tested_top : int
         Features chosen on discovery families and tested on held-out ones.
     q : float
@@ -141,10 +145,11 @@ class AcdcParameters(BaseModel):
     max_pairs : int
         Discovery pairs that the search runs on.
     start_top : int, optional
-        Features of largest attribution at each site that the search starts from (a screening, and labelled so); all of them
-        when not given.
+        Features of largest attribution at each site that the search starts from (a screening, and labelled
+        so); all of them when not given.
     drawn_nodes : int
-        The circuit that is drawn and whose edges are measured is the largest one of the sweep with at most that many nodes.
+        The circuit that is drawn and whose edges are measured is the largest one of the sweep with at most
+        that many nodes.
     verified_edges : int
         Edges of largest estimate that are also measured exactly.
     """
@@ -172,8 +177,8 @@ class CurveParameters(BaseModel):
     max_pairs : int
         Pairs of each part: nodes are ranked on discovery ones, curves and circuits judged on held-out ones.
     ranked_top : int
-        Features of each site, chosen by the gradient estimate, whose exact effects rank a dictionary: the selection budget,
-        the same for all.
+        Features of each site, chosen by the gradient estimate, whose exact effects rank a dictionary: the
+        selection budget, the same for all.
     mask_steps : int
         Steps in which masks over the features are learnt; each runs the pairs forwards and backwards once.
     das_rank, das_steps : int
@@ -197,8 +202,8 @@ class CauseParameters(BaseModel):
     Attributes
     ----------
     edits_per_kind : int
-        Edits of each kind that are made of sequences of validation families, each with its sham. Natural and named pairs are
-        taken as they are, by what they change.
+        Edits of each kind that are made of sequences of validation families, each with its sham. Natural and
+        named pairs are taken as they are, by what they change.
     kinds : list of str
         Kinds of edit (:func:`helix_sae.causal.edits.design_pairs`), decoys among them.
     screened : int
@@ -233,12 +238,13 @@ class CausalParameters(BaseModel):
     Attributes
     ----------
     target : str
-        The property whose prediction is explained: a column of the mRNA table, or of the file under its own name (``te`` is
-        ``functional_te``).
+        The property whose prediction is explained: a column of the mRNA table, or of the file under its own
+        name (``te`` is ``functional_te``).
     target_blocks : list of int, optional
         Blocks of the model to intervene on; all that have an autoencoder when not given.
     certified_only : bool
-        Whether only certified features are nodes; what the others reconstruct belongs to the error node of their site.
+        Whether only certified features are nodes; what the others reconstruct belongs to the error node of
+        their site.
     probe, pairs, effects, acdc, curves, causes
         See the classes.
     token_budget : int

@@ -89,7 +89,8 @@ def embed(table: pd.DataFrame, handle: ModelHandle, parameters: CausalParameters
     chosen = table[known]
     if chosen.empty and table[parameters.target].notna().any():
         raise AnalysisError(
-            f"No sequence with a known {own_name(parameters.target)} is as short as {parameters.pairs.max_length} nt"
+            f"No sequence with a known {own_name(parameters.target)} is as short as "
+            f"{parameters.pairs.max_length} nt"
             " (causal_acdc.pairs.max_length; null takes all)."
         )
     model = as_read(handle, parameters).open()
@@ -101,13 +102,15 @@ def embed(table: pd.DataFrame, handle: ModelHandle, parameters: CausalParameters
 def _need_target(table: pd.DataFrame, parameters: CausalParameters) -> None:
     if parameters.target == NO_TARGET:
         raise AnalysisError(
-            "No property to explain is named: --target COLUMN for helix-sae, causal_acdc.target for kedro run."
+            "No property to explain is named: --target COLUMN for helix-sae, causal_acdc.target for kedro "
+            "run."
         )
     if parameters.target not in table.columns:
         known = [c for c in table.columns if str(c).startswith("functional_")]
         raise AnalysisError(
             f"The mRNA table has no column {parameters.target!r} to explain; its functional ones are "
-            f"{', '.join(known) or 'none'}. Set causal_acdc.target, or map the file's column in ingestion.columns."
+            f"{', '.join(known) or 'none'}. Set causal_acdc.target, or map the file's column in "
+            "ingestion.columns."
         )
 
 
@@ -125,8 +128,8 @@ def read_out(
     -------
     probe : Probe
     probe_metrics : DataFrame
-        One row, with the ``floor`` that the held-out value was held against, ``n_further`` and, with further records,
-        ``out_of_fold_own`` and ``out_of_fold_further``.
+        One row, with the ``floor`` that the held-out value was held against, ``n_further`` and, with further
+        records, ``out_of_fold_own`` and ``out_of_fold_further``.
     probe_predictions : DataFrame
         ``sequence_id, value, prediction, split``, ``is_further``.
 
@@ -221,9 +224,9 @@ def _head(
     wanted = parameters.probe.positive_class if is_class else parameters.target
     if head is None or wanted not in head.outputs:
         raise ModelError(
-            f"The model {handle} has no head for {wanted!r} (it has {', '.join(head.outputs) if head else 'none'}); set "
-            "causal_acdc.target to a property or causal_acdc.probe.positive_class to a class that it has, or "
-            "causal_acdc.probe.kind to ridge."
+            f"The model {handle} has no head for {wanted!r} (it has "
+            f"{', '.join(head.outputs) if head else 'none'}); set causal_acdc.target to a property or "
+            "causal_acdc.probe.positive_class to a class that it has, or causal_acdc.probe.kind to ridge."
         )
     at = head.outputs.index(wanted)
     if is_class:
@@ -299,8 +302,8 @@ def _designed(table: pd.DataFrame, designs: pd.DataFrame, parameters: CausalPara
     kept = designs[designs[cluster].isin(split_of.index)].reset_index(drop=True)
     if kept.empty:
         raise AnalysisError(
-            "None of the designed pairs belongs to a family of this mRNA table; they go with the demo records. "
-            "Set causal_acdc.pairs.source to edited, natural or named."
+            "None of the designed pairs belongs to a family of this mRNA table; they go with the demo "
+            "records. Set causal_acdc.pairs.source to edited, natural or named."
         )
     return designed_pairs(
         kept,
@@ -318,13 +321,14 @@ def _why_no_edits(table: pd.DataFrame) -> str:
     known = int(table["cds_start"].notna().sum())
     if not known:
         return (
-            f"No edit can be designed: the start codon is known in none of the {len(table):,} sequences. Map the file's "
-            "column to cds_start in ingestion.columns, or name the reporter in ingestion.reporter, or set "
-            "causal_acdc.pairs.source to natural or named."
+            f"No edit can be designed: the start codon is known in none of the {len(table):,} sequences. "
+            "Map the file's column to cds_start in ingestion.columns, or name the reporter in "
+            "ingestion.reporter, or set causal_acdc.pairs.source to natural or named."
         )
     return (
-        f"No edit can be designed: of the {len(table):,} sequences {known:,} have a known start codon, and none of them has a "
-        "place for the kinds asked for. Set other kinds in causal_acdc.pairs.kinds, or pairs.source to natural or named."
+        f"No edit can be designed: of the {len(table):,} sequences {known:,} have a known start codon, and "
+        "none of them has a place for the kinds asked for. Set other kinds in causal_acdc.pairs.kinds, or "
+        "pairs.source to natural or named."
     )
 
 

@@ -48,13 +48,14 @@ def train(
 ]:
     """Train every configuration at every site on the discovery part; measure on the validation part.
 
-    Where that is asked for, or there are too few tokens to train on, the autoencoders that come with the model
-    (``offered``) are taken in their place.
+    Where that is asked for, or there are too few tokens to train on, the autoencoders that come with the
+    model (``offered``) are taken in their place.
 
     Returns
     -------
     sae_checkpoints : dict of site to SparseAutoencoder
-        Of the chosen configuration, with the stability of each feature: pooled from its seeds, or its first seed's.
+        Of the chosen configuration, with the stability of each feature: pooled from its seeds, or its first
+        seed's.
     training_history, sae_metrics : DataFrame
         Of all configurations and seeds; the metrics have pooled dictionaries as a configuration of their own.
     sae_stability, sae_stability_summary, sae_subspaces : DataFrame
@@ -74,7 +75,8 @@ def train(
     if parameters.dictionaries == "shipped":
         if not shipped:
             raise DataError(
-                f"No autoencoders come with this model for {', '.join(sites)}; set sae_training.dictionaries to train."
+                f"No autoencoders come with this model for {', '.join(sites)}; set "
+                "sae_training.dictionaries to train."
             )
         return adopt(shipped, holdout, parameters, "sae_training.dictionaries asks for no training.")
     try:
@@ -169,13 +171,16 @@ def warn_of_rank(
             k = getattr(config, "k", 0)
             if k > rank.rank:
                 raise DataError(
-                    f"At {site} the activations have {rank.rank} directions, and {name} is to have k = {k} features active:"
-                    f" nothing sparse can come of that. Lower sae_training.saes.{name}.k, or give other sequences."
+                    f"At {site} the activations have {rank.rank} directions, and {name} is to have k = {k} "
+                    "features active:"
+                    f" nothing sparse can come of that. Lower sae_training.saes.{name}.k, or give other "
+                    "sequences."
                 )
             if resolved.d_sae > FEATURES_PER_DIRECTION * rank.n_directions:
                 LOGGER.warning(
-                    "%s has %d features at %s, whose activations have %d directions (99 %% of the variance): other seeds "
-                    "will hardly find the same. Lower sae_training.saes.%s.expansion_factor to %.2g or less.",
+                    "%s has %d features at %s, whose activations have %d directions (99 %% of the "
+                    "variance): other seeds will hardly find the same. Lower "
+                    "sae_training.saes.%s.expansion_factor to %.2g or less.",
                     name,
                     resolved.d_sae,
                     site,
@@ -185,8 +190,8 @@ def warn_of_rank(
                 )
             if k >= rank.n_directions:
                 LOGGER.warning(
-                    "k = %d features are active at %s, whose activations have %d directions (99 %% of the variance): "
-                    "there is nothing sparse about that. Lower sae_training.saes.%s.k.",
+                    "k = %d features are active at %s, whose activations have %d directions (99 %% of the "
+                    "variance): there is nothing sparse about that. Lower sae_training.saes.%s.k.",
                     k,
                     site,
                     rank.n_directions,
@@ -217,9 +222,10 @@ def check_explained(metrics: pd.DataFrame, parameters: SaeTrainingParameters) ->
         found = ", ".join(f"{row.site} {row.explained_variance:.2f}" for row in low.itertuples(index=False))
         raise AnalysisError(
             f"The autoencoders explain too little of the held-out variance ({found}; at least "
-            f"{parameters.min_explained_variance:g} is asked for by sae_training.min_explained_variance). Train longer "
-            f"(sae_training.min_steps, now {parameters.min_steps:,}), with a lower price or more active features "
-            f"(l1_coefficient, k of sae_training.saes.{parameters.chosen}), or on more sequences."
+            f"{parameters.min_explained_variance:g} is asked for by sae_training.min_explained_variance). "
+            f"Train longer (sae_training.min_steps, now {parameters.min_steps:,}), with a lower price or "
+            f"more active features (l1_coefficient, k of sae_training.saes.{parameters.chosen}), or on more "
+            "sequences."
         )
 
 

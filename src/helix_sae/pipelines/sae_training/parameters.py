@@ -113,19 +113,19 @@ class SaeTrainingParameters(BaseModel):
     Attributes
     ----------
     saes : dict of str to SAE configuration
-        By name; all are trained at every site in one pass over the activations. ``null`` takes an entry away that
-        ``conf/base`` has.
+        By name; all are trained at every site in one pass over the activations. ``null`` takes an entry away
+        that ``conf/base`` has.
     chosen : str
         The one whose checkpoints and codes the later pipelines use.
     dictionaries : {"auto", "train", "shipped"}
-        Whether autoencoders are trained, or those that come with the model are used; ``auto`` trains where there are tokens
-        enough to.
+        Whether autoencoders are trained, or those that come with the model are used; ``auto`` trains where
+        there are tokens enough to.
     n_seeds : int
         How many times each is trained, from starts and in orders of the data of their own; the first is the
         one that the later pipelines use, the others show which of its features come back.
     pooled_steps : int
-        Steps of the dictionary that is pooled from the features which come back in three quarters of the seeds:
-        the later pipelines use it in place of the first seed's. 0: none is pooled.
+        Steps of the dictionary that is pooled from the features which come back in three quarters of the
+        seeds: the later pipelines use it in place of the first seed's. 0: none is pooled.
     batch_size : int
         Tokens a step.
     epochs : int

@@ -60,8 +60,9 @@ def adopt(
     Returns
     -------
     tuple
-        As :func:`~helix_sae.pipelines.sae_training.nodes.train` gives; ``sae_metrics`` has ``outside_range``, the share of
-        tokens reconstructed worse than all but one in a thousand of the corpus that they were trained on.
+        As :func:`~helix_sae.pipelines.sae_training.nodes.train` gives; ``sae_metrics`` has ``outside_range``,
+        the share of tokens reconstructed worse than all but one in a thousand of the corpus that they were
+        trained on.
 
     Raises
     ------
@@ -80,9 +81,9 @@ def adopt(
     if len(poor):
         found = ", ".join(f"{row.site} {row.explained_variance:.2f}" for row in poor.itertuples(index=False))
         raise AnalysisError(
-            f"The autoencoders that come with the model explain too little of these sequences ({found}; at least "
-            f"{parameters.min_explained_variance:g} is asked for by sae_training.min_explained_variance). Train on them: "
-            "sae_training.dictionaries=train."
+            f"The autoencoders that come with the model explain too little of these sequences ({found}; at "
+            f"least {parameters.min_explained_variance:g} is asked for by "
+            "sae_training.min_explained_variance). Train on them: sae_training.dictionaries=train."
         )
     tables = [sae.stability.assign(site=site) for site, sae in saes.items() if sae.stability is not None]
     missing = LeftOut("the training of autoencoders", f"{reason} Those that come with the model were used.")

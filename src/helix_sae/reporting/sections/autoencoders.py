@@ -60,7 +60,8 @@ def autoencoder_section(
     densities : mapping of site to float (n_features,), optional
         Share of tokens at which each feature is active, of the chosen configuration.
     chosen : str, optional
-        The configuration that the analyses use, itself or pooled from its seeds; when absent, all are spoken of.
+        The configuration that the analyses use, itself or pooled from its seeds; when absent, all are spoken
+        of.
     downstream : DataFrame, optional
         What the model computes from the reconstructions:
         ``site, embedding_cosine, ce_clean, ce_recovered, ...``.
@@ -134,7 +135,8 @@ def _fit_statements(used: pd.DataFrame) -> list[Statement]:
     low, high = used["outside_range"].min(), used["outside_range"].max()
     text = (
         "They come with the model and were trained on other sequences. "
-        f"{_span(low, high)} of the tokens here are reconstructed worse than all but one in a thousand of those"
+        f"{_span(low, high)} of the tokens here are reconstructed worse than all but one in a thousand of "
+        "those"
     )
     return [
         Statement(f"{text}.", "weak" if high > FAR_OUTSIDE else "finding", headline=True)

@@ -49,8 +49,9 @@ def cause_section(matrix: pd.DataFrame | None, summary: pd.DataFrame | None, *, 
     statements = [
         Statement(
             f"Of {count(len(features), 'feature')} chosen on discovery families and tested for "
-            f"{count(len(summary), 'kind')} of edit on validation families, {len(carrying)} move the prediction for some kind "
-            f"and {int((carrying == 1).sum())} for one kind alone (q ≤ {setting(q)} over all {len(matrix)} tests).",
+            f"{count(len(summary), 'kind')} of edit on validation families, {len(carrying)} move the "
+            f"prediction for some kind and {int((carrying == 1).sum())} for one kind alone (q ≤ "
+            f"{setting(q)} over all {len(matrix)} tests).",
             "finding" if len(carrying) else "weak",
             headline=True,
         ),
@@ -65,15 +66,17 @@ def cause_section(matrix: pd.DataFrame | None, summary: pd.DataFrame | None, *, 
         statements,
         [
             Prose(
-                "One feature at a time is given the value it has in the edited sequence, and the model is run on; from its effect "
-                "that of the sham, the same kind of substitution nearby that changes nothing, is taken. Features were chosen by "
-                "their exact effects on discovery pairs. A feature that matters only together with others has no effect alone "
-                "and is not found here; circuits and curves find it."
+                "One feature at a time is given the value it has in the edited sequence, and the model is "
+                "run on; from its effect that of the sham, the same kind of substitution nearby that "
+                "changes nothing, is taken. Features were chosen by their exact effects on discovery pairs. "
+                "A feature that matters only together with others has no effect alone and is not found "
+                "here; circuits and curves find it."
             ),
             picture(
                 "figure-causes",
                 "Which feature carries which cause",
-                "Mean effect on validation families, edit less sham, by feature and kind of edit. Rings: confirmed.",
+                "Mean effect on validation families, edit less sham, by feature and kind of edit. Rings: "
+                "confirmed.",
                 cause_heatmap(matrix),
             ),
             _table(summary, confirmed),
@@ -96,7 +99,8 @@ def _carried(causes: pd.DataFrame, carried: pd.DataFrame) -> list[Statement]:
     statements: list[Statement] = []
     if len(carried):
         named = [
-            f"{words(row['kind'])} ({int(row['n_confirmed'])}, together {percent(row['recovered'])} of its effect)"
+            f"{words(row['kind'])} ({int(row['n_confirmed'])}, together {percent(row['recovered'])} of its "
+            "effect)"
             for row in carried.sort_values("recovered", ascending=False).to_dict("records")
         ]
         statements.append(Statement(f"Features are confirmed for {listing(named)}.", headline=True))
@@ -123,7 +127,10 @@ def certified_in_words(summary: pd.DataFrame) -> list[Statement]:
     else:
         without = causes[~has]
         missing = [f"{words(r['kind'])} ({_why_none(r)})" for r in without.to_dict("records")]
-        first = f"{int(has.sum())} of {len(causes)} true causes have a certified feature; there is none for {listing(missing)}."
+        first = (
+            f"{int(has.sum())} of {len(causes)} true causes have a certified feature; there is none for"
+            f" {listing(missing)}."
+        )
     shares = [
         f"{words(r['kind'])} {percent(r['recovered_by_certified'])} "
         f"{interval(100 * r['recovered_by_certified_low'], 100 * r['recovered_by_certified_high'], 0)}"
@@ -143,8 +150,8 @@ def _why_none(row: Mapping[str, Any]) -> str:
         return f"only features that are not certified: {int(row['n_confirmed'])}"
     return (
         f"the model itself has the sign right in {percent(row['sign_agreement'])} of these edits, and "
-        f"{int(row['n_clusters'])} families show an effect from {percent(row['detectable_share'])} of the predicted "
-        "difference on with a chance of 80 %"
+        f"{int(row['n_clusters'])} families show an effect from {percent(row['detectable_share'])} of the "
+        "predicted difference on with a chance of 80 %"
     )
 
 
@@ -180,8 +187,8 @@ def _decoys(decoys: pd.DataFrame, confirmed: pd.DataFrame) -> list[Statement]:
     named = [f"{words(r['kind'])} ({int(r['n_confirmed'])})" for r in passed.to_dict("records")]
     return [
         Statement(
-            f"Features are also confirmed for decoys, which cause nothing: {listing(named)}, by at most {number(largest)}. There "
-            "the model itself answers to what only goes along with the phenotype.",
+            f"Features are also confirmed for decoys, which cause nothing: {listing(named)}, by at most "
+            f"{number(largest)}. There the model itself answers to what only goes along with the phenotype.",
             "weak",
         )
     ]
@@ -191,8 +198,9 @@ def _power(summary: pd.DataFrame) -> Statement:
     known = summary[summary["role"] != "decoy"]
     worst, best = known["detectable_share"].max(), known["detectable_share"].min()
     return Statement(
-        f"With {int(summary['n_clusters'].min())} to {int(summary['n_clusters'].max())} families a kind, an effect of "
-        f"{percent(best)} to {percent(worst)} of the predicted difference, by kind, is seen with a chance of 80 %."
+        f"With {int(summary['n_clusters'].min())} to {int(summary['n_clusters'].max())} families a kind, an "
+        f"effect of {percent(best)} to {percent(worst)} of the predicted difference, by kind, is seen with "
+        "a chance of 80 %."
     )
 
 
@@ -216,9 +224,9 @@ def _table(summary: pd.DataFrame, confirmed: pd.DataFrame) -> ReportTable:
             ]
         )
     return ReportTable(
-        "By cause. The expected difference is what the simulator's mechanism gives for the edit, or the measured one of "
-        "variants; recovered is the share of the predicted difference that the confirmed features, and all certified ones, "
-        "bring about together, with its 95 % interval.",
+        "By cause. The expected difference is what the simulator's mechanism gives for the edit, or the "
+        "measured one of variants; recovered is the share of the predicted difference that the confirmed "
+        "features, and all certified ones, bring about together, with its 95 % interval.",
         [
             Column("Edit"),
             Column("Pairs / families", "number"),
