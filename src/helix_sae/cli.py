@@ -258,7 +258,7 @@ def store() -> None:
 @click.argument("url", default=_DEFAULT_STORE)
 def ls(url: str) -> None:
     """List the versions and their sizes."""
-    from helix_sae.activations.maintenance import list_versions  # noqa: PLC0415 - every kedro command imports this module
+    from helix_sae.shards.maintenance import list_versions  # noqa: PLC0415 - every kedro command imports this module
 
     shared: dict[str, int] = {}
     for version in list_versions(url):
@@ -278,7 +278,7 @@ def ls(url: str) -> None:
 @click.argument("url", default=_DEFAULT_STORE)
 def verify(url: str) -> None:
     """Read every shard and compare its SHA-256; exits with 1 if one is damaged."""
-    from helix_sae.activations.maintenance import verify_store  # noqa: PLC0415
+    from helix_sae.shards.maintenance import verify_store  # noqa: PLC0415
 
     checked = damaged = 0
     for problem in verify_store(url):
@@ -320,7 +320,7 @@ def verify(url: str) -> None:
 )
 def gc(url: str, delete: bool, hours: float, kept_hours: float) -> None:
     """Find what no version needs and what killed runs left, and take it away with --delete."""
-    from helix_sae.activations import maintenance  # noqa: PLC0415
+    from helix_sae.shards import maintenance  # noqa: PLC0415
 
     garbage = maintenance.find_garbage(url, hours * 3600)
     uploads = maintenance.abandoned_uploads(url, hours * 3600)
@@ -345,7 +345,7 @@ def gc(url: str, delete: bool, hours: float, kept_hours: float) -> None:
 @click.argument("url", default=_DEFAULT_STORE)
 def restore(url: str) -> None:
     """Put back what gc took away and is still in the trash."""
-    from helix_sae.activations.maintenance import restore as put_back  # noqa: PLC0415
+    from helix_sae.shards.maintenance import restore as put_back  # noqa: PLC0415
 
     paths = put_back(url)
     for path in paths:

@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from helix_sae.activations.maintenance import list_versions
 from helix_sae.errors import StoreError
+from helix_sae.shards.maintenance import list_versions
 from helix_sae.storage import open_filesystem, read_file
 from helix_sae.versions import PROVENANCE
 

@@ -447,7 +447,7 @@ def test_nothing_temporary_stays_and_the_preview_is_the_manifest(tmp_path: Path)
 
 
 def test_few_shards_are_open_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("helix_sae.activations.store._OPEN_SHARDS", 2)
+    monkeypatch.setattr("helix_sae.shards.store._OPEN_SHARDS", 2)
     store = stored(tmp_path, shard_tokens=50)
     assert len(store.source.manifest["shards"]) > 10
     exact = toy_activations(tokenize_table(toy_table()), SITES[0], "m")

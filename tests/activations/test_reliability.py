@@ -28,8 +28,8 @@ from activation_toys import (
 from kedro.io.core import Version
 
 from helix_sae.activations import Activations
-from helix_sae.activations.shards import parse_shard_path
 from helix_sae.datasets.activations import ActivationsDataset
+from helix_sae.shards.files import parse_shard_path
 from helix_sae.temporary import temporary_prefix
 
 N_KILLS = 20

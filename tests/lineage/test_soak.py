@@ -38,8 +38,8 @@ from toy_project import (
 )
 from toy_project import train as train_toy
 
-from helix_sae.activations.maintenance import find_garbage, list_versions, remove_garbage, verify_store
 from helix_sae.errors import StoreError
+from helix_sae.shards.maintenance import find_garbage, list_versions, remove_garbage, verify_store
 from helix_sae.storage import digest_of, sha256
 
 DONE, REFUSED, FAILED = 0, 3, 4

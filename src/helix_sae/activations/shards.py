@@ -1,8 +1,4 @@
-"""One shard of activations: a safetensors file, named by what it is made from and by what it holds.
-
-``shards/<first two letters>/<key>.<sha256>.safetensors``. The key is a hash of (model, sites, dtype,
-sequences); the second name is the file's own SHA-256. A single rename makes a shard complete, with its
-checksum, and no two processes can disturb each other: equal content has an equal name.
+"""What a shard of activations (:mod:`helix_sae.shards.files`) holds. Its key is a hash of (model, sites, dtype, sequences).
 
 Tensors: ``site:<name>`` (rows, width) of the storage dtype; ``token``, ``nucleotide`` int32 (rows,), the
 row's token in its sequence and that token's nucleotide; ``is_nucleotide`` uint8 (rows,); ``offsets`` int64
@@ -11,27 +7,21 @@ row's token in its sequence and that token's nucleotide; ``is_nucleotide`` uint8
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import re
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
-from safetensors import SafetensorError, TensorSpec, safe_open, serialize_file
 
 from helix_sae.errors import StoreError
 from helix_sae.mrna.tokens import TokenizedSequence
-from helix_sae.storage import Verify, sha256_of_file, storage_errors
+from helix_sae.shards.files import ShardFile, parse_shard_path, write_tensors
 
 StorageDtype = Literal["float32", "float16", "bfloat16"]
 FORMAT = "helix-sae-activations/1"
-METADATA = "helix_sae"
 
-_SHARD_NAME = re.compile(r"(?P<key>[0-9a-f]{64})\.(?P<sha256>[0-9a-f]{64})\.safetensors$")
 _BLOCK = 1 << 17
 """Values that are summed up at a time."""
 
@@ -121,7 +111,7 @@ def write_shard(
         stored, errors[site] = _store(values, sum_sq, site, dtype)
         arrays[f"site:{site}"] = (dtype, stored)
     metadata = {**described, "sequence_ids": list(sequence_ids), "errors": errors}
-    _write_safetensors(file, arrays, {METADATA: json.dumps(metadata, sort_keys=True, allow_nan=False)})
+    write_tensors(file, arrays, metadata)
 
 
 def _checked(
@@ -174,139 +164,31 @@ def _store(
     )
 
 
-def _write_safetensors(
-    file: str, arrays: Mapping[str, tuple[str, np.ndarray]], metadata: Mapping[str, str]
-) -> None:
-    contiguous = {name: (dtype, np.ascontiguousarray(array)) for name, (dtype, array) in arrays.items()}
-    specs = {
-        name: TensorSpec(dtype=dtype, shape=array.shape, data_ptr=array.ctypes.data, data_len=array.nbytes)
-        for name, (dtype, array) in contiguous.items()
-    }
-    serialize_file(specs, file, metadata=dict(metadata))
-
-
-class Shard:
-    """A shard opened for reading: a memory map of a local file.
+def entry_of_file(root: str, file: ShardFile, rows_of_sequence: Sequence[int]) -> ShardEntry:
+    """Entry of a finished shard from its header alone.
 
     Parameters
     ----------
-    file : str
-        The local file.
-    path : str
-        Named in messages: where the file came from.
-    n_bytes, digest
-        Size and SHA-256 that the manifest states.
-    verify : {"full", "size"}
-
-    Raises
-    ------
-    StoreError
-        If the file is missing, cut short, damaged, or not a shard.
-    """
-
-    def __init__(self, file: str, path: str, n_bytes: int, digest: str, verify: Verify) -> None:
-        self.path = path
-        self.n_bytes = n_bytes
-        with storage_errors(path, "read"):
-            _check_content(file, path, n_bytes, digest, verify)
-            # Torch's tensors are views of the map, NumPy's would be copies.
-            try:
-                self._file = cast("Any", safe_open)(file, framework="pt")
-                self.metadata = cast("dict[str, Any]", json.loads(self._file.metadata()[METADATA]))
-            except (SafetensorError, ValueError, KeyError, TypeError) as error:
-                raise StoreError(f"{path}: not a shard, or a damaged one ({error}). {_REPLACE}") from error
-
-    def rows(self, tensor: str, start: int = 0, stop: int | None = None) -> Shaped[np.ndarray, "rows *width"]:
-        """Rows of a tensor, bfloat16 as float32: a read-only view of the file where they are stored as such."""
-        try:
-            stored = self._file.get_tensor(tensor)[start:stop]
-        except SafetensorError as error:
-            raise StoreError(f"{self.path}: the shard has no tensor {tensor!r} ({error}).") from error
-        rows = (stored.float() if str(stored.dtype) == "torch.bfloat16" else stored).numpy()
-        rows.flags.writeable = False
-        return rows
-
-    def activations(
-        self, site: str, start: int = 0, stop: int | None = None
-    ) -> Float[np.ndarray, "rows width"]:
-        """Activations of a site as float32."""
-        return self.rows(f"site:{site}", start, stop).astype(np.float32, copy=False)
-
-
-_REPLACE = "Delete it and run the extraction again: only this shard is recomputed."
-
-
-def _check_content(file: str, path: str, n_bytes: int, digest: str, verify: Verify) -> None:
-    size = os.path.getsize(file)
-    if size != n_bytes:
-        raise StoreError(f"{path}: the shard has {size} bytes where the manifest says {n_bytes}. {_REPLACE}")
-    if verify == "full" and sha256_of_file(file) != digest:
-        raise StoreError(
-            f"{path}: the shard's content has changed (its SHA-256 is not that of the manifest). {_REPLACE}"
-        )
-
-
-def shard_path(root: str, key: str, digest: str) -> str:
-    """Path of a shard below the store's root."""
-    return f"{shard_folder(root, key)}/{key}.{digest}.safetensors"
-
-
-def shard_folder(root: str, key: str) -> str:
-    """Folder of a shard below the store's root."""
-    return f"{root}/shards/{key[:2]}"
-
-
-def parse_shard_path(path: str) -> tuple[str, str] | None:
-    """Key and SHA-256 in the name of a shard; None if the file is something else."""
-    match = _SHARD_NAME.search(path)
-    return None if match is None else (match["key"], match["sha256"])
-
-
-def entry_of_file(
-    fs: Any, root: str, path: str, rows_of_sequence: Sequence[int], place: str | None = None
-) -> ShardEntry | None:
-    """Entry of a finished shard from its header alone; None if the file is cut short or no shard.
-
-    Parameters
-    ----------
-    fs, path
-        Where it is now.
+    root : str
+        Of the store.
+    file : ShardFile
     rows_of_sequence : sequence of int
         Tokens kept of each of its sequences.
-    place : str, optional
-        Where it will be, if it is a draft.
     """
-    named = parse_shard_path(place or path)
-    with storage_errors(path, "read"):
-        size = int(fs.size(path))
-        found = None if named is None else _header(fs, path, size)
-    if named is None or found is None:
-        return None
+    key, digest = cast("tuple[str, str]", parse_shard_path(file.path))
     sites = {
-        tensor.removeprefix("site:"): entry for tensor, entry in found.items() if tensor.startswith("site:")
+        tensor.removeprefix("site:"): entry
+        for tensor, entry in file.header.items()
+        if tensor.startswith("site:")
     }
-    errors = json.loads(found["__metadata__"][METADATA])["errors"]
     return ShardEntry(
-        key=named[0],
-        file=(place or path).removeprefix(root).lstrip("/"),
-        sha256=named[1],
-        bytes=size,
+        key=key,
+        file=file.path.removeprefix(root).lstrip("/"),
+        sha256=digest,
+        bytes=file.n_bytes,
         n_sequences=len(rows_of_sequence),
         n_tokens=sum(rows_of_sequence),
         rows_of_sequence=tuple(rows_of_sequence),
         widths={site: entry["shape"][1] for site, entry in sites.items()},
-        errors={site: StorageError(*values) for site, values in errors.items()},
+        errors={site: StorageError(*values) for site, values in file.metadata["errors"].items()},
     )
-
-
-def _header(fs: Any, path: str, size: int) -> dict[str, Any] | None:
-    """Header of a safetensors file, perhaps a remote one, which the library cannot open; None if it is cut short."""
-    length = int.from_bytes(fs.read_block(path, 0, 8), "little")
-    if not 0 < length <= size - 8:
-        return None
-    try:
-        header = cast("dict[str, Any]", json.loads(fs.read_block(path, 8, length)))
-        ends = [entry["data_offsets"][1] for tensor, entry in header.items() if tensor != "__metadata__"]
-        return header if 8 + length + max(ends) == size else None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None

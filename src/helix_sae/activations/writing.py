@@ -1,61 +1,30 @@
-"""Computing the shards of a plan into a store, and writing the version that names them.
-
-Layout below the store's root::
-
-    shards/<ab>/<key>.<sha256>.safetensors       shared by all versions (helix_sae.activations.shards)
-    <version>/<name>/index.parquet               sequence_id, shard, start, n_tokens
-    <version>/<name>/manifest.json               written last: without it there is no version
-
-A rerun computes the shards that are missing; an interrupted run goes on where it was.
-"""
+"""Computing the shards of a plan into a store, and writing the version that names them: :mod:`helix_sae.shards`."""
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
-from fsspec.implementations.local import LocalFileSystem
 from jaxtyping import Float
 
 from helix_sae.activations.activations import Activations
 from helix_sae.activations.plan import Compute, ExtractionPlan, ShardSpec
-from helix_sae.activations.shards import (
-    ShardEntry,
-    entry_of_file,
-    parse_shard_path,
-    shard_folder,
-    shard_path,
-    write_shard,
-)
-from helix_sae.activations.store import manifest_sha256, open_activations
+from helix_sae.activations.shards import ShardEntry, entry_of_file, write_shard
+from helix_sae.activations.store import open_activations
 from helix_sae.activations.stream import StreamedShards
 from helix_sae.engine import map_work
 from helix_sae.errors import StoreError
 from helix_sae.mrna.tokens import TokenizedSequence
-from helix_sae.storage import (
-    canonical_json,
-    draft_for,
-    is_local,
-    open_filesystem,
-    publish,
-    sha256,
-    sha256_of_file,
-    storage_errors,
-    write_file,
-)
-from helix_sae.temporary import remove_abandoned
+from helix_sae.shards.files import look_at, present_shards, publish_shard
+from helix_sae.shards.manifest import write_version
+from helix_sae.storage import open_filesystem
 
 _log = logging.getLogger(__name__)
-
-MANIFEST = "manifest.json"
-INDEX = "index.parquet"
 
 
 def save_activations(
@@ -112,10 +81,8 @@ def save_activations(
     # Other threads have written, each through a file system of its own, of whose files this one may not know.
     fs.invalidate_cache()
     entries = [finished[spec.key] for spec in plan.shards]
-    index_data = _index_bytes(plan.shards, entries)
-    write_file(fs, f"{folder}/{INDEX}", index_data)
-    manifest = _manifest(plan, entries, index_data)
-    write_file(fs, f"{folder}/{MANIFEST}", canonical_json({**manifest, "sha256": manifest_sha256(manifest)}))
+    ids, rows = [s.sequence_ids for s in plan.shards], [e.rows_of_sequence for e in entries]
+    write_version(fs, folder, _manifest(plan, entries), ids, rows)
     _log.info(
         "Activations: %s sequences, %s tokens stored of %s; %d shards computed, %d reused; %s bytes; %.1f s.",
         f"{sum(e.n_sequences for e in entries):,}",
@@ -131,22 +98,12 @@ def save_activations(
 
 def finished_shards(fs: Any, root: str, plan: ExtractionPlan) -> dict[str, ShardEntry]:
     """Shards of a plan that the store has whole, by key; what killed processes left is removed."""
-    finished: dict[str, ShardEntry] = {}
     wanted = {spec.key: spec for spec in plan.shards}
-    with storage_errors(root, "read"):
-        fs.invalidate_cache(root)
-        if not fs.exists(f"{root}/shards"):
-            return finished
-        if is_local(fs):
-            for folder in cast("list[str]", fs.ls(f"{root}/shards", detail=False)):
-                remove_abandoned(folder)
-        found = sorted(cast("list[str]", fs.find(f"{root}/shards")))
-    for path in found:
-        key = (parse_shard_path(path) or ("",))[0]
-        if key in wanted and key not in finished:
-            entry = entry_of_file(fs, root, path, wanted[key].kept(plan.tokens_per_sequence))
-            if entry is not None:
-                finished[key] = entry
+    finished: dict[str, ShardEntry] = {}
+    for key, path in present_shards(fs, root, wanted):
+        file = look_at(fs, path) if key not in finished else None
+        if file is not None:
+            finished[key] = entry_of_file(root, file, wanted[key].kept(plan.tokens_per_sequence))
     return finished
 
 
@@ -171,8 +128,8 @@ def store_shard(
     fs, root = open_filesystem(url, storage_options)
     root = root.rstrip("/")
     spec = shard.spec
-    folder = shard_folder(root, spec.key)
-    with storage_errors(folder, "written"), draft_for(fs, folder) as draft:
+
+    def write(draft: str) -> None:
         write_shard(
             draft,
             shard.activations,
@@ -183,32 +140,12 @@ def store_shard(
             described["tokens_per_sequence"],
             {**described, "key": spec.key},
         )
-        path = shard_path(root, spec.key, sha256_of_file(draft))
-        kept = spec.kept(described["tokens_per_sequence"])
-        entry = entry_of_file(LocalFileSystem(), root, draft, kept, place=path)
-        if entry is None:
-            raise StoreError(f"{path}: the shard was cut short as it was written; run again.")
-        publish(fs, draft, path)
-    return entry
+
+    file = publish_shard(fs, root, spec.key, write)
+    return entry_of_file(root, file, spec.kept(described["tokens_per_sequence"]))
 
 
-def _index_bytes(specs: Sequence[ShardSpec], entries: Sequence[ShardEntry]) -> bytes:
-    """Where the rows of each sequence are, as Parquet."""
-    rows = [np.array(entry.rows_of_sequence, dtype=np.int64) for entry in entries]
-    index = pd.DataFrame(
-        {
-            "sequence_id": [name for spec in specs for name in spec.sequence_ids],
-            "shard": np.repeat(np.arange(len(rows), dtype=np.int32), [len(r) for r in rows]),
-            "start": np.concatenate([np.cumsum(r) - r for r in rows]),
-            "n_tokens": np.concatenate(rows),
-        }
-    )
-    stream = io.BytesIO()
-    index.to_parquet(stream, index=False)
-    return stream.getvalue()
-
-
-def _manifest(plan: ExtractionPlan, entries: Sequence[ShardEntry], index_data: bytes) -> dict[str, object]:
+def _manifest(plan: ExtractionPlan, entries: Sequence[ShardEntry]) -> dict[str, object]:
     fields = ("key", "file", "sha256", "bytes", "n_sequences", "n_tokens")
     return {
         **plan.described(),
@@ -217,7 +154,6 @@ def _manifest(plan: ExtractionPlan, entries: Sequence[ShardEntry], index_data: b
         "n_tokens": sum(entry.n_tokens for entry in entries),
         "n_tokens_computed": sum(spec.n_tokens for spec in plan.shards),
         "storage_error": {site: _site_error(entries, site) for site in plan.sites},
-        "index": {"file": INDEX, "sha256": sha256(index_data), "bytes": len(index_data)},
         "shards": [{field: getattr(entry, field) for field in fields} for entry in entries],
     }
 

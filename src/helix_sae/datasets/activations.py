@@ -1,36 +1,18 @@
-"""The Kedro dataset over the store of activations (:mod:`helix_sae.activations.writing` has its layout)."""
+"""The Kedro dataset over the store of activations."""
 
 from __future__ import annotations
 
-import json
-from pathlib import PurePosixPath
-from typing import Any
-
-from kedro.io.core import Version, get_filepath_str, get_protocol_and_path
-from kedro_datasets._typing import JSONPreview
+from typing import ClassVar
 
 from helix_sae.activations import Activations, open_activations, save_activations
-from helix_sae.activations.store import read_manifest
-from helix_sae.activations.writing import MANIFEST
-from helix_sae.datasets.versioned import WholeVersionsDataset
-from helix_sae.storage import Verify, open_filesystem
+from helix_sae.activations.shards import FORMAT
+from helix_sae.datasets.shards import ShardsDataset
 
 
-class ActivationsDataset(WholeVersionsDataset[Activations, Activations]):
+class ActivationsDataset(ShardsDataset[Activations, Activations]):
     """Activations of a model: stored as they are computed; those not to be kept are handed on within the run.
 
-    Parameters
-    ----------
-    filepath : str
-        Root of the store; a local path or any fsspec URL.
-    version : Version, optional
-        Given by Kedro with ``versioned: true``.
-    verify : {"full", "size"}
-        What is checked of each shard when it is first read: its SHA-256, or its size alone.
-    credentials, fs_args : mapping, optional
-        Of the fsspec file system.
-    metadata : mapping, optional
-        Ignored by Kedro; plugins read it.
+    Parameters are those of :class:`~helix_sae.datasets.shards.ShardsDataset`.
 
     Examples
     --------
@@ -43,73 +25,10 @@ class ActivationsDataset(WholeVersionsDataset[Activations, Activations]):
           verify: full
     """
 
-    def __init__(
-        self,
-        *,
-        filepath: str,
-        version: Version | None = None,
-        verify: Verify = "full",
-        credentials: dict[str, Any] | None = None,
-        fs_args: dict[str, Any] | None = None,
-        metadata: dict[str, Any] | None = None,
-    ) -> None:
-        self._storage_options = {**(credentials or {}), **(fs_args or {})}
-        self._fs, path = open_filesystem(filepath, self._storage_options)
-        self._protocol, _ = get_protocol_and_path(filepath, version)
-        self._url = filepath
-        self._verify: Verify = verify
-        self._handed_on: Activations | None = None
-        self.metadata = metadata
-        super().__init__(
-            filepath=PurePosixPath(path),
-            version=version,
-            exists_function=self._has_manifest,
-            glob_function=self._fs.glob,
-        )
+    format_name: ClassVar[str] = FORMAT
 
-    def load(self) -> Activations:
-        """Open the version for reading; nothing but its manifest and index is read yet."""
-        if self._handed_on is not None:
-            return self._handed_on
-        folder = get_filepath_str(self._get_load_path(), self._protocol)
+    def _open(self, folder: str) -> Activations:
         return open_activations(self._url, folder, self._storage_options, self._verify)
 
-    def save(self, data: Activations) -> None:
-        """Have the shards computed that the store lacks, then write the version's index and manifest."""
-        if not data.keep:
-            self._handed_on = data
-            return
-        folder = get_filepath_str(self._get_save_path(), self._protocol)
+    def _store(self, data: Activations, folder: str) -> None:
         save_activations(data, self._url, folder, self._storage_options)
-        self._invalidate_cache()
-
-    def resolve_load_version(self) -> str | None:
-        """Version to load: what is handed on belongs to the run that made it."""
-        return super().resolve_load_version() if self._handed_on is None else self.resolve_save_version()
-
-    def _has_manifest(self, path: str) -> bool:
-        return bool(self._fs.exists(f"{path}/{MANIFEST}"))
-
-    def _exists(self) -> bool:
-        return self._has_manifest(get_filepath_str(self._get_load_path(), self._protocol))
-
-    def _describe(self) -> dict[str, Any]:
-        return {
-            "filepath": self._url,
-            "protocol": self._protocol,
-            "version": self._version,
-            "verify": self._verify,
-        }
-
-    def _release(self) -> None:
-        super()._release()
-        self._handed_on = None
-        self._invalidate_cache()
-
-    def _invalidate_cache(self) -> None:
-        self._fs.invalidate_cache(str(self._filepath))
-
-    def preview(self) -> JSONPreview:
-        """Return the manifest without its list of shards."""
-        manifest = read_manifest(self._fs, get_filepath_str(self._get_load_path(), self._protocol))
-        return JSONPreview(json.dumps({key: value for key, value in manifest.items() if key != "shards"}))

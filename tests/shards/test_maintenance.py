@@ -15,7 +15,10 @@ from click.testing import CliRunner
 from kedro.io.core import Version
 
 from helix_sae.activations import stream_activations
-from helix_sae.activations.maintenance import (
+from helix_sae.cli import cli, main
+from helix_sae.datasets.activations import ActivationsDataset
+from helix_sae.errors import StoreError
+from helix_sae.shards.maintenance import (
     abandoned_uploads,
     abort_uploads,
     find_garbage,
@@ -24,9 +27,6 @@ from helix_sae.activations.maintenance import (
     restore,
     verify_store,
 )
-from helix_sae.cli import cli, main
-from helix_sae.datasets.activations import ActivationsDataset
-from helix_sae.errors import StoreError
 from helix_sae.storage import open_filesystem
 
 

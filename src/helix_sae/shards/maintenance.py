@@ -1,4 +1,4 @@
-"""Looking after stores of activations: what is in them, whether it is whole, what nothing needs any more.
+"""Looking after stores of shards, of activations and of codes: what is in them, whether it is whole, what nothing needs any more.
 
 Versions are found by the format that their manifests state, wherever they lie below the folder that is named:
 the store itself, a copy of it under another name, or a folder of several stores.
@@ -13,14 +13,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from helix_sae.activations.shards import FORMAT, parse_shard_path
-from helix_sae.activations.store import read_index, read_manifest
-from helix_sae.activations.writing import INDEX, MANIFEST
 from helix_sae.errors import HelixSaeError, StoreError
-from helix_sae.storage import is_local, open_filesystem, read_file, storage_errors
+from helix_sae.shards.files import parse_shard_path
+from helix_sae.shards.manifest import INDEX, read_index, read_manifest
+from helix_sae.storage import MANIFEST, is_local, open_filesystem, read_file, storage_errors
 from helix_sae.temporary import TEMPORARY_PREFIX
 
 _READ_BLOCK = 1 << 22
+
+FORMATS = ("helix-sae-activations/1", "helix-sae-codes/1")
+"""Of the manifests of stores of shards."""
 
 TRASH = ".trash"
 """Folder below the one that is looked after, with what was taken away and can still be put back."""
@@ -235,7 +237,7 @@ def _open(url: str, storage_options: Mapping[str, Any] | None) -> tuple[Any, str
     with storage_errors(url, "opened"):
         fs.invalidate_cache()
         if not fs.isdir(top):
-            raise StoreError(f"{url}: there is no store of activations.")
+            raise StoreError(f"{url}: there is no store of activations or codes.")
     return fs, top
 
 
@@ -256,23 +258,23 @@ def _versions(fs: Any, top: str, files: Mapping[str, Any]) -> list[StoredVersion
     found: list[StoredVersion] = []
     for path in sorted(path for path in files if _name(path) == MANIFEST):
         folder = path.rpartition("/")[0]
-        if not _is_of_activations(fs, path):
+        if not _is_of_shards(fs, path):
             continue
-        manifest = read_manifest(fs, folder)
+        manifest = read_manifest(fs, folder, FORMATS)
         versioned_root = folder.rsplit("/", 2)[0]
         alone = any(other.startswith(f"{folder}/shards/") for other in files)
         root = folder if alone else versioned_root
         found.append(StoredVersion("" if alone else folder.split("/")[-2], folder, root, manifest))
     if not found:
         raise StoreError(
-            f"{top}: no version of a store of activations lies here or below. Name the folder that `filepath`"
-            " of `activations` in the catalog names; nothing was touched."
+            f"{top}: no version of a store of activations or codes lies here or below. Name the folder that `filepath`"
+            " of `activations` or `sparse_codes` in the catalog names; nothing was touched."
         )
     return sorted(found, key=lambda version: (version.version, version.folder))
 
 
-def _is_of_activations(fs: Any, path: str) -> bool:
-    """Whether a manifest is one of activations; a damaged one may be."""
+def _is_of_shards(fs: Any, path: str) -> bool:
+    """Whether a manifest is one of a store of shards; a damaged one may be."""
     try:
         content = json.loads(read_file(fs, path))
     except ValueError as error:
@@ -280,7 +282,7 @@ def _is_of_activations(fs: Any, path: str) -> bool:
             f"{path}: the manifest is damaged ({error}), so that nobody knows what it needs. Remove its"
             " version by hand, or bring the file back."
         ) from error
-    return isinstance(content, dict) and cast("dict[str, Any]", content).get("format") == FORMAT
+    return isinstance(content, dict) and cast("dict[str, Any]", content).get("format") in FORMATS
 
 
 def _is_left(path: str, top: str, files: Mapping[str, Any]) -> bool:
