@@ -15,7 +15,7 @@ from helix_sae.shards.maintenance import list_versions
 from helix_sae.storage import open_filesystem, read_file
 from helix_sae.versions import PROVENANCE
 
-_ACTIVATIONS, _SUMMARY = "activations", "run_summary"
+_SHARDED, _SUMMARY = ("activations", "sparse_codes"), "run_summary"
 
 
 class Artefact(NamedTuple):
@@ -28,7 +28,7 @@ class Artefact(NamedTuple):
     folder : str
         Of the version.
     n_bytes : int
-        Of its files; shards of activations that versions share are not among them.
+        Of its files; shards of activations and codes that versions share are not among them.
     provenance : dict
         What was recorded beside it.
     """
@@ -151,7 +151,7 @@ def plan_removal(runs: Sequence[Run], run: Run) -> Removal:
 
 
 def remove(removal: Removal, root: str) -> int:
-    """Remove versions, and the shards of activations that only these named.
+    """Remove versions, and the shards of activations and codes that only these named.
 
     Returns
     -------
@@ -162,7 +162,7 @@ def remove(removal: Removal, root: str) -> int:
     freed = 0
     for artefact in removal.removed:
         store = artefact.folder.rpartition("/")[0]
-        before = _shards(store) if artefact.name == _ACTIVATIONS else {}
+        before = _shards(store) if artefact.name in _SHARDED else {}
         fs.rm(artefact.folder, recursive=True)
         freed += artefact.n_bytes
         if before:

@@ -105,11 +105,10 @@ def test_figures_are_pictures(nodes: dict[str, dict[str, Any]]) -> None:
 def test_stores_say_what_they_hold(nodes: dict[str, dict[str, Any]]) -> None:
     shown = {name: json.loads(nodes[name]["preview"]) for name, kind in OWN.items() if kind == "JSONPreview"}
     sites = {"layers.0.mixer", "layers.2.mixer", "layers.4.mixer", "layers.6.mixer"}
-    assert (
-        set(shown["sae_checkpoints"]) == set(shown["sequence_codes"]) == set(shown["sparse_codes"]) == sites
-    )
+    assert set(shown["sae_checkpoints"]) == set(shown["sequence_codes"]) == sites
+    assert set(shown["sparse_codes"]["sites"]) == set(shown["sparse_codes"]["d_sae"]) == sites
     assert shown["activations"]["n_sequences"] == 240
-    assert shown["sparse_codes"]["layers.0.mixer"]["codes"].startswith("sparse csr (")
+    assert shown["sparse_codes"]["n_tokens"] == shown["activations"]["n_tokens"]
     assert shown["model"]["fingerprint"] == shown["activations"]["fingerprint"]
     assert shown["helix_mini"]["hidden_size"] == 32
     assert shown["run_summary"]["data"]["n_records"] == 240

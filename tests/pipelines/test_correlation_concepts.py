@@ -49,26 +49,24 @@ def small_table() -> pd.DataFrame:
     )
 
 
-def small_store(kept: int | None = None) -> Any:
-    """A store of three sequences in another order than the table; with ``kept`` only every so many tokens."""
+def small_codes() -> Any:
+    """What is asked of the codes of three sequences, in another order than the table."""
     table = small_table().set_index("sequence_id")
-    nucleotide, is_nucleotide, offsets = [], [], [0]
+    flags, offsets = [], [0]
     for name in ("a", "b", "c"):
         sequence, start, end = table.loc[name, ["sequence", "cds_start", "cds_end"]]
         tokens = tokenize(
             sequence, None if pd.isna(start) else int(start), None if pd.isna(end) else int(end), "cds"
         )
-        rows = slice(None, None, kept)
-        nucleotide.append(tokens.nucleotide[rows])
-        is_nucleotide.append(tokens.is_nucleotide[rows])
-        offsets.append(offsets[-1] + len(nucleotide[-1]))
-    rows = SimpleNamespace(nucleotide=np.concatenate(nucleotide), is_nucleotide=np.concatenate(is_nucleotide))
-    return SimpleNamespace(all_rows=lambda: rows, offsets=np.array(offsets), sequence_ids=["a", "b", "c"])
+        flags.append(tokens.is_nucleotide)
+        offsets.append(offsets[-1] + len(flags[-1]))
+    return SimpleNamespace(
+        sequence_id=np.array(["a", "b", "c"]), offsets=np.array(offsets), is_nucleotide=np.concatenate(flags)
+    )
 
 
-@pytest.mark.parametrize("kept", [None, 3])
-def test_rows_of_store_and_annotations_belong_together(kept: int | None) -> None:
-    table, store = small_table(), small_store(kept)
+def test_rows_of_codes_and_annotations_belong_together() -> None:
+    table, store = small_table(), small_codes()
     found = annotate_table(table)
     chosen = choose_nucleotides(store, found, limit=10**6)
     assert chosen.sequence_id == ["a", "b", "c"]
@@ -77,7 +75,9 @@ def test_rows_of_store_and_annotations_belong_together(kept: int | None) -> None
     sequence = np.repeat(chosen.sequence_id, np.diff(chosen.offsets))
     for name, position, row in zip(sequence, chosen.nucleotide, chosen.annotation_rows, strict=True):
         assert by_name[name][position] == text[row]
-    assert store.all_rows().is_nucleotide[chosen.token_rows].all()
+    assert store.is_nucleotide[chosen.token_rows].all()
+    first = np.repeat(store.offsets[:-1], np.diff(chosen.offsets))
+    np.testing.assert_array_equal(first + chosen.token, chosen.token_rows)
     columns = np.arange(len(found.concepts))
     concepts = concepts_of(found, chosen, columns)
     for column, name in enumerate(found.concepts):
@@ -113,11 +113,10 @@ def test_two_uorfs_that_overlap_are_two_instances() -> None:
     found = annotate_table(table)
     n = len(found.instances("uORF_contained").start)
     tokens = tokenize(table["sequence"][0], 17, None, "cds")
-    rows = SimpleNamespace(
-        nucleotide=np.tile(tokens.nucleotide, 3), is_nucleotide=np.tile(tokens.is_nucleotide, 3)
-    )
     store = SimpleNamespace(
-        all_rows=lambda: rows, offsets=np.arange(4) * tokens.ids.size, sequence_ids=["a", "b", "c"]
+        sequence_id=np.array(["a", "b", "c"]),
+        offsets=np.arange(4) * tokens.ids.size,
+        is_nucleotide=np.tile(tokens.is_nucleotide, 3),
     )
     column = found.concepts.index("uORF_contained")
     made = concepts_of(found, choose_nucleotides(store, found, 10**6), np.array([column]))
@@ -127,15 +126,15 @@ def test_two_uorfs_that_overlap_are_two_instances() -> None:
 
 def test_the_limit_takes_whole_sequences_the_same_each_time() -> None:
     found = annotate_table(small_table())
-    few = choose_nucleotides(small_store(), found, limit=1)
+    few = choose_nucleotides(small_codes(), found, limit=1)
     assert len(few.sequence_id) == 1
     assert len(few.nucleotide) == len(small_table().set_index("sequence_id")["sequence"][few.sequence_id[0]])
-    assert choose_nucleotides(small_store(), found, limit=1).sequence_id == few.sequence_id
+    assert choose_nucleotides(small_codes(), found, limit=1).sequence_id == few.sequence_id
 
 
 def test_markers_give_the_coding_phase_away() -> None:
     """Detectors of codon markers know the phase with certainty: a feature that reads them has learnt nothing."""
-    table, store = small_table(), small_store()
+    table, store = small_table(), small_codes()
     found = annotate_table(table)
     chosen = choose_nucleotides(store, found, limit=10**6)
     kinds = {
@@ -194,12 +193,12 @@ def test_a_model_with_random_weights_passes_for_letters_alone(tmp_path: Path) ->
         }
     )
     saes, *_ = training.train(activations, table, {}, sae)
-    codes, _ = training.encode(activations, saes, table)
+    codes = training.encode(activations, saes, table, handle, settings).in_memory()
     given = CorrelationParameters.model_validate(
         {"concepts": {"n_shifts": 40, "random_model": True, "max_nucleotides": 100_000}, "seed": 3}
     )
     matches, baselines, _ = match_features(
-        codes, activations, annotate_table(table), table, handle, given, sae, {}
+        codes, activations, annotate_table(table), table, handle, given, sae, {}, settings
     )
     assert set(baselines["kind"]) == {
         *("sae", "neurons", "pca", "random_model", "1-mers", "3-mers", "4-mers", "position", "markers"),

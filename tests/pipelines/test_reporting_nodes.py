@@ -34,13 +34,11 @@ def parameters(**changes: Any) -> ReportingParameters:
 def activations() -> Any:
     """What the atlas asks of the store of activations."""
     table = report_data.table()
-    _, nucleotide, is_nucleotide = report_data.token_rows()
     return SimpleNamespace(
         sequence_ids=table["sequence_id"].tolist(),
-        n_tokens=len(nucleotide),
+        n_tokens=len(report_data.token_rows()[1]),
         fingerprint="f" * 64,
         widths={SITE: 16},
-        all_rows=lambda: SimpleNamespace(nucleotide=nucleotide, is_nucleotide=is_nucleotide),
     )
 
 

@@ -19,7 +19,7 @@ from helix_sae.pipelines.sae_training import judge, nodes
 from helix_sae.pipelines.sae_training.certify import certify_seeds, pool_seeds
 from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
 from helix_sae.pipelines.sae_training.tokens import check_enough
-from helix_sae.sae import ArrayBatches, InputScaling, TopKConfig, random_autoencoder, train_saes
+from helix_sae.sae import ArrayBatches, InputScaling, TokenCodes, TopKConfig, random_autoencoder, train_saes
 
 SAES = {"saes": {"a": {"architecture": "topk", "k": 2}}, "chosen": "a"}
 SITE = "layers.0.mixer"
@@ -51,7 +51,8 @@ class Store:
 
     def token_rows(self, start: int, stop: int) -> TokenRows:
         rows = slice(start, stop)
-        return TokenRows(np.arange(9)[rows], self.nucleotide[rows], self.is_nucleotide[rows])
+        token = np.array([0, 1, 2, 0, 1, 2, 3, 0, 1])
+        return TokenRows(token[rows], self.nucleotide[rows], self.is_nucleotide[rows])
 
     def read(self, sites: list[str], ranges: Any) -> dict[str, np.ndarray]:
         return dict.fromkeys(sites, np.concatenate([self.values[a:b] for a, b in ranges]))
@@ -117,7 +118,13 @@ def test_the_scratch_area_is_keyed_by_what_the_result_depends_on() -> None:
 def test_nucleotides_labels_and_kmers_belong_together() -> None:
     settings = parameters(probing={"max_nucleotides": 100, "longest_kmer": 2}).probing
     part = judge._nucleotides(Store().activations(), annotations(), TABLE, "discovery", settings)
-    codes = SimpleNamespace(codes=scipy.sparse.csr_array(np.arange(9)[:, None]))
+    names = Store().activations().sequence_ids
+    codes = TokenCodes(
+        scipy.sparse.csr_array(np.arange(9)[:, None]),
+        Store().activations().offsets,
+        np.array(names, dtype=object),
+        np.ones(9, dtype=bool),
+    )
     sample = judge._sample(Store().activations(), codes, SITE, part)
     by_row = {
         int(row): (bool(label[0]), int(one), int(two))

@@ -71,6 +71,38 @@ class Part(NamedTuple):
     activations: dict[str, Float[np.ndarray, "n_tokens width"]]
 
 
+class PartWork(Protocol):
+    """The work of one part: small and picklable, so that it can be done anywhere.
+
+    Attributes
+    ----------
+    key : str
+        SHA-256 of everything that the part's values depend on.
+    sequence_ids : sequence of str
+    n_tokens : sequence of int
+        Kept tokens of each sequence.
+    """
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of everything that the part's values depend on."""
+        ...
+
+    @property
+    def sequence_ids(self) -> Sequence[str]:
+        """Sequences of the part."""
+        ...
+
+    @property
+    def n_tokens(self) -> Sequence[int]:
+        """Kept tokens of each sequence."""
+        ...
+
+    def __call__(self, sites: Sequence[str]) -> Part:
+        """Read the part, or run the model for it."""
+        ...
+
+
 class Source(Protocol):
     """Where activations come from. Rows are counted over all sequences, in their order.
 
@@ -113,6 +145,10 @@ class Source(Protocol):
 
     def read(self, sites: Sequence[str], ranges: Ranges) -> dict[str, Float[np.ndarray, "rows width"]]:
         """Rows of some ranges, one range after another, as float32; perhaps a read-only view."""
+        ...
+
+    def works(self) -> Sequence[PartWork]:
+        """The work of each part."""
         ...
 
 
@@ -210,6 +246,10 @@ class Activations:
         """What the rows of one sequence stand for."""
         return self.source.token_rows(*self._bounds(self._numbers([sequence_id])[0]))
 
+    def first_rows(self, sequence_ids: Sequence[str]) -> Int[np.ndarray, " n"]:
+        """The row with which each of some sequences begins."""
+        return self.offsets[self._numbers(sequence_ids)]
+
     def all_rows(self) -> TokenRows:
         """What every row stands for."""
         return self.source.token_rows(0, self.n_tokens)
@@ -217,15 +257,28 @@ class Activations:
     def parts(self, sites: Sequence[str]) -> Iterator[Part]:
         """Go through all sequences in order, some at a time, without a copy where shards lie on the local disk."""
         self._check_sites(sites)
-        last = np.cumsum(self.source.part_sizes)
-        for begin, end in zip((last - self.source.part_sizes).tolist(), last.tolist(), strict=True):
-            start, stop = int(self.offsets[begin]), int(self.offsets[end])
-            yield Part(
-                self.sequence_ids[begin:end],
-                self.offsets[begin : end + 1] - start,
-                self.source.token_rows(start, stop),
-                self.source.read(sites, [(start, stop)]),
-            )
+        return (self.part(number, sites) for number in range(len(self.source.part_sizes)))
+
+    def part(self, number: int, sites: Sequence[str]) -> Part:
+        """One of the parts that :meth:`parts` goes through."""
+        begin = int(self.source.part_sizes[:number].sum())
+        end = begin + int(self.source.part_sizes[number])
+        start, stop = int(self.offsets[begin]), int(self.offsets[end])
+        return Part(
+            self.sequence_ids[begin:end],
+            self.offsets[begin : end + 1] - start,
+            self.source.token_rows(start, stop),
+            self.source.read(sites, [(start, stop)]),
+        )
+
+    def works(self) -> Sequence[PartWork]:
+        """The work of each of these parts, to be spread by :mod:`helix_sae.engine`."""
+        return self.source.works()
+
+    @property
+    def are_whole(self) -> bool:
+        """Whether every token of every sequence is kept."""
+        return self.described["tokens_per_sequence"] is None
 
     def sequences(self, site: str) -> Iterator[SequenceActivations]:
         """Go through all sequences of a site in order."""

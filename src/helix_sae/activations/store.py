@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from helix_sae.activations.activations import Activations, Ranges, TokenRows
+from helix_sae.activations.activations import Activations, Part, Ranges, TokenRows
 from helix_sae.activations.plan import DESCRIBED
 from helix_sae.activations.shards import FORMAT
 from helix_sae.shards.files import Shard
@@ -86,6 +88,50 @@ class StoredShards(ShardStore):
             for site in sites:
                 out[site][target] = _of_site(shard, site, piece.start, piece.stop)
         return out
+
+    def works(self) -> list[StoredPart]:
+        """The work of each part."""
+        last = np.cumsum(self.part_sizes)
+        return [
+            StoredPart(
+                str(entry["key"]),
+                tuple(self.sequence_ids[end - size : end]),
+                tuple(self.n_tokens[end - size : end].tolist()),
+                (self.fs, self.name, self.folder, self.verify),
+                number,
+            )
+            for number, (entry, size, end) in enumerate(
+                zip(self.entries, self.part_sizes.tolist(), last.tolist(), strict=True)
+            )
+        ]
+
+
+@dataclass(frozen=True)
+class StoredPart:
+    """One shard to read: :class:`~helix_sae.activations.activations.PartWork`.
+
+    Attributes
+    ----------
+    store : tuple
+        What :class:`StoredShards` is opened with.
+    number : int
+        Of the shard.
+    """
+
+    key: str
+    sequence_ids: tuple[str, ...]
+    n_tokens: tuple[int, ...]
+    store: tuple[Any, str, str, Verify]
+    number: int
+
+    def __call__(self, sites: Sequence[str]) -> Part:
+        """Read the part."""
+        return Activations(_opened(*self.store)).part(self.number, sites)
+
+
+@lru_cache(maxsize=2)
+def _opened(fs: Any, root: str, folder: str, verify: Verify) -> StoredShards:
+    return StoredShards(fs, root, folder, verify)
 
 
 def _of_site(shard: Shard, site: str, start: int, stop: int) -> Float[np.ndarray, "rows width"]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from helix_sae.activations.activations import Activations, Ranges, TokenRows
+from helix_sae.activations.activations import Activations, Part, Ranges, TokenRows
 from helix_sae.activations.plan import DESCRIBED, ExtractionPlan
 from helix_sae.activations.shards import draw_tokens
 from helix_sae.mrna.tokens import TokenizedSequence
@@ -79,6 +80,10 @@ class StreamedShards:
         computed = self.plan.compute(tokens)
         return {site: computed[site][chosen] for site in sites}
 
+    def works(self) -> list[StreamedPart]:
+        """The work of each part."""
+        return [StreamedPart(replace(self.plan, shards=(spec,))) for spec in self.plan.shards]
+
     def _holding(self, ranges: Ranges) -> list[int]:
         """Numbers of the sequences that hold some rows, ascending."""
         found: set[int] = set()
@@ -95,3 +100,29 @@ class StreamedShards:
         """Tokens of a sequence that are kept."""
         spec, i = self._places[number]
         return draw_tokens(spec.sequence_ids[i], spec.size(i), self.plan.tokens_per_sequence)
+
+
+@dataclass(frozen=True)
+class StreamedPart:
+    """The work of one shard of a plan: :class:`~helix_sae.activations.activations.PartWork`."""
+
+    plan: ExtractionPlan
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of everything that the part's values depend on."""
+        return self.plan.shards[0].key
+
+    @property
+    def sequence_ids(self) -> Sequence[str]:
+        """Sequences of the part."""
+        return self.plan.shards[0].sequence_ids
+
+    @property
+    def n_tokens(self) -> Sequence[int]:
+        """Kept tokens of each sequence."""
+        return self.plan.shards[0].kept(self.plan.tokens_per_sequence)
+
+    def __call__(self, sites: Sequence[str]) -> Part:
+        """Run the model over the sequences of the part."""
+        return stream_activations(self.plan).part(0, sites)

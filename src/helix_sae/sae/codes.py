@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from typing import NamedTuple, Protocol
 
 import anndata
 import numpy as np
@@ -44,6 +46,172 @@ class TokenCodes:
     offsets: Int[np.ndarray, " n_sequences_plus_1"]
     sequence_id: np.ndarray
     is_nucleotide: Bool[np.ndarray, " n_tokens"]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Tokens and features."""
+        return self.codes.shape
+
+    def parts(self) -> Iterator[TokenCodes]:
+        """Go through all sequences in order: here they are one part."""
+        yield self
+
+    def at(self, rows: Int[np.ndarray, " n"]) -> scipy.sparse.csr_array:
+        """Codes of some tokens, in any order."""
+        return self.codes[rows]
+
+    def columns(self, features: Sequence[int]) -> scipy.sparse.csc_array:
+        """Codes of some features on every token (n_tokens, n_features)."""
+        return scipy.sparse.csc_array(self.codes[:, np.asarray(features, dtype=np.int64)])
+
+    def pooled(self) -> PooledCodes:
+        """Mean and maximum over each sequence, and what the features' statistics are made of."""
+        return PooledCodes(*pool_codes(self), FeatureSums.of(self.codes))
+
+
+class SiteCodes(Protocol):
+    """Codes of every token of a corpus at one site: in memory (:class:`TokenCodes`) or in a store."""
+
+    @property
+    def offsets(self) -> Int[np.ndarray, " n_sequences_plus_1"]:
+        """Sequence ``i`` owns the rows ``offsets[i]:offsets[i + 1]``."""
+        ...
+
+    @property
+    def sequence_id(self) -> np.ndarray:
+        """Names of the sequences."""
+        ...
+
+    @property
+    def is_nucleotide(self) -> Bool[np.ndarray, " n_tokens"]:
+        """False at codon markers."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Tokens and features."""
+        ...
+
+    @property
+    def codes(self) -> scipy.sparse.csr_array:
+        """Codes of all tokens, in memory."""
+        ...
+
+    def parts(self) -> Iterator[TokenCodes]:
+        """Go through all sequences in order, some at a time."""
+        ...
+
+    def at(self, rows: Int[np.ndarray, " n"]) -> scipy.sparse.csr_array:
+        """Codes of some tokens, in any order."""
+        ...
+
+    def columns(self, features: Sequence[int]) -> scipy.sparse.csc_array:
+        """Codes of some features on every token (n_tokens, n_features)."""
+        ...
+
+    def pooled(self) -> PooledCodes:
+        """Mean and maximum over each sequence, and what the features' statistics are made of."""
+        ...
+
+
+class FeatureSums(NamedTuple):
+    """What each feature's statistics are made of; those of two parts of a corpus add up.
+
+    Attributes
+    ----------
+    n_tokens : int
+    n_active : int64 (d_sae,)
+        Tokens on which the feature is active.
+    total : float64 (d_sae,)
+        Sum of its codes.
+    largest : float32 (d_sae,)
+    """
+
+    n_tokens: int
+    n_active: Int[np.ndarray, " d_sae"]
+    total: Float[np.ndarray, " d_sae"]
+    largest: Float[np.ndarray, " d_sae"]
+
+    @classmethod
+    def of(cls, codes: scipy.sparse.csr_array) -> FeatureSums:
+        """Sums over all tokens of a CSR."""
+        d_sae = codes.shape[1]
+        largest = torch.zeros(d_sae).scatter_reduce_(
+            0, torch.from_numpy(codes.indices.astype(np.int64)), torch.from_numpy(codes.data), "amax"
+        )
+        return cls(
+            codes.shape[0],
+            np.bincount(codes.indices, minlength=d_sae),
+            np.bincount(codes.indices, weights=codes.data, minlength=d_sae),
+            largest.numpy(),
+        )
+
+    def joined(self, other: FeatureSums) -> FeatureSums:
+        """Sums over both parts."""
+        return FeatureSums(
+            self.n_tokens + other.n_tokens,
+            self.n_active + other.n_active,
+            self.total + other.total,
+            np.maximum(self.largest, other.largest),
+        )
+
+    def table(self) -> pd.DataFrame:
+        """Density, maximum, means and liveness of each feature."""
+        counts, n = self.n_active, max(1, self.n_tokens)
+        return pd.DataFrame(
+            {
+                "feature": np.arange(len(counts)),
+                "density": counts / n,
+                "max_activation": self.largest.astype(np.float64),
+                "mean": self.total / n,
+                "mean_when_active": np.divide(
+                    self.total, counts, out=np.zeros(len(counts)), where=counts > 0
+                ),
+                "alive": counts > 0,
+            }
+        )
+
+
+class PooledCodes(NamedTuple):
+    """Codes pooled over each sequence's nucleotides.
+
+    Attributes
+    ----------
+    mean, maximum : csr_array float32 (n_sequences, d_sae)
+    sums : FeatureSums
+        Over all tokens.
+    """
+
+    mean: scipy.sparse.csr_array
+    maximum: scipy.sparse.csr_array
+    sums: FeatureSums
+
+
+def join_pooled(parts: Iterable[PooledCodes]) -> PooledCodes:
+    """Pooled codes of a corpus from those of its parts."""
+    listed = list(parts)
+    return PooledCodes(
+        scipy.sparse.csr_array(scipy.sparse.vstack([part.mean for part in listed], format="csr")),
+        scipy.sparse.csr_array(scipy.sparse.vstack([part.maximum for part in listed], format="csr")),
+        reduce(FeatureSums.joined, (part.sums for part in listed)),
+    )
+
+
+def nucleotide_of_tokens(
+    is_nucleotide: Bool[np.ndarray, " n_tokens"], offsets: Int[np.ndarray, " n_sequences_plus_1"]
+) -> Int[np.ndarray, " n_tokens"]:
+    """Nucleotide of each token within its sequence, int32; for a codon marker the one that follows it.
+
+    Parameters
+    ----------
+    is_nucleotide : bool (n_tokens,)
+        Of all tokens of the sequences.
+    offsets : int (n_sequences + 1,)
+        Where each sequence's tokens start.
+    """
+    before = np.concatenate([[0], np.cumsum(is_nucleotide)])
+    within = before[:-1] - np.repeat(before[offsets[:-1]], np.diff(offsets))
+    return within.astype(np.int32)
 
 
 def encode_stream(
@@ -178,7 +346,7 @@ def _pool_block(
 
 
 def sequence_anndata(
-    token_codes: TokenCodes,
+    token_codes: SiteCodes,
     table: pd.DataFrame,
     sae: SparseAutoencoder,
     feature_statistics: pd.DataFrame | None = None,
@@ -191,7 +359,7 @@ def sequence_anndata(
 
     Parameters
     ----------
-    token_codes : TokenCodes
+    token_codes : SiteCodes
         Codes of the corpus at one site.
     table : DataFrame
         mRNA table with ``sequence_id``; rows of other sequences are left out.
@@ -226,11 +394,10 @@ def sequence_anndata(
             f"{len(missing)} encoded sequences, {missing[0]!r} among them, are not in the mRNA table: "
             "activations and table come from different runs; extract again."
         )
-    mean, maximum = pool_codes(token_codes)
+    mean, maximum, sums = token_codes.pooled()
     obs = plain_columns(by_name.loc[list(token_codes.sequence_id)])
     obs.index = pd.Index(token_codes.sequence_id.astype(str))
-    var = feature_statistics if feature_statistics is not None else feature_statistics_of(token_codes.codes)
-    var = with_stability(var, sae)
+    var = with_stability(sums.table() if feature_statistics is None else feature_statistics, sae)
     var.index = pd.Index(
         [feature_name(site, feature) if site else str(feature) for feature in range(sae.d_sae)]
     )
@@ -246,27 +413,6 @@ def sequence_anndata(
     result.varm["decoder"] = sae.W_dec.detach().numpy().copy()
     result.uns.update({key: str(value) for key, value in (uns or {}).items()})
     return result
-
-
-def feature_statistics_of(codes: scipy.sparse.csr_array) -> pd.DataFrame:
-    """Density, maximum, means and liveness of each feature over all tokens of a CSR."""
-    d_sae = codes.shape[1]
-    counts = np.bincount(codes.indices, minlength=d_sae)
-    sums = np.bincount(codes.indices, weights=codes.data, minlength=d_sae)
-    largest = torch.zeros(d_sae).scatter_reduce_(
-        0, torch.from_numpy(codes.indices.astype(np.int64)), torch.from_numpy(codes.data), "amax"
-    )
-    n = max(1, codes.shape[0])
-    return pd.DataFrame(
-        {
-            "feature": np.arange(d_sae),
-            "density": counts / n,
-            "max_activation": largest.double().numpy(),
-            "mean": sums / n,
-            "mean_when_active": np.divide(sums, counts, out=np.zeros(d_sae), where=counts > 0),
-            "alive": counts > 0,
-        }
-    )
 
 
 def with_stability(features: pd.DataFrame, sae: SparseAutoencoder) -> pd.DataFrame:

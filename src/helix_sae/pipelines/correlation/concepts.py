@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from helix_sae.pipelines.correlation.nucleotides import (
     regions_of,
 )
 from helix_sae.pipelines.correlation.parameters import CorrelationParameters
+from helix_sae.pipelines.extraction.nodes import whole_of
+from helix_sae.pipelines.extraction.parameters import ExtractionParameters
 from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
 
 if TYPE_CHECKING:
@@ -27,11 +29,11 @@ if TYPE_CHECKING:
     from helix_sae.activations import Activations
     from helix_sae.models.registry import ModelHandle
     from helix_sae.mrna.annotations import NucleotideAnnotations
-    from helix_sae.sae import TokenCodes
+    from helix_sae.sae.codes import SiteCodes
     from helix_sae.statistics.concept_matching import ConceptTables
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    AnnData = Activations = ModelHandle = NucleotideAnnotations = TokenCodes = ConceptTables = Any
+    AnnData = Activations = ModelHandle = NucleotideAnnotations = SiteCodes = ConceptTables = Any
 
 LOGGER = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ SAE = "sae"
 
 
 def match_features(
-    sparse_codes: dict[str, TokenCodes],
+    sparse_codes: Mapping[str, SiteCodes],
     activations: Activations,
     annotations: NucleotideAnnotations,
     table: pd.DataFrame,
@@ -47,6 +49,7 @@ def match_features(
     parameters: CorrelationParameters,
     training: SaeTrainingParameters,
     sequence_codes: dict[str, AnnData],
+    extraction: ExtractionParameters,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Match the features of every site, and the baselines, with every concept.
 
@@ -64,15 +67,20 @@ def match_features(
     """
     from helix_sae.statistics.concept_matching import compare_with_baselines, judge_detectors
 
-    chosen = choose_nucleotides(activations, annotations, parameters.concepts.max_nucleotides)
+    some = next(iter(sparse_codes.values()))
+    chosen = choose_nucleotides(some, annotations, parameters.concepts.max_nucleotides)
     split = table.set_index("sequence_id")["split"].loc[chosen.sequence_id].to_numpy(dtype=object)
 
     def kinds() -> Iterator[tuple[str, detectors.Codes]]:
         """One kind of detector after the other: no more than one is held at a time."""
         discovery = np.repeat(split == "discovery", np.diff(chosen.offsets))
-        features = {site: codes.codes[chosen.token_rows] for site, codes in sparse_codes.items()}
+        features = {site: codes.at(chosen.token_rows) for site, codes in sparse_codes.items()}
         yield SAE, asked_for(features, sequence_codes, parameters)
-        yield from detectors.unit_baselines(activations, chosen, discovery)
+        if activations.are_whole and activations.source.is_stored:
+            units = activations
+        else:
+            units = whole_of(activations, table, chosen.sequence_id, handle, extraction)
+        yield from detectors.unit_baselines(units, chosen, discovery)
         if parameters.concepts.random_model:
             sites = list(activations.sites)
             yield (

@@ -28,10 +28,14 @@ Codes = dict[str, Any]
 def unit_baselines(
     activations: Activations, chosen: Nucleotides, discovery: Bool[np.ndarray, " n_nucleotides"]
 ) -> Iterator[tuple[str, Codes]]:
-    """Raw neurons and principal components of every site: the same activations without an autoencoder."""
+    """Raw neurons and principal components of every site: the same activations without an autoencoder.
+
+    ``activations`` are of every token of the chosen sequences, perhaps of others too.
+    """
     from helix_sae.statistics.concept_matching import principal_components, signed_halves
 
-    values = activations.rows_at(activations.sites, chosen.token_rows)
+    first = np.repeat(activations.first_rows(chosen.sequence_id), np.diff(chosen.offsets))
+    values = activations.rows_at(activations.sites, first + chosen.token)
     yield "neurons", {site: signed_halves(x, discovery) for site, x in values.items()}
     yield (
         "pca",

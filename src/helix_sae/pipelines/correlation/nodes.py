@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,10 +15,10 @@ from helix_sae.pipelines.correlation.parameters import CorrelationParameters
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from helix_sae.sae import TokenCodes
+    from helix_sae.sae.codes import SiteCodes
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    AnnData = TokenCodes = Any
+    AnnData = SiteCodes = Any
 
 LOGGER = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ def validate_top(
 
 
 def profile_landmarks(
-    sparse_codes: dict[str, TokenCodes], table: pd.DataFrame, concept_matches: pd.DataFrame
+    sparse_codes: Mapping[str, SiteCodes], table: pd.DataFrame, concept_matches: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Mean activation around start and stop codons, of the features that match coding concepts best.
 
@@ -158,7 +159,7 @@ def profile_landmarks(
     periods: list[pd.DataFrame] = []
     for site, concept, feature in _profiled(concept_matches):
         codes = sparse_codes[site]
-        nucleotides = codes.codes[codes.is_nucleotide]
+        nucleotides = codes.columns([feature]).tocsr()[codes.is_nucleotide]
         per_sequence = np.add.reduceat(codes.is_nucleotide.astype(np.int64), codes.offsets[:-1])
         offsets = np.concatenate([[0], np.cumsum(per_sequence)])
         part = rows.loc[list(codes.sequence_id)]
@@ -171,7 +172,9 @@ def profile_landmarks(
             )  # a bare 5'UTR ends where its start codon would be
             if reached.any():
                 named = {"landmark": landmark, "site": site, "name": _profile_name(concept, site, feature)}
-                profile = metagene_profile(nucleotides, anchors, offsets, np.array([feature]))
+                profile = metagene_profile(nucleotides, anchors, offsets, np.array([0])).assign(
+                    feature=feature
+                )
                 profiles.append(profile.assign(**named))
                 periods.append(periodicity_by_side(profile).assign(**named))
     return _stacked(profiles, _PROFILE), _stacked(periods, _PERIODICITY)

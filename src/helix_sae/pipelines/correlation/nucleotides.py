@@ -9,27 +9,29 @@ import numpy as np
 from jaxtyping import Int
 
 if TYPE_CHECKING:
-    from helix_sae.activations import Activations
     from helix_sae.mrna.annotations import NucleotideAnnotations
+    from helix_sae.sae.codes import SiteCodes
     from helix_sae.statistics.concepts import Concepts
 else:
     # Too heavy to import for their names alone.
-    Activations = NucleotideAnnotations = Concepts = Any
+    NucleotideAnnotations = Concepts = SiteCodes = Any
 
 REGIONS = ("utr5", "cds", "utr3")
 
 
 class Nucleotides(NamedTuple):
-    """Rows of the store and of the annotations that belong together.
+    """Rows of the codes and of the annotations that belong together.
 
     Attributes
     ----------
     sequence_id : list of str
-        Sequences taken, in the order of the store.
+        Sequences taken, in the order of the codes.
     offsets : int64 (n_sequences + 1,)
         Where each sequence's nucleotides start.
     token_rows : int64 (n_nucleotides,)
-        Row of the store; rising.
+        Row of the codes; rising.
+    token : int64 (n_nucleotides,)
+        Token within the sequence.
     nucleotide : int64 (n_nucleotides,)
         Position in the sequence.
     annotation_rows : int64 (n_nucleotides,)
@@ -46,6 +48,7 @@ class Nucleotides(NamedTuple):
     sequence_id: list[str]
     offsets: Int[np.ndarray, " n_sequences_plus_1"]
     token_rows: Int[np.ndarray, " n_nucleotides"]
+    token: Int[np.ndarray, " n_nucleotides"]
     nucleotide: Int[np.ndarray, " n_nucleotides"]
     annotation_rows: Int[np.ndarray, " n_nucleotides"]
     annotation_sequences: Int[np.ndarray, " n_sequences"]
@@ -53,32 +56,29 @@ class Nucleotides(NamedTuple):
     n_markers: Int[np.ndarray, " n_nucleotides"]
 
 
-def choose_nucleotides(
-    activations: Activations, annotations: NucleotideAnnotations, limit: int
-) -> Nucleotides:
-    """Whole sequences in the order of a hash of their ids, up to the limit; then back in the store's order."""
-    rows = activations.all_rows()
-    stored = np.asarray(activations.offsets)
+def choose_nucleotides(codes: SiteCodes, annotations: NucleotideAnnotations, limit: int) -> Nucleotides:
+    """Whole sequences in the order of a hash of their ids, up to the limit; then back in the codes' order."""
+    ids, first_row, is_nucleotide = list(codes.sequence_id), np.asarray(codes.offsets), codes.is_nucleotide
     number = {name: i for i, name in enumerate(annotations.sequence_id)}
-    ids = list(activations.sequence_ids)
     by_hash = sorted(range(len(ids)), key=lambda i: hashlib.sha256(ids[i].encode()).digest())
     taken, total = [], 0
     for i in by_hash:
         if total >= limit:
             break
         taken.append(i)
-        total += int(rows.is_nucleotide[stored[i] : stored[i + 1]].sum())
+        total += int(is_nucleotide[first_row[i] : first_row[i + 1]].sum())
     taken.sort()
-    tokens = [rows.is_nucleotide[stored[i] : stored[i + 1]] for i in taken]
-    token_rows = [stored[i] + np.flatnonzero(kept) for i, kept in zip(taken, tokens, strict=True)]
+    tokens = [is_nucleotide[first_row[i] : first_row[i + 1]] for i in taken]
+    token = [np.flatnonzero(kept) for kept in tokens]
     sequences = np.array([number[ids[i]] for i in taken], dtype=np.int64)
     first = np.asarray(annotations.offsets)[sequences]
-    nucleotide = [rows.nucleotide[at].astype(np.int64) for at in token_rows]
+    nucleotide = [np.arange(len(at)) for at in token]
     since, before = zip(*(_markers(kept) for kept in tokens), strict=True)
     return Nucleotides(
         [ids[i] for i in taken],
-        np.concatenate([[0], np.cumsum([len(at) for at in token_rows])]),
-        np.concatenate(token_rows),
+        np.concatenate([[0], np.cumsum([len(at) for at in token])]),
+        np.concatenate([first_row[i] + at for i, at in zip(taken, token, strict=True)]),
+        np.concatenate(token),
         np.concatenate(nucleotide),
         np.concatenate([start + at for start, at in zip(first, nucleotide, strict=True)]),
         sequences,
@@ -127,8 +127,7 @@ def _runs(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The annotations' runs in rows of the chosen nucleotides; those with no nucleotide among them are left out.
 
-    Chosen nucleotides of a sequence keep their order, so a run stays one even where nucleotides in it were
-    not kept.
+    Chosen nucleotides of a sequence keep their order, so a run stays one.
     """
     order = np.argsort(chosen.annotation_rows)
     rows = chosen.annotation_rows[order]

@@ -62,6 +62,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     _PARAMETERS,
                     "params:sae_training",
                     "sequence_codes",
+                    "params:extraction",
                 ],
                 ["concept_matches", "concept_baselines", "concept_warnings"],
                 name="match_concepts",

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from helix_sae.activations import Activations
     from helix_sae.models.registry import ModelHandle
     from helix_sae.reporting.document import Section
-    from helix_sae.sae import TokenCodes
+    from helix_sae.sae.codes import SiteCodes
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    AnnData = Activations = ModelHandle = Section = TokenCodes = Any
+    AnnData = Activations = ModelHandle = Section = SiteCodes = Any
 
 LOGGER = logging.getLogger(__name__)
 
@@ -264,7 +264,7 @@ def gather_features(
 
 def draw_atlas(
     chosen: pd.DataFrame,
-    sparse_codes: dict[str, TokenCodes],
+    sparse_codes: Mapping[str, SiteCodes],
     sequence_codes: dict[str, AnnData],
     activations: Activations,
     table: pd.DataFrame,
@@ -382,9 +382,12 @@ def _subtitle(sections: tuple[Section, ...]) -> str:
     return f"{text}; predictions of {str(target).removeprefix('functional_')}" if target else text
 
 
-def _corpora(codes: dict[str, TokenCodes], activations: Activations, table: pd.DataFrame) -> dict[str, Any]:
-    """Codes of each site with the nucleotide of each token, which the store of activations knows."""
+def _corpora(
+    codes: Mapping[str, SiteCodes], activations: Activations, table: pd.DataFrame
+) -> dict[str, Any]:
+    """Codes of each site with the nucleotide of each token and the rows of the table."""
     from helix_sae.reporting.windows import CodedCorpus
+    from helix_sae.sae.codes import nucleotide_of_tokens
 
     names = [str(name) for name in activations.sequence_ids]
     if any([str(name) for name in of_site.sequence_id] != names for of_site in codes.values()):
@@ -399,7 +402,9 @@ def _corpora(codes: dict[str, TokenCodes], activations: Activations, table: pd.D
             f"{len(missing)} sequences of the codes, {missing[0]!r} among them, are not in the mRNA table: they are of "
             "different runs. Run `extraction` again, or pin both with --load-versions."
         )
-    rows, nucleotide = by_name.loc[names].reset_index(drop=True), activations.all_rows().nucleotide
+    rows = by_name.loc[names].reset_index(drop=True)
+    some = next(iter(codes.values()))
+    nucleotide = nucleotide_of_tokens(some.is_nucleotide, some.offsets)
     return {
         site: CodedCorpus(rows, of_site.codes, of_site.offsets, nucleotide, of_site.is_nucleotide)
         for site, of_site in codes.items()

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from helix_sae.activations import Activations
     from helix_sae.models.registry import ModelHandle
     from helix_sae.mrna.annotations import NucleotideAnnotations
-    from helix_sae.sae import Sample, SparseAutoencoder, TokenCodes
+    from helix_sae.sae import Sample, SparseAutoencoder
+    from helix_sae.sae.codes import SiteCodes
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    Activations = ModelHandle = NucleotideAnnotations = Sample = SparseAutoencoder = TokenCodes = Any
+    Activations = ModelHandle = NucleotideAnnotations = Sample = SiteCodes = SparseAutoencoder = Any
 
 LOGGER = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def run_on(
 def probe_concepts(
     activations: Activations,
     saes: dict[str, SparseAutoencoder],
-    sparse_codes: dict[str, TokenCodes],
+    sparse_codes: Mapping[str, SiteCodes],
     annotations: NucleotideAnnotations,
     table: pd.DataFrame,
     parameters: SaeTrainingParameters,
@@ -142,9 +143,12 @@ def probe_concepts(
 
 
 class _Nucleotides(NamedTuple):
-    """Nucleotides of one part of the clusters, and what is known of each."""
+    """Nucleotides of one part of the clusters, and what is known of each; rows of the activations, tokens of a sequence."""
 
+    sequence_id: list[str]
+    counts: list[int]
     token_rows: Int[np.ndarray, " n"]
+    token: Int[np.ndarray, " n"]
     labels: Bool[np.ndarray, "n n_concepts"]
     kmers: list[Int[np.ndarray, " n"]]
 
@@ -159,23 +163,24 @@ def _nucleotides(
     """Whole sequences of one part, in the order of a hash of their ids, up to the limit."""
     from helix_sae.sae import kmers_ending
 
-    rows = activations.all_rows()
-    stored = np.asarray(activations.offsets)
-    place = {name: i for i, name in enumerate(activations.sequence_ids)}
     number = {name: i for i, name in enumerate(annotations.sequence_id)}
     first = np.asarray(annotations.offsets)
     sequences = table.set_index("sequence_id")["sequence"]
+    names: list[str] = []
     token_rows: list[np.ndarray] = []
+    token: list[np.ndarray] = []
     annotation_rows: list[np.ndarray] = []
     kmers: list[list[np.ndarray]] = [[] for _ in range(settings.longest_kmer)]
     taken = 0
-    for name in by_hash([n for n in table.loc[table["split"] == split, "sequence_id"] if n in place]):
+    for name in by_hash([n for n in table.loc[table["split"] == split, "sequence_id"] if n in activations]):
         if taken >= settings.max_nucleotides:
             break
-        i = place[name]
-        here = stored[i] + np.flatnonzero(rows.is_nucleotide[stored[i] : stored[i + 1]])
+        rows = activations.rows(name)
+        here = np.flatnonzero(rows.is_nucleotide)
         at = rows.nucleotide[here].astype(np.int64)
-        token_rows.append(here)
+        names.append(name)
+        token_rows.append(activations.first_rows([name])[0] + here)
+        token.append(rows.token[here].astype(np.int64))
         annotation_rows.append(first[number[name]] + at)
         letters = np.array(["ACGU".find(c) for c in sequences[name]])
         for k, part in enumerate(kmers):
@@ -184,14 +189,24 @@ def _nucleotides(
     if not token_rows:
         raise AnalysisError(f"No sequence of the {split} clusters has activations; extract them again.")
     labels = annotations.labels[np.concatenate(annotation_rows)].toarray().astype(bool)
-    return _Nucleotides(np.concatenate(token_rows), labels, [np.concatenate(part) for part in kmers])
+    return _Nucleotides(
+        names,
+        [len(at) for at in token],
+        np.concatenate(token_rows),
+        np.concatenate(token),
+        labels,
+        [np.concatenate(part) for part in kmers],
+    )
 
 
-def _sample(activations: Activations, codes: TokenCodes, site: str, part: _Nucleotides) -> Sample:
-    """Codes and activations of some nucleotides of a site."""
+def _sample(activations: Activations, codes: SiteCodes, site: str, part: _Nucleotides) -> Sample:
+    """Codes and activations of some nucleotides of a site; the activations may be a sample of the tokens, the codes are of all."""
     from helix_sae.sae import Sample
 
-    return Sample(codes.codes[part.token_rows], activations.rows_at([site], part.token_rows)[site])
+    number = {name: i for i, name in enumerate(codes.sequence_id)}
+    first = np.asarray(codes.offsets)[[number[name] for name in part.sequence_id]]
+    rows = np.repeat(first, part.counts) + part.token
+    return Sample(codes.at(rows), activations.rows_at([site], part.token_rows)[site])
 
 
 def _probes(

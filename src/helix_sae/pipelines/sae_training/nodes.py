@@ -14,6 +14,8 @@ from jaxtyping import Float
 
 from helix_sae.errors import AnalysisError, DataError
 from helix_sae.names import POOLED
+from helix_sae.pipelines.extraction.nodes import whole
+from helix_sae.pipelines.extraction.parameters import ExtractionParameters
 from helix_sae.pipelines.sae_training.certify import certify_seeds, pool_seeds
 from helix_sae.pipelines.sae_training.judge import judge_held_out
 from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
@@ -24,11 +26,14 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from helix_sae.activations import Activations
-    from helix_sae.sae import SparseAutoencoder, TokenCodes
+    from helix_sae.codes import CodesPlan
+    from helix_sae.models.registry import ModelHandle
+    from helix_sae.sae import SparseAutoencoder
+    from helix_sae.sae.codes import SiteCodes
     from helix_sae.sae.scaling import EffectiveRank
 else:
     # Kedro resolves annotations to validate parameters; these types are too heavy to import for that.
-    AnnData = Activations = EffectiveRank = SparseAutoencoder = TokenCodes = Any
+    AnnData = Activations = CodesPlan = EffectiveRank = ModelHandle = SiteCodes = SparseAutoencoder = Any
 
 LOGGER = logging.getLogger(__name__)
 
@@ -230,27 +235,43 @@ def check_explained(metrics: pd.DataFrame, parameters: SaeTrainingParameters) ->
 
 
 def encode(
-    activations: Activations, saes: dict[str, SparseAutoencoder], table: pd.DataFrame
-) -> tuple[dict[str, TokenCodes], dict[str, AnnData]]:
-    """Sparse codes of every token, and pooled over every sequence, by site."""
-    from helix_sae.mrna.properties import CODON_USAGE_PREFIX
-    from helix_sae.sae import encode_stream, sequence_anndata
+    activations: Activations,
+    saes: dict[str, SparseAutoencoder],
+    table: pd.DataFrame,
+    handle: ModelHandle,
+    extraction: ExtractionParameters,
+) -> CodesPlan:
+    """Sparse codes of every token of every sequence, made as they are saved.
 
-    kept = table[table["sequence_id"].isin(list(activations.sequence_ids))].reset_index(drop=True)
-    uns = {"model_fingerprint": activations.fingerprint}
-    token_codes: dict[str, TokenCodes] = {}
-    sequence_codes: dict[str, AnnData] = {}
-    for site, sae in saes.items():
-        token_codes[site] = encode_stream(sae, activations.sequences(site), site=site)
-        sequence_codes[site] = sequence_anndata(
-            token_codes[site],
-            kept,
+    Where the activations are a sample of the tokens, this is the second pass: the model runs once over all sequences, for
+    all sites together.
+    """
+    from helix_sae.codes import CodesPlan
+
+    return CodesPlan(whole(activations, table, handle, extraction), saes)
+
+
+def pool(
+    sparse_codes: Mapping[str, SiteCodes],
+    saes: dict[str, SparseAutoencoder],
+    table: pd.DataFrame,
+    handle: ModelHandle,
+) -> dict[str, AnnData]:
+    """Codes pooled over every sequence, by site, with what is known of sequences and features."""
+    from helix_sae.mrna.properties import CODON_USAGE_PREFIX
+    from helix_sae.sae import sequence_anndata
+
+    return {
+        site: sequence_anndata(
+            sparse_codes[site],
+            table,
             sae,
-            uns={**uns, "site": site},
+            uns={"model_fingerprint": handle.fingerprint, "site": site},
             site=site,
             wide={"codon_usage": CODON_USAGE_PREFIX},
         )
-    return token_codes, sequence_codes
+        for site, sae in saes.items()
+    }
 
 
 def draw_training(

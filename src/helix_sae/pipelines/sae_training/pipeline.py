@@ -27,9 +27,15 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             node(
                 nodes.encode,
-                ["activations", "sae_checkpoints", "mrna_table"],
-                ["sparse_codes", "sequence_codes"],
+                ["activations", "sae_checkpoints", "mrna_table", "model", "params:extraction"],
+                "sparse_codes",
                 name="encode_activations",
+            ),
+            node(
+                nodes.pool,
+                ["sparse_codes", "sae_checkpoints", "mrna_table", "model"],
+                "sequence_codes",
+                name="pool_codes",
             ),
             part_node(
                 nodes.draw_training,
