@@ -30,8 +30,8 @@ ROOT = Path(__file__).parents[1]
 SOURCE = Path(helix_sae.__file__).parent
 
 LIBRARIES = (
-    "models", "activations", "sae", "mrna", "statistics", "causal", "tables", "figures", "reporting", "explorer",
-    "datasets",
+    "models", "shards", "activations", "sae", "codes", "mrna", "statistics", "causal", "tables", "figures", "reporting",
+    "explorer", "datasets",
 )  # fmt: skip
 """Packages with pages in the API, in the order of the flow; one that is not there has none."""
 
