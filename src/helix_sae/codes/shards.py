@@ -1,8 +1,8 @@
 """What a shard of codes (:mod:`helix_sae.shards.files`) holds. Its key is a hash of the activations' key and the autoencoders.
 
 Tensors: ``offsets`` int64 (sequences + 1,) and ``is_nucleotide`` uint8 (tokens,); for each site, as CSR matrices of
-``d_sae`` columns in three tensors (``.values`` float32, ``.features`` int32, ``.starts`` int32), ``codes:<site>`` with a
-row a token, ``mean:<site>`` and ``max:<site>`` with a row a sequence; and the sums that each feature's statistics are
+``d_sae`` columns in three tensors (``.values`` float32, ``.features`` int16 or int32, ``.starts`` int32), ``codes:<site>``
+with a row a token, ``mean:<site>`` and ``max:<site>`` with a row a sequence; and the sums that each feature's statistics are
 made of: ``n_active:<site>`` int64, ``total:<site>`` float64, ``largest:<site>`` float32 (d_sae,).
 """
 
@@ -20,6 +20,8 @@ from helix_sae.shards.files import Shard, ShardFile, parse_shard_path, write_ten
 
 FORMAT = "helix-sae-codes/1"
 _MOST_PAIRS = 2**31 - 1
+_MOST_NARROW = 2**15
+"""So many features are numbered by int16."""
 
 
 class CodesEntry(NamedTuple):
@@ -65,9 +67,10 @@ def _of_matrix(name: str, matrix: scipy.sparse.csr_array) -> dict[str, tuple[str
             f"{name}: {matrix.nnz:,} active features in one shard, which holds at most {_MOST_PAIRS:,}; lower"
             " extraction.shard_tokens."
         )
+    narrow = np.int16 if matrix.shape[1] <= _MOST_NARROW else np.int32
     return {
         f"{name}.values": ("float32", matrix.data.astype(np.float32, copy=False)),
-        f"{name}.features": ("int32", matrix.indices.astype(np.int32, copy=False)),
+        f"{name}.features": (np.dtype(narrow).name, matrix.indices.astype(narrow, copy=False)),
         f"{name}.starts": ("int32", matrix.indptr.astype(np.int32, copy=False)),
     }
 
@@ -80,9 +83,10 @@ def read_matrix(shard: Shard, name: str, n_columns: int) -> scipy.sparse.csr_arr
     StoreError
         If it is none: compiled code, which trusts its indices, must not see it.
     """
-    parts = tuple(shard.rows(f"{name}.{part}") for part in ("values", "features", "starts"))
+    values, features, starts = (shard.rows(f"{name}.{part}") for part in ("values", "features", "starts"))
     try:
-        matrix = scipy.sparse.csr_array(parts, shape=(len(parts[2]) - 1, n_columns))
+        parts = (values, features.astype(np.int32, copy=False), starts)
+        matrix = scipy.sparse.csr_array(parts, shape=(len(starts) - 1, n_columns))
         matrix.check_format(full_check=True)
         if not np.isfinite(matrix.data).all():
             raise ValueError("a value is not finite")
