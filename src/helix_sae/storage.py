@@ -156,6 +156,26 @@ def _digest_of_file(fs: Any, path: str) -> str:
     return digest.hexdigest()
 
 
+def check_room(fs: Any, folder: str, n_bytes: int, remedy: str) -> None:
+    """Make sure, before the first byte is written, that a local disk has room; of other file systems nobody knows.
+
+    Raises
+    ------
+    StoreError
+        If it has not, with what to do.
+    """
+    if not is_local(fs):
+        return
+    place = Path(folder)
+    there = next((path for path in (place, *place.parents) if path.exists()), Path("/"))
+    free = shutil.disk_usage(there).free
+    if n_bytes > free:
+        raise StoreError(
+            f"{folder}: {n_bytes / 1e9:,.1f} GB are to be written, and the disk has {free / 1e9:,.1f} GB free; nothing was"
+            f" written. {remedy}"
+        )
+
+
 def canonical_json(content: object) -> bytes:
     """JSON with sorted keys, the same bytes for the same content; NaN is refused."""
     return (

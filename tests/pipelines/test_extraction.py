@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from helix_twin import tiny_network
+from hypothesis import given
+from hypothesis import strategies as st
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.io.core import Version
 from kedro.pipeline import Pipeline, node
 from kedro.runner import SequentialRunner
 from pydantic import ValidationError
 
-from helix_sae.activations import Activations
+from helix_sae.activations import Activations, save_activations
+from helix_sae.activations.plan import bytes_a_token, fitting_sample, token_counts
 from helix_sae.datasets.activations import ActivationsDataset
-from helix_sae.errors import UnknownSiteError
+from helix_sae.errors import StoreError, UnknownSiteError
 from helix_sae.models.helix.architecture import save_network
 from helix_sae.models.registry import ModelHandle, handle_for
 from helix_sae.pipelines.extraction import create_pipeline
@@ -113,3 +117,61 @@ def test_sites_that_the_model_lacks_are_named_before_anything_is_computed(
 def test_parameters_out_of_bounds(wrong: dict) -> None:
     with pytest.raises(ValidationError):
         ExtractionParameters.model_validate(wrong)
+
+
+def test_auto_stores_a_sample_where_everything_would_be_large(
+    table: pd.DataFrame,
+    handle: ModelHandle,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    parameters = ExtractionParameters.model_validate({})
+    assert parameters.mode == "auto"
+    everything = extract(table, handle, parameters)
+    assert everything.keep
+    assert everything.are_whole
+    assert "all of them are stored" in caplog.text
+    counts = token_counts(table, handle.codon_markers)
+    assert counts.tolist() == np.diff(everything.offsets).tolist()
+    width = everything.widths[everything.sites[0]]
+    token_bytes = bytes_a_token(len(everything.sites), width, "float32")
+    monkeypatch.setattr(fitting_sample, "__defaults__", (100 * token_bytes,))
+    sample = extract(table, handle, parameters)
+    assert sample.keep
+    kept = sample.described["tokens_per_sequence"]
+    assert sample.n_tokens <= 100 < np.minimum(counts, kept + 1).sum()
+    assert f"{kept} of each sequence ({sample.n_tokens} in all" in caplog.text
+    assert "a second pass" in caplog.text
+    assert extract(table, handle, ExtractionParameters.model_validate({"mode": "store"})).are_whole
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_first_byte(
+    tmp_path: Path, table: pd.DataFrame, handle: ModelHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    activations = extract(table, handle, ExtractionParameters.model_validate({"mode": "store"}))
+    n_bytes = activations.n_tokens * bytes_a_token(
+        len(activations.sites), activations.widths[activations.sites[0]], "float32"
+    )
+
+    def save(root: Path, free: int) -> None:
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+        save_activations(activations, str(root))
+
+    with pytest.raises(StoreError, match=r"nothing was written.*extraction.mode: auto"):
+        save(tmp_path / "a", n_bytes - 1)
+    assert not (tmp_path / "a").exists()
+    save(tmp_path / "a", n_bytes)
+    size = sum(path.stat().st_size for path in (tmp_path / "a").rglob("*.safetensors"))
+    assert n_bytes <= size <= n_bytes + 20_000, "what was foreseen is what was written, but for headers"
+    save(tmp_path / "a", 0)  # every shard is there
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=8), st.integers(1, 5), st.integers(0, 400))
+def test_the_sample_is_the_largest_that_fits(counts: list[int], token_bytes: int, largest: int) -> None:
+    found = fitting_sample(np.array(counts), token_bytes, largest)
+    sizes = {k: token_bytes * sum(min(n, k) for n in counts) for k in range(1, 51)}
+    if sizes[50] <= largest:
+        assert found is None
+    else:
+        assert found == max((k for k, size in sizes.items() if size <= largest), default=1)

@@ -10,7 +10,7 @@ from typing import get_args
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from helix_sae.activations.shards import FORMAT, StorageDtype
 from helix_sae.errors import ConfigurationError, DataError
@@ -20,6 +20,12 @@ Compute = Callable[[Sequence[TokenizedSequence]], Mapping[str, Float[np.ndarray,
 """Activations of each site for some sequences: the rows of one sequence after those of the one before."""
 
 DEFAULT_SHARD_TOKENS = 32_768
+
+LARGEST_STORE = 16 * 10**9
+"""Bytes of a store that is chosen by itself; of more tokens than fill it a sample is taken."""
+
+_INDEX_BYTES = 9
+"""Of each row beside its values: token and nucleotide as int32, and a flag."""
 DESCRIBED = ("fingerprint", "sites", "dtype", "precision", "codon_markers", "tokens_per_sequence")
 """What makes stored activations comparable; with the format, what manifest and shards state."""
 
@@ -83,6 +89,8 @@ class ExtractionPlan:
         In the order of the table.
     compute : callable
         From tokenized sequences to the activations of each site.
+    width : int, optional
+        Of every site, where it is known before the model runs.
     """
 
     fingerprint: str
@@ -93,6 +101,14 @@ class ExtractionPlan:
     tokens_per_sequence: int | None
     shards: tuple[ShardSpec, ...]
     compute: Compute
+    width: int | None = None
+
+    def stored_bytes(self, shards: Sequence[ShardSpec]) -> int | None:
+        """Bytes that some shards take in a store, but for their headers; None where the width is not known."""
+        if self.width is None:
+            return None
+        n_tokens = sum(sum(spec.kept(self.tokens_per_sequence)) for spec in shards)
+        return n_tokens * bytes_a_token(len(self.sites), self.width, self.dtype)
 
     def described(self) -> dict[str, object]:
         """What makes stored activations comparable, as the manifest and each shard state it."""
@@ -111,6 +127,7 @@ def plan_extraction(
     precision: str = "float32",
     shard_tokens: int = DEFAULT_SHARD_TOKENS,
     tokens_per_sequence: int | None = None,
+    width: int | None = None,
 ) -> ExtractionPlan:
     """Divide the sequences of an mRNA table into shards.
 
@@ -132,6 +149,8 @@ def plan_extraction(
         ``shard_tokens x sites x width x 4`` bytes.
     tokens_per_sequence : int, optional
         Keep at most this many tokens of each sequence.
+    width : int, optional
+        Of every site, so that the size of the store is known before the first shard is computed.
 
     Raises
     ------
@@ -152,7 +171,7 @@ def plan_extraction(
         repeated = table.loc[table["sequence_id"].duplicated(), "sequence_id"].tolist()[0]
         raise DataError(f"sequence_id {repeated!r} is in the mRNA table more than once.")
     plan = ExtractionPlan(
-        fingerprint, tuple(sites), dtype, precision, codon_markers, tokens_per_sequence, (), compute
+        fingerprint, tuple(sites), dtype, precision, codon_markers, tokens_per_sequence, (), compute, width
     )
     return replace(plan, shards=tuple(_shards(table, shard_tokens, plan.described())))
 
@@ -162,6 +181,46 @@ def count_tokens(length: int, start: int | None, end: int | None, codon_markers:
     if codon_markers == "none" or start is None:
         return length
     return length + -(-max((length if end is None else end) - start, 0) // 3)
+
+
+def token_counts(table: pd.DataFrame, codon_markers: CodonMarkers) -> Int[np.ndarray, " n_sequences"]:
+    """Tokens of each sequence of an mRNA table."""
+    columns = zip(table["sequence"], table["cds_start"], table["cds_end"], strict=True)
+    bounds = (
+        (len(sequence), *(None if pd.isna(bound) else int(bound) for bound in (start, end)))
+        for sequence, start, end in columns
+    )
+    return np.array([count_tokens(n, a, b, codon_markers) for n, a, b in bounds], dtype=np.int64)
+
+
+def bytes_a_token(n_sites: int, width: int, dtype: StorageDtype) -> int:
+    """Bytes that a token takes in a store: ``sites x width`` values, and what says which token it is."""
+    return n_sites * width * (4 if dtype == "float32" else 2) + _INDEX_BYTES
+
+
+def fitting_sample(
+    counts: Int[np.ndarray, " n_sequences"], token_bytes: int, largest: int = LARGEST_STORE
+) -> int | None:
+    """Tokens to keep of each sequence for a store of at most so many bytes; at least 1. None where all of them fit.
+
+    Parameters
+    ----------
+    counts : int (n_sequences,)
+        Tokens of each sequence.
+    token_bytes : int
+        Of each stored token (:func:`bytes_a_token`).
+    largest : int
+        Bytes.
+    """
+    room = largest // token_bytes
+    if int(counts.sum()) <= room:
+        return None
+    low, high = 1, int(counts.max())
+    while low < high:  # the largest number that fits lies in low..high
+        middle = (low + high + 1) // 2
+        fits = int(np.minimum(counts, middle).sum()) <= room
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return low
 
 
 def _shards(table: pd.DataFrame, shard_tokens: int, described: Mapping[str, object]) -> Iterator[ShardSpec]:

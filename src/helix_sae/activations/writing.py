@@ -22,9 +22,14 @@ from helix_sae.errors import StoreError
 from helix_sae.mrna.tokens import TokenizedSequence
 from helix_sae.shards.files import look_at, present_shards, publish_shard
 from helix_sae.shards.manifest import write_version
-from helix_sae.storage import open_filesystem
+from helix_sae.storage import check_room, open_filesystem
 
 _log = logging.getLogger(__name__)
+
+_SMALLER = (
+    "Take a sample (extraction.mode: auto, or fewer extraction.tokens_per_sequence), store none (mode: stream), or name"
+    " another disk (data_root)."
+)
 
 
 def save_activations(
@@ -54,7 +59,7 @@ def save_activations(
     Raises
     ------
     StoreError
-        If a shard cannot be written, or the model's activations cannot be stored; or if they are stored
+        If the disk is too small (then nothing is written), a shard cannot be written, or the model's activations cannot be stored; or if they are stored
         already.
     """
     source = activations.source
@@ -67,6 +72,7 @@ def save_activations(
     folder = folder or root
     finished = finished_shards(fs, root, plan)
     missing = [spec for spec in plan.shards if spec.key not in finished]
+    check_room(fs, folder, plan.stored_bytes(missing) or 0, _SMALLER)
     store = partial(store_shard, described=plan.described(), url=url, storage_options=options)
     entries_made = map_work(
         partial(compute_shard, compute=plan.compute),

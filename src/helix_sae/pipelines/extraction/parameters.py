@@ -12,9 +12,10 @@ class ExtractionParameters(BaseModel):
 
     Attributes
     ----------
-    mode : {"store", "stream"}
-        ``store`` writes the activations to disk. ``stream`` keeps none: the other nodes of the same run
-        compute them anew whenever they read them, for corpora whose activations fit nowhere.
+    mode : {"auto", "store", "stream"}
+        ``auto`` writes the activations to disk: all of them where they take at most 16 GB, else so many tokens of each
+        sequence, drawn by hash; a second pass then makes the codes of all tokens. ``store`` writes all of them.
+        ``stream`` keeps none: the other nodes of the same run compute them anew whenever they read them.
     sites : list of str, optional
         Module paths of the model, e.g. ``layers.0.mixer`` (what the mixer adds) or ``layers.0`` (the residual
         stream after the block); the mixers when not given.
@@ -25,12 +26,12 @@ class ExtractionParameters(BaseModel):
     shard_tokens : int
         Tokens a shard of the store.
     tokens_per_sequence : int, optional
-        Keep that many tokens of each sequence, drawn by hash.
+        Keep that many tokens of each sequence, drawn by hash; decides in place of ``auto`` where it is given.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    mode: Literal["store", "stream"] = "store"
+    mode: Literal["auto", "store", "stream"] = "auto"
     sites: list[str] | None = Field(None, min_length=1)
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     token_budget: int = Field(8192, ge=1)

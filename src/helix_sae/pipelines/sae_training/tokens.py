@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TOKENS_PER_FEATURE = 5
 """Discovery tokens for each feature of a dictionary below which it is not trained."""
 
-_IN_MEMORY = 2**31
+_IN_MEMORY = 2**29
 """Bytes of activations up to which they are read once and kept, in place of once a seed and epoch."""
 
 
