@@ -1,9 +1,10 @@
 """What a shard of codes (:mod:`helix_sae.shards.files`) holds. Its key is a hash of the activations' key and the autoencoders.
 
-Tensors: ``offsets`` int64 (sequences + 1,) and ``is_nucleotide`` uint8 (tokens,); for each site, as CSR matrices of
-``d_sae`` columns in three tensors (``.values`` float32, ``.features`` int16 or int32, ``.starts`` int32), ``codes:<site>``
-with a row a token, ``mean:<site>`` and ``max:<site>`` with a row a sequence; and the sums that each feature's statistics are
-made of: ``n_active:<site>`` int64, ``total:<site>`` float64, ``largest:<site>`` float32 (d_sae,).
+Tensors: ``offsets`` int64 (sequences + 1,) and ``is_nucleotide`` uint8 (tokens,); for each site, as CSR
+matrices of ``d_sae`` columns in three tensors (``.values`` float32, ``.features`` int16 or int32, ``.starts``
+int32), ``codes:<site>`` with a row a token, ``mean:<site>`` and ``max:<site>`` with a row a sequence; and the
+sums that each feature's statistics are made of: ``n_active:<site>`` int64, ``total:<site>`` float64,
+``largest:<site>`` float32 (d_sae,).
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ def read_matrix(shard: Shard, name: str, n_columns: int) -> scipy.sparse.csr_arr
             raise ValueError("a value is not finite")
     except ValueError as error:
         raise StoreError(
-            f"{shard.path}: {name} is no sparse matrix ({error}); it was damaged or tampered with. Load another version."
+            f"{shard.path}: {name} is no sparse matrix ({error}); it was damaged or tampered with. Load another"
+            " version."
         ) from error
     return matrix
 

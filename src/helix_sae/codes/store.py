@@ -68,7 +68,8 @@ class StoredCodes(Mapping[str, "StoredSiteCodes"]):
 
     def __repr__(self) -> str:
         manifest = self.store.manifest
-        return f"StoredCodes({manifest['n_sequences']} sequences, {manifest['n_tokens']} tokens, sites={list(self)})"
+        size = f"{manifest['n_sequences']} sequences, {manifest['n_tokens']} tokens"
+        return f"StoredCodes({size}, sites={list(self)})"
 
 
 class StoredSiteCodes:

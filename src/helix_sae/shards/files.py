@@ -1,8 +1,8 @@
 """One shard: a safetensors file, named by what it is made from and by what it holds.
 
-``shards/<first two letters>/<key>.<sha256>.safetensors``. The key is a hash of all that the content depends on; the
-second name is the file's own SHA-256. A single rename makes a shard complete, with its checksum, and no two processes
-can disturb each other: equal content has an equal name.
+``shards/<first two letters>/<key>.<sha256>.safetensors``. The key is a hash of all that the content depends
+on; the second name is the file's own SHA-256. A single rename makes a shard complete, with its checksum, and
+no two processes can disturb each other: equal content has an equal name.
 """
 
 from __future__ import annotations

@@ -84,8 +84,8 @@ def read_manifest(fs: Any, folder: str, formats: Collection[str]) -> dict[str, A
         raise StoreError(f"{path}: the manifest is damaged ({error}); load another version.") from error
     if found not in formats:
         raise StoreError(
-            f"{path}: a manifest of format {found!r}, not {' or '.join(map(repr, formats))}; run the pipeline that"
-            " makes it again."
+            f"{path}: a manifest of format {found!r}, not {' or '.join(map(repr, formats))}; run the pipeline"
+            " that makes it again."
         )
     return manifest
 
