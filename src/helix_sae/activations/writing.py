@@ -27,8 +27,8 @@ from helix_sae.storage import check_room, open_filesystem
 _log = logging.getLogger(__name__)
 
 _SMALLER = (
-    "Take a sample (extraction.mode: auto, or fewer extraction.tokens_per_sequence), store none (mode: stream),"
-    " or name another disk (data_root)."
+    "Take a sample (extraction.mode: auto, or fewer extraction.tokens_per_sequence), store none (mode:"
+    " stream), or name another disk (data_root)."
 )
 
 
@@ -59,8 +59,8 @@ def save_activations(
     Raises
     ------
     StoreError
-        If the disk is too small (then nothing is written), a shard cannot be written, or the model's activations
-        cannot be stored; or if they are stored already.
+        If the disk is too small (then nothing is written), a shard cannot be written, or the model's
+        activations cannot be stored; or if they are stored already.
     """
     source = activations.source
     if not isinstance(source, StreamedShards):

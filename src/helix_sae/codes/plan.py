@@ -40,9 +40,9 @@ class CodesPlan:
     def __post_init__(self) -> None:
         if not self.activations.are_whole:
             raise DataError(
-                f"{self.activations.source.name}: these activations are a sample of the tokens of each sequence;"
-                " codes are made of all of them. Give activations that are computed when they are read"
-                " (stream_activations)."
+                f"{self.activations.source.name}: these activations are a sample of the tokens of each"
+                " sequence; codes are made of all of them. Give activations that are computed when they are"
+                " read (stream_activations)."
             )
 
     def works(self) -> list[CodesWork]:

@@ -93,8 +93,8 @@ def read_matrix(shard: Shard, name: str, n_columns: int) -> scipy.sparse.csr_arr
             raise ValueError("a value is not finite")
     except ValueError as error:
         raise StoreError(
-            f"{shard.path}: {name} is no sparse matrix ({error}); it was damaged or tampered with. Load another"
-            " version."
+            f"{shard.path}: {name} is no sparse matrix ({error}); it was damaged or tampered with. Load"
+            " another version."
         ) from error
     return matrix
 

@@ -267,8 +267,8 @@ def _versions(fs: Any, top: str, files: Mapping[str, Any]) -> list[StoredVersion
         found.append(StoredVersion("" if alone else folder.split("/")[-2], folder, root, manifest))
     if not found:
         raise StoreError(
-            f"{top}: no version of a store of activations or codes lies here or below. Name the folder that `filepath`"
-            " of `activations` or `sparse_codes` in the catalog names; nothing was touched."
+            f"{top}: no version of a store of activations or codes lies here or below. Name the folder that"
+            " `filepath` of `activations` or `sparse_codes` in the catalog names; nothing was touched."
         )
     return sorted(found, key=lambda version: (version.version, version.folder))
 

@@ -66,8 +66,8 @@ def _sample(
         whole * token_bytes / 1e9,
         "all of them are stored."
         if hours is None
-        else f"{kept:,} of each sequence ({n_tokens:,} in all, {n_tokens * token_bytes / 1e9:.2f} GB) are stored,"
-        " and a second pass makes the codes of all. Each pass of the model takes about"
+        else f"{kept:,} of each sequence ({n_tokens:,} in all, {n_tokens * token_bytes / 1e9:.2f} GB) are"
+        " stored, and a second pass makes the codes of all. Each pass of the model takes about"
         f" {hours:.2g} hours at the rate measured here.",
     )
     return kept

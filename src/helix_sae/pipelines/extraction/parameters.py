@@ -13,10 +13,10 @@ class ExtractionParameters(BaseModel):
     Attributes
     ----------
     mode : {"auto", "store", "stream"}
-        ``auto`` writes the activations to disk: all of them where they take at most 16 GB, else so many tokens
-        of each sequence, drawn by hash; a second pass then makes the codes of all tokens. ``store`` writes all
-        of them. ``stream`` keeps none: the other nodes of the same run compute them anew whenever they read
-        them.
+        ``auto`` writes the activations to disk: all of them where they take at most 16 GB, else so many
+        tokens of each sequence, drawn by hash; a second pass then makes the codes of all tokens. ``store``
+        writes all of them. ``stream`` keeps none: the other nodes of the same run compute them anew whenever
+        they read them.
     sites : list of str, optional
         Module paths of the model, e.g. ``layers.0.mixer`` (what the mixer adds) or ``layers.0`` (the residual
         stream after the block); the mixers when not given.
