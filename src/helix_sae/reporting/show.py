@@ -15,6 +15,7 @@ from helix_sae.reporting.atlas import window_markup
 from helix_sae.reporting.pages import environment, escaped
 from helix_sae.reporting.windows import CodedCorpus, firings, top_firings, window
 from helix_sae.reporting.wording import fixed, number, percent, signed, words
+from helix_sae.sae.codes import nucleotide_of_tokens
 
 
 class ShownFeature(NamedTuple):
@@ -85,7 +86,7 @@ def show_feature(
     row = features.loc[name]
     codes, table = load("sparse_codes")[str(row["site"])], load("mrna_table")
     of_codes = table.set_index("sequence_id", drop=False).loc[list(codes.sequence_id)].reset_index(drop=True)
-    nucleotide = load("activations").all_rows().nucleotide
+    nucleotide = nucleotide_of_tokens(codes.is_nucleotide, codes.offsets)
     corpus = CodedCorpus(of_codes, codes.codes, codes.offsets, nucleotide, codes.is_nucleotide)
     (fired,) = firings(corpus, [int(row["feature"])])
     best = top_firings(fired, of_codes["cluster"].to_numpy(), n_windows)

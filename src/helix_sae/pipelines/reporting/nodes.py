@@ -382,9 +382,7 @@ def _subtitle(sections: tuple[Section, ...]) -> str:
     return f"{text}; predictions of {str(target).removeprefix('functional_')}" if target else text
 
 
-def _corpora(
-    codes: Mapping[str, SiteCodes], activations: Activations, table: pd.DataFrame
-) -> dict[str, Any]:
+def _corpora(codes: Mapping[str, SiteCodes], activations: Activations, table: pd.DataFrame) -> dict[str, Any]:
     """Codes of each site with the nucleotide of each token and the rows of the table."""
     from helix_sae.reporting.windows import CodedCorpus
     from helix_sae.sae.codes import nucleotide_of_tokens
@@ -402,10 +400,8 @@ def _corpora(
             f"{len(missing)} sequences of the codes, {missing[0]!r} among them, are not in the mRNA table: they are of "
             "different runs. Run `extraction` again, or pin both with --load-versions."
         )
-    rows = by_name.loc[names].reset_index(drop=True)
-    some = next(iter(codes.values()))
-    nucleotide = nucleotide_of_tokens(some.is_nucleotide, some.offsets)
-    return {
-        site: CodedCorpus(rows, of_site.codes, of_site.offsets, nucleotide, of_site.is_nucleotide)
-        for site, of_site in codes.items()
-    }
+    rows, made = by_name.loc[names].reset_index(drop=True), dict[str, Any]()
+    for site, of_site in codes.items():
+        nucleotide = nucleotide_of_tokens(of_site.is_nucleotide, of_site.offsets)
+        made[site] = CodedCorpus(rows, of_site.codes, of_site.offsets, nucleotide, of_site.is_nucleotide)
+    return made
