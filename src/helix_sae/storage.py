@@ -171,8 +171,8 @@ def check_room(fs: Any, folder: str, n_bytes: int, remedy: str) -> None:
     free = shutil.disk_usage(there).free
     if n_bytes > free:
         raise StoreError(
-            f"{folder}: {n_bytes / 1e9:,.1f} GB are to be written, and the disk has {free / 1e9:,.1f} GB free; nothing was"
-            f" written. {remedy}"
+            f"{folder}: {n_bytes / 1e9:,.1f} GB are to be written, and the disk has {free / 1e9:,.1f}"
+            f" GB free; nothing was written. {remedy}"
         )
 
 

@@ -243,8 +243,8 @@ def encode(
 ) -> CodesPlan:
     """Sparse codes of every token of every sequence, made as they are saved.
 
-    Where the activations are a sample of the tokens, this is the second pass: the model runs once over all sequences, for
-    all sites together.
+    Where the activations are a sample of the tokens, this is the second pass: the model runs once over all
+    sequences, for all sites together.
     """
     from helix_sae.codes import CodesPlan
 
