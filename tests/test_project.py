@@ -24,7 +24,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import helix_sae
-from helix_sae.latest import _FOLDERS, _PLACES
+from helix_sae.latest import _FOLDERS, _PLACES, _WHOLE
 
 ENVIRONMENTS = sorted(path.name for path in (Path(__file__).parents[1] / "conf").iterdir() if path.is_dir())
 DEFAULT = ("ingestion", "extraction", "sae_training", "correlation", "causal_acdc", "reporting")
@@ -210,7 +210,8 @@ def test_make_run_names_what_a_run_leaves(project: Path) -> None:
     named = re.findall(
         r"\$\(CURDIR\)/data/latest/([\w./]+)", (project / "Makefile").read_text(encoding="utf-8")
     )
-    assert set(named) == {*(_PLACES[name] for name in ("run_report", "feature_atlas")), *_FOLDERS.values()}
+    pages = {_PLACES["run_report"], f"{_WHOLE['feature_atlas']}/index.html"}
+    assert set(named) == pages | set(_FOLDERS.values())
 
 
 def test_an_unknown_pipeline_is_answered_with_the_nearest(project: Path) -> None:
