@@ -226,6 +226,7 @@ def test_too_little_explained_ends_the_run(explained: float) -> None:
     [
         {"scratch": {"directory": "s3://bucket/state"}},
         {"early_stopping": {"patience": 0}},
+        {"early_stopping": {"every_fraction": 0}},
         {"precision": "float16"},
         {"probing": {"longest_kmer": 9}},
         {"chosen": "b"},

@@ -27,6 +27,7 @@ from helix_sae.sae import (
     Scratch,
     SparseAutoencoder,
     TopKConfig,
+    evaluate_sae,
     parse_sae_config,
     train_saes,
 )
@@ -336,15 +337,58 @@ def test_activations_that_end_early_are_said(caplog: pytest.LogCaptureFixture) -
     assert "ended after 16 of the 100 steps" in caplog.text
 
 
-def test_early_stopping() -> None:
-    rule = EarlyStopping(every_steps=10, patience=2, min_gain=0.5)
-    holdout = [dict(batches().arrays.items())]
-    result = train_saes(
-        batches(epochs=20), {"a": TopKConfig(k=4)}, holdout=holdout, early_stopping=rule, log_every=1
-    )
-    assert result.history["step"].max() == 30
+FEW = ReluConfig(l1_coefficient=1e-4, expansion_factor=4, learning_rate=0.1, decay_fraction=0.9)
+"""Forty tokens over and over: what it learns of them is soon no longer true of others."""
+
+
+def few() -> ArrayBatches:
+    return ArrayBatches({"layers.0": superposition(40)}, 40, seed=3, epochs=400)
+
+
+def test_an_autoencoder_stops_where_its_held_out_loss_rises_and_goes_back_to_the_lowest() -> None:
+    others = superposition(500, seed=9)
+
+    def trained(patience: int | None) -> tuple[SparseAutoencoder, int]:
+        rule = None if patience is None else EarlyStopping(every_fraction=0.05, patience=patience)
+        holdout = [{"layers.0": others}]
+        result = train_saes(few(), {"a": FEW}, holdout=holdout, early_stopping=rule, log_every=1)
+        return result.by_site()["layers.0"], int(result.history["step"].max())
+
+    (soon, first), (later, second), (never, last) = map(trained, (1, 2, None))
+    assert (second - first, last) == (20, 400)
+    assert second < last
+    assert same(soon, later), "both are as they were where the loss was lowest"
+    of_stopped, of_whole = (evaluate_sae(sae, [others]).summary["mse"] for sae in (later, never))
+    assert of_stopped < of_whole
     with pytest.raises(ConfigurationError, match="held-out"):
-        train_saes(batches(), {"a": TopKConfig(k=4)}, early_stopping=rule)
+        train_saes(few(), {"a": FEW}, early_stopping=EarlyStopping())
+
+
+@pytest.mark.parametrize(
+    ("more", "settled"),
+    [
+        ({"sparsity_warmup_fraction": 0.6}, 0.6),
+        ({"start_factor": 2.0, "prune_fraction": 0.7}, 0.7),
+        ({"decay_fraction": 0.2}, 0.8),
+    ],
+    ids=str,
+)
+def test_none_stops_before_price_features_and_rate_have_settled(more: dict[str, Any], settled: float) -> None:
+    rule = EarlyStopping(every_fraction=0.05, patience=1, min_gain=0.99)  # nothing is a gain but the first
+    result = train_saes(
+        few(), {"a": FEW.model_copy(update=more)}, holdout=[{"layers.0": superposition(100)}],
+        early_stopping=rule, log_every=1,
+    )  # fmt: skip
+    assert settled * 400 < result.history["step"].max() <= (settled + 0.1) * 400
+
+
+def test_where_the_held_out_loss_falls_to_the_end_nothing_changes() -> None:
+    configs = {**CONFIGS, "pruned": ReluConfig(expansion_factor=2, start_factor=2.0)}
+    holdout = [{site: rows[:300] for site, rows in batches().arrays.items()}]
+    plain = train_saes(batches(epochs=6), configs, holdout=holdout)
+    watched = train_saes(batches(epochs=6), configs, holdout=holdout, early_stopping=EarlyStopping())
+    assert watched.steps_done == plain.steps_done
+    assert all(same(sae, watched.saes[key]) for key, sae in plain.saes.items())
 
 
 # Many small dictionaries at once ---------------------------------------------------------------------------------
@@ -581,6 +625,27 @@ def test_killed_runs_come_out_the_same(tmp_path: Path) -> None:
             assert same(sae, finished.saes[key]), (step, key)
         pd.testing.assert_frame_equal(undisturbed.history, finished.history)
         assert not any((tmp_path / str(step)).rglob("*.safetensors"))
+
+
+def test_a_killed_run_remembers_where_its_held_out_loss_was_lowest(tmp_path: Path) -> None:
+    given: dict[str, Any] = {
+        "configs": {"a": FEW}, "n_steps": 400, "holdout": [{"layers.0": superposition(500, seed=9)}],
+        "early_stopping": EarlyStopping(every_fraction=0.05), "calibration_tokens": 1,
+    }  # fmt: skip
+    undisturbed = train_saes(few(), **given)
+
+    def killed_after_the_lowest() -> Iterator[dict[str, torch.Tensor]]:
+        for position, batch in enumerate(few()):
+            if position == undisturbed.steps_done - 10:
+                raise Killed
+            yield batch
+
+    scratch = Scratch(tmp_path, "toy", every_steps=5)
+    with pytest.raises(Killed):
+        train_saes(killed_after_the_lowest(), scratch=scratch, **given)
+    finished = train_saes(few(), scratch=scratch, **given)
+    assert finished.steps_done == undisturbed.steps_done
+    assert same(undisturbed.by_site()["layers.0"], finished.by_site()["layers.0"])
 
 
 def test_sigkill_at_random_moments_changes_nothing(tmp_path: Path) -> None:

@@ -90,7 +90,8 @@ class Learner:
         self.n_steps = n_steps
         self.steps_done = 0
         self.tokens_seen = 0
-        self.plateau: dict[str, float] = {"best": float("-inf"), "waited": 0}
+        self.plateau: dict[str, float] = {"best": float("inf"), "waited": 0}
+        self.lowest: Params = {}
         self.order = seed + config.seed + key.seed
         self.generator = torch.Generator().manual_seed(stream_seed(self.order, key.site, config))
         self.compiled = compiled
@@ -212,6 +213,7 @@ class Learner:
         for name, value in self.params.items():
             tensors[f"params/{name}"] = value
             tensors[f"mean/{name}"], tensors[f"square/{name}"] = self.moments[name]
+        tensors.update({f"lowest/{name}": value for name, value in self.lowest.items()})
         return {name: value.cpu().clone() for name, value in tensors.items()}, {
             "steps_done": self.steps_done,
             "tokens_seen": self.tokens_seen,
@@ -231,14 +233,36 @@ class Learner:
         placed = {name: value.to(device, copy=True) for name, value in tensors.items()}
         self.params = {name: placed[f"params/{name}"] for name in self.params}
         self.moments = {name: (placed[f"mean/{name}"], placed[f"square/{name}"]) for name in self.params}
+        lowest = {
+            name.partition("/")[2]: value for name, value in placed.items() if name.startswith("lowest/")
+        }
+        self.lowest = lowest
         Stack([self])
 
-    def watch(self, explained_variance: float, min_gain: float) -> None:
-        """Note a held-out measure; ``plateau["waited"]`` counts those since the last gain of ``min_gain``."""
-        if explained_variance > self.plateau["best"] + min_gain:
-            self.plateau = {"best": explained_variance, "waited": 0}
+    @property
+    def settled(self) -> bool:
+        """Whether the price of activity counts in full, no feature is to be let go any more and the learning rate falls."""
+        whole = self.sparsity_weight() >= 1.0 and self.objective.d_sae == self.final.d_sae
+        return whole and self._rate_falls
+
+    @property
+    def _rate_falls(self) -> bool:
+        return self.steps_done >= (1 - self.config.decay_fraction) * self.n_steps
+
+    def watch(self, z: Float[Tensor, "n d_in"], min_gain: float) -> None:
+        """Note the loss on held-out scaled activations; ``plateau["waited"]`` counts those since it last fell."""
+        with torch.no_grad():
+            loss = float(self.objective.forward(self.params, z, StepContext()).loss)
+        if loss < self.plateau["best"] * (1.0 - min_gain):
+            self.plateau = {"best": loss, "waited": 0}
+            self.lowest = {name: value.clone() for name, value in self.params.items()}
         else:
             self.plateau = {**self.plateau, "waited": self.plateau["waited"] + 1}
+
+    def go_back(self) -> None:
+        """Take the parameters back to where the watched loss was lowest."""
+        for name, value in self.lowest.items():
+            self.params[name].copy_(value)
 
     def maybe_resample(self, residual: Float[Tensor, "n d_in"], z: Float[Tensor, "n d_in"]) -> None:
         """Restart dead features at batch ends that cross a multiple of ``dead_after_tokens``.
@@ -249,8 +273,7 @@ class Learner:
         """
         period = self.config.dead_after_tokens
         crossed = self.tokens_seen // period > (self.tokens_seen - z.shape[0]) // period
-        settled = self.steps_done >= (1 - self.config.decay_fraction) * self.n_steps
-        if not self.config.resample or not crossed or settled:
+        if not self.config.resample or not crossed or self._rate_falls:
             return
         dead = self.dead().nonzero().squeeze(1)
         if isinstance(self.config, AuxiliaryConfig) and self.config.aux_coefficient > 0 and dead.numel():

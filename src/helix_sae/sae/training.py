@@ -128,21 +128,28 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Stop an SAE when its held-out explained variance no longer rises.
+    """Stop an SAE when its held-out loss no longer falls, and take it back to where that was lowest.
+
+    The loss is the one that is trained, the full price of activity included: a training that only makes codes
+    sparser goes on. It is measured once the price counts in full, the features that are too many have been let
+    go and the learning rate falls: before, a loss that stands still says nothing of the end.
 
     Attributes
     ----------
-    every_steps : int
-        Steps between measurements on the held-out batches.
+    every_fraction : float
+        Share of the steps between two measurements.
     patience : int
         Measurements without a gain after which the SAE stops.
     min_gain : float
-        What counts as a gain.
+        Share of the lowest loss so far by which it has to fall for a gain.
+    n_tokens : int
+        At most so many held-out tokens are measured on.
     """
 
-    every_steps: int
-    patience: int = 3
-    min_gain: float = 1e-3
+    every_fraction: float = 0.1
+    patience: int = 2
+    min_gain: float = 0.0
+    n_tokens: int = 4096
 
 
 def train_saes(
@@ -205,7 +212,7 @@ def train_saes(
     scratch : Scratch, optional
         Keep the state of the run there; a run that was killed, started again, goes on to the same result.
     early_stopping : EarlyStopping, optional
-        Off by default; needs ``holdout``.
+        None trains all steps; needs ``holdout``.
 
     Raises
     ------
@@ -235,11 +242,11 @@ def train_saes(
     """
     if not configs:
         raise ConfigurationError("No SAE configuration was given; name at least one.")
-    if early_stopping is not None and holdout is None:
+    held_out = None if holdout is None else list(holdout)
+    if early_stopping is not None and not held_out:
         raise ConfigurationError("Early stopping needs held-out batches; give some, or turn it off.")
     if n_seeds < 1:
         raise ConfigurationError(f"n_seeds is {n_seeds}; at least one seed is trained.")
-    held_out = None if holdout is None else list(holdout)
     orders = Orders(batches, seed)
     steps = _number_of_steps(orders.first, n_steps)
     samples = orders.sample(sites, calibration_tokens)
@@ -310,6 +317,7 @@ class _Run:
         self.running = list(learners)
         self.rows: list[dict[str, Any]] = []
         self.done = 0
+        self.watched: dict[str, Tensor] = {}
 
     def train(self, n_threads: int, state: Path | None, save_every: int) -> None:
         """Go through the batches; from where ``state`` left off, if it is there."""
@@ -396,16 +404,45 @@ class _Run:
                 SaeKey(row["site"], row["config"], row["seed"]): row["explained_variance"] for row in rows
             }
             self.progress(self.done, self.n_steps, latest)
-        if self.early_stopping is not None and self.done % self.early_stopping.every_steps == 0 and not last:
-            self._look_for_plateaus(self.early_stopping)
+        rule = self.early_stopping
+        if (
+            rule is not None
+            and self.done % max(1, round(rule.every_fraction * self.n_steps)) == 0
+            and not last
+        ):
+            self._look_for_plateaus(rule)
 
     def _look_for_plateaus(self, rule: EarlyStopping) -> None:
-        saes = self.export()
-        for learner in self.running:
-            evaluation = _evaluate({learner.key: saes[learner.key]}, self.holdout or [])[learner.key]
-            learner.watch(evaluation.summary["explained_variance"], rule.min_gain)
+        watched = [learner for learner in self.running if learner.settled]
+        for learner in watched:
+            learner.watch(self._held_out(learner.key.site, rule.n_tokens), rule.min_gain)
         self._drop_stopped()
-        self._stack()
+        stopped = [learner for learner in watched if learner not in self.running]
+        for learner in stopped:
+            learner.go_back()
+            logger.info(
+                "%s of seed %d at %s stops after %d of %d steps: its loss on held-out tokens no longer falls.",
+                learner.key.config,
+                learner.key.seed,
+                learner.key.site,
+                learner.steps_done,
+                self.n_steps,
+            )
+        if stopped:
+            self._stack()
+
+    def _held_out(self, site: str, n_tokens: int) -> Float[Tensor, "n d_in"]:
+        """Scaled held-out activations to watch the loss on."""
+        if site not in self.watched:
+            parts: list[Tensor] = []
+            for batch in self.holdout or []:
+                parts.append(torch.as_tensor(batch[site]).float())
+                if sum(map(len, parts)) >= n_tokens:
+                    break
+            scaling = self.scalings[site]
+            rows = torch.cat(parts)[:n_tokens].to(scaling.mean.device)
+            self.watched[site] = scaling.apply(rows)
+        return self.watched[site]
 
     def _drop_stopped(self) -> None:
         if self.early_stopping is not None:

@@ -45,23 +45,29 @@ class ScratchParameters(BaseModel):
 
 
 class EarlyStoppingParameters(BaseModel):
-    """When an autoencoder stops before the end: its held-out explained variance no longer rises.
+    """When an autoencoder stops before the end: its loss on held-out tokens no longer falls.
+
+    The price of activity is part of that loss. It is measured once that price counts in full, the features that
+    are too many have been let go and the learning rate falls.
 
     Attributes
     ----------
-    every_steps : int
-        Steps between measurements.
+    every_fraction : float
+        Share of the steps between two measurements.
     patience : int
-        Measurements without a gain after which it stops.
+        Measurements without a gain after which it stops, and goes back to where the loss was lowest.
     min_gain : float
-        What counts as a gain.
+        Share of the lowest loss so far by which it has to fall for a gain.
+    n_tokens : int
+        At most so many held-out tokens are measured on.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    every_steps: int = Field(100, ge=1)
-    patience: int = Field(3, ge=1)
-    min_gain: float = Field(1e-3, ge=0)
+    every_fraction: float = Field(0.1, gt=0, le=1)
+    patience: int = Field(2, ge=1)
+    min_gain: float = Field(0.0, ge=0, lt=1)
+    n_tokens: int = Field(4096, ge=2)
 
 
 class DownstreamParameters(BaseModel):
@@ -154,7 +160,7 @@ class SaeTrainingParameters(BaseModel):
     scratch : ScratchParameters, optional
         Keep the state of an unfinished training; not kept when null.
     early_stopping : EarlyStoppingParameters, optional
-        Off when null.
+        On by default; every step is trained when null.
     downstream : DownstreamParameters
     probing : ProbingParameters
     """
@@ -179,7 +185,7 @@ class SaeTrainingParameters(BaseModel):
     precision: Literal["float32", "bfloat16"] = "float32"
     compiled: bool = False
     scratch: ScratchParameters | None = None
-    early_stopping: EarlyStoppingParameters | None = None
+    early_stopping: EarlyStoppingParameters | None = EarlyStoppingParameters()  # pyright: ignore[reportCallIssue]
     downstream: DownstreamParameters = DownstreamParameters()  # pyright: ignore[reportCallIssue]
     probing: ProbingParameters = ProbingParameters()  # pyright: ignore[reportCallIssue]
 
