@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 
 Chunk = Mapping[str, Float[Any, "rows _"]]
 """Rows of each site, arrays or tensors, the same rows of all sites."""
@@ -68,13 +69,20 @@ def cut(
         end = 0
         for end in range(batch_size - n_waiting, n_rows + 1, batch_size):
             rows = order[max(0, end - batch_size) : end]
-            yield _joined(waiting, {site: values[rows] for site, values in chunk.items()})
+            yield _joined(waiting, {site: _rows(values, rows) for site, values in chunk.items()})
             waiting = {}
         rows = order[max(0, end) :]
         if rows.size:
-            waiting = _joined(waiting, {site: values[rows] for site, values in chunk.items()})
+            waiting = _joined(waiting, {site: _rows(values, rows) for site, values in chunk.items()})
     if waiting:
         yield dict(waiting)
+
+
+def _rows(values: Any, rows: Int[np.ndarray, " n"]) -> Float[Any, "n _"]:
+    """Some rows, copied as a whole each: several times as fast as indexing, which goes through single numbers."""
+    if isinstance(values, torch.Tensor):
+        return values.index_select(0, torch.from_numpy(rows).to(values.device))
+    return np.take(values, rows, axis=0)
 
 
 def _length(chunk: Chunk) -> int:

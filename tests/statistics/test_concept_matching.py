@@ -78,6 +78,18 @@ def tables(world):
     )
 
 
+def test_the_first_feature_of_each_concept_alone_is_the_same(world, tables):
+    alone = match_concepts(
+        {"site": sparse.csr_array(world.codes)},
+        world.concepts,
+        world.split,
+        regions=world.region,
+        best_only=True,
+    )
+    pd.testing.assert_frame_equal(alone.best, tables.best)
+    pd.testing.assert_frame_equal(alone.matches, tables.best)
+
+
 def test_planted_detectors_are_returned(tables):
     best = tables.best.set_index("concept")
     for feature, name in enumerate(NAMES):

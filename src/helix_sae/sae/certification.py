@@ -82,7 +82,7 @@ def certify(
     reference.stability = table if others else None
     features = table.copy()
     features.insert(0, "site", site)
-    summary = stability_summary(own, others, untrained, site)
+    summary = stability_summary(own, others, untrained, site, table)
     if pooled is not None:
         summary |= match_of_seeds([seed.directions[seed.alive] for seed in seeds.values()])
     described = describe_unstable(seeds, np.asarray(x), site) if len(seeds) > 1 else None

@@ -11,7 +11,8 @@ Seeds have to differ in their initialisation and in the order of the data.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -53,7 +54,8 @@ _LARGEST_BLOCK = 2**22
 """Pairs of features whose similarities are held at a time."""
 
 
-class SeedFeatures(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class SeedFeatures:
     """The features of one seed: where they point, and what they do on held-out tokens.
 
     Attributes
@@ -67,10 +69,30 @@ class SeedFeatures(NamedTuple):
     directions: Float[np.ndarray, "d_sae d_in"]
     codes: scipy.sparse.csr_array
 
-    @property
+    @cached_property
     def alive(self) -> Bool[np.ndarray, " d_sae"]:
         """Features active on at least one of the tokens."""
         return np.bincount(self.codes.indices, minlength=self.codes.shape[1]) > 0
+
+    @cached_property
+    def by_feature(self) -> scipy.sparse.csr_array:
+        """The codes the other way round, a row a feature."""
+        return scipy.sparse.csr_array(self.codes.T)
+
+    @cached_property
+    def means(self) -> Float[np.ndarray, " d_sae"]:
+        """Mean code of each feature."""
+        return np.asarray(self.codes.sum(axis=0)).ravel() / self.codes.shape[0]
+
+    @cached_property
+    def variances(self) -> Float[np.ndarray, " d_sae"]:
+        """Variance of each feature's codes; infinite where it is not resolved.
+
+        It is not below the rounding of the two numbers that it is the difference of.
+        """
+        squares = np.asarray(self.codes.multiply(self.codes).sum(axis=0)).ravel() / self.codes.shape[0]
+        variances = squares - self.means**2
+        return np.where(variances > 1e-12 * squares, variances, np.inf)
 
 
 class Partners(NamedTuple):
@@ -122,15 +144,33 @@ def held_out_features(
 
 
 def best_partners(one: SeedFeatures, other: SeedFeatures) -> Partners:
-    """Find each feature's partner, some features at a time: products of sparse codes and of decoder rows."""
-    block = max(1, _LARGEST_BLOCK // max(1, other.directions.shape[0]))
+    """Find each feature's partner in another dictionary."""
+    return partners_both_ways(one, other)[0]
+
+
+def partners_both_ways(one: SeedFeatures, other: SeedFeatures) -> tuple[Partners, Partners]:
+    """Partners of the features of one dictionary in the other, and of the other's in the one.
+
+    Some features at a time: products of sparse codes and of decoder rows.
+    """
+    n_other = other.directions.shape[0]
+    block = max(1, _LARGEST_BLOCK // max(1, n_other))
     parts: list[tuple[np.ndarray, ...]] = []
+    back = [np.zeros(n_other, dtype=np.int64), np.zeros(n_other), np.zeros(n_other)]
+    best = np.full(n_other, -np.inf)
     for start in range(0, one.directions.shape[0], block):
         cosine, correlation = similarities(one, other, slice(start, start + block))
-        partner = np.minimum(cosine, correlation).argmax(axis=1)
-        row = np.arange(len(partner))
+        likeness = np.minimum(cosine, correlation)
+        row, column = np.arange(len(likeness)), np.arange(n_other)
+        partner = likeness.argmax(axis=1)
         parts.append((partner, cosine[row, partner], correlation[row, partner]))
-    return Partners(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        leading = likeness.argmax(axis=0)
+        better = likeness[leading, column] > best
+        best[better] = likeness[leading, column][better]
+        found = (start + leading, cosine[leading, column], correlation[leading, column])
+        for kept, values in zip(back, found, strict=True):
+            kept[better] = values[better]
+    return Partners(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True))), Partners(*back)
 
 
 def similarities(
@@ -150,15 +190,8 @@ def similarities(
             " tokens."
         )
     cosine = unit_rows(one.directions[rows]) @ unit_rows(other.directions).T
-    codes = scipy.sparse.csr_array(one.codes.tocsc()[:, rows])
-    means = [np.asarray(c.sum(axis=0)).ravel() / n for c in (codes, other.codes)]
-    squares = [np.asarray(c.multiply(c).sum(axis=0)).ravel() / n for c in (codes, other.codes)]
-    # A variance is not resolved below the rounding of the two numbers it is the difference of.
-    variances = [
-        np.where(s - m**2 > 1e-12 * s, s - m**2, np.inf) for s, m in zip(squares, means, strict=True)
-    ]
-    covariance = (codes.T @ other.codes).toarray() / n - np.outer(*means)
-    return cosine, covariance / np.sqrt(np.outer(*variances))
+    covariance = (one.by_feature[rows] @ other.codes).toarray() / n - np.outer(one.means[rows], other.means)
+    return cosine, covariance / np.sqrt(np.outer(one.variances[rows], other.variances))
 
 
 def feature_stability(
@@ -189,10 +222,14 @@ def feature_stability(
     AnalysisError
         If a seed has collapsed (no feature is ever active), or is the reference again.
     """
-    _check_seeds(reference, others, site)
-    if not others:
-        return unknown_stability(reference.alive)
-    found = [best_partners(reference, other) for other in others.values()]
+    check_seeds(reference, others, site)
+    return stability_of([best_partners(reference, other) for other in others.values()], reference.alive)
+
+
+def stability_of(found: Sequence[Partners], alive: Bool[np.ndarray, " d_sae"]) -> pd.DataFrame:
+    """The table of :func:`feature_stability` from the partners in each other seed."""
+    if not found:
+        return unknown_stability(alive)
     n = len(found)
     back = np.sum([partners.likeness >= COMES_BACK for partners in found], axis=0)
     low, high = exact_interval(back, n)
@@ -200,7 +237,7 @@ def feature_stability(
     certified = np.where(back / n >= CERTIFIED, "yes", "no") if enough else np.full(back.shape, "unknown")
     columns = {
         "feature": np.arange(len(back)),
-        "alive": reference.alive,
+        "alive": alive,
         "n_others": n,
         "stability": back / n,
         "stability_low": low,
@@ -263,6 +300,7 @@ def stability_summary(
     others: Mapping[str, SeedFeatures],
     untrained: Sequence[SeedFeatures] = (),
     site: str = "the data",
+    table: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """What one site's seeds have in common, in one row.
 
@@ -272,6 +310,8 @@ def stability_summary(
         As for :func:`feature_stability`.
     untrained : sequence of SeedFeatures
         Dictionaries of the same size at their random start: what chance gives.
+    table : DataFrame, optional
+        Of :func:`feature_stability`, where it is there already.
 
     Returns
     -------
@@ -283,8 +323,8 @@ def stability_summary(
         ``chance_back`` (share of the features that come back in an untrained dictionary). NaN where there is
         nothing to measure it on.
     """
-    table = feature_stability(reference, others, site)
-    living = table[table["alive"]]
+    known = feature_stability(reference, others, site) if table is None else table
+    living = known[known["alive"]]
     certain = int((living["certified"] == "yes").sum())
     first, *rest = (unit_rows(seed.directions[seed.alive]) for seed in (reference, *others.values()))
     by_cosine = [(first @ rows.T).max(axis=1) >= COMES_BACK for rows in rest]
@@ -341,7 +381,7 @@ def random_match(n: int, d_in: int, seed: int = 0) -> float:
     return float(matched_cosines(rng.normal(size=(n, d_in)), rng.normal(size=(n, d_in))).mean())
 
 
-def _check_seeds(reference: SeedFeatures, others: Mapping[str, SeedFeatures], site: str) -> None:
+def check_seeds(reference: SeedFeatures, others: Mapping[str, SeedFeatures], site: str) -> None:
     """Raise where a comparison would mean nothing."""
     for name, seed in {"the reference": reference, **others}.items():
         if not np.isfinite(seed.directions).all() or not seed.alive.any():

@@ -17,7 +17,14 @@ import scipy.linalg
 from jaxtyping import Bool, Float
 
 from helix_sae.errors import AnalysisError
-from helix_sae.sae.stability import CERTIFIED, SeedFeatures, feature_stability
+from helix_sae.sae.stability import (
+    CERTIFIED,
+    Partners,
+    SeedFeatures,
+    check_seeds,
+    partners_both_ways,
+    stability_of,
+)
 
 SUBSPACE_COLUMNS = (
     "site",
@@ -73,11 +80,7 @@ def describe_unstable(
         raise AnalysisError(
             f"At {site}, {len(seeds)} seed cannot be compared with others; train at least two."
         )
-    unstable: dict[str, Bool[np.ndarray, " d_sae"]] = {}
-    for name, one in seeds.items():
-        others = {other: features for other, features in seeds.items() if other != name}
-        table = feature_stability(one, others, site)
-        unstable[name] = (table["alive"] & (table["stability"] < CERTIFIED)).to_numpy(dtype=bool)
+    unstable = _unstable(seeds, site)
     spectra = {
         name: np.linalg.eigh(reconstructed_covariance(one, unstable[name])) for name, one in seeds.items()
     }
@@ -109,11 +112,8 @@ def reconstructed_covariance(
     features: SeedFeatures, kept: Bool[np.ndarray, " d_sae"]
 ) -> Float[np.ndarray, "d_in d_in"]:
     """Covariance, over the held-out tokens, of what some of the features reconstruct."""
-    codes = features.codes.tocsc()[:, kept]
-    n = codes.shape[0]
-    mean = np.asarray(codes.sum(axis=0)).ravel() / n
-    covariance = (codes.T @ codes).toarray() / n - np.outer(mean, mean)
-    rows = features.directions[kept]
+    some, mean, rows = features.by_feature[kept], features.means[kept], features.directions[kept]
+    covariance = (some @ some.T).toarray() / some.shape[1] - np.outer(mean, mean)
     return rows.T @ covariance @ rows
 
 
@@ -142,12 +142,33 @@ def overlap(a: Float[np.ndarray, "d_in k"], b: Float[np.ndarray, "d_in k"]) -> f
 def share_of_variance(
     features: SeedFeatures, kept: Bool[np.ndarray, " d_sae"], x: Float[np.ndarray, "n d_in"]
 ) -> float:
-    """Explained variance that is lost when some features are held at their mean, the others left as they are."""
-    codes = features.codes.tocsc()
-    wide = np.asarray(x, dtype=np.float64)
-    error = wide - codes @ features.directions
-    without = error + codes[:, kept] @ features.directions[kept]
-    return float((without.var(axis=0).sum() - error.var(axis=0).sum()) / wide.var(axis=0).sum())
+    """Explained variance that is lost when some features are held at their mean, the others left as they are.
+
+    The error then grows by what these features reconstruct, ``u``: its variance by that of ``u`` and twice
+    the covariance of the two, which needs the codes of these features alone.
+    """
+    some = features.by_feature[kept]
+    n = some.shape[1]
+    mean, rows = features.means[kept], features.directions[kept]
+    with_x = (some @ x) / n - np.outer(mean, np.mean(x, axis=0, dtype=np.float64))
+    with_all = (some @ features.codes).toarray() / n - np.outer(mean, features.means)
+    with_error = with_x - with_all @ features.directions
+    grown = 2.0 * (with_error * rows).sum() + ((with_all[:, kept] @ rows) * rows).sum()
+    return float(grown / np.var(x, axis=0, dtype=np.float64).sum())
+
+
+def _unstable(seeds: Mapping[str, SeedFeatures], site: str) -> dict[str, Bool[np.ndarray, " d_sae"]]:
+    """Living features of each seed that come back in less than three quarters of the others."""
+    found: dict[str, list[Partners]] = {name: [] for name in seeds}
+    for (one, first), (other, second) in combinations(seeds.items(), 2):
+        check_seeds(first, {other: second}, site)
+        for name, partners in zip((one, other), partners_both_ways(first, second), strict=True):
+            found[name].append(partners)
+    tables = {name: stability_of(found[name], seed.alive) for name, seed in seeds.items()}
+    return {
+        name: (table["alive"] & (table["stability"] < CERTIFIED)).to_numpy(dtype=bool)
+        for name, table in tables.items()
+    }
 
 
 def share_of_effect(

@@ -145,11 +145,13 @@ def shifted_counts(
     instance: Any,
     seen: Any,
     stamp: int,
+    instances_count: bool,
 ) -> Any:  # pragma: no cover - compiled
     """True positives and hit instances of one feature when its firing positions rotate in their segments.
 
     Rotating what fires against the labels is the same as rotating the labels against it. Nucleotide i belongs
-    to the instances ``instance[pointer[i]:pointer[i + 1]]``; ``seen`` and ``stamp`` count each once.
+    to the instances ``instance[pointer[i]:pointer[i + 1]]``; ``seen`` and ``stamp`` count each once, where they
+    count.
     """
     n_true, n_hit = 0, 0
     for i in range(rows.shape[0]):
@@ -159,8 +161,9 @@ def shifted_counts(
         place = start + (offset if offset < length else offset - length)
         if label[place]:
             n_true += 1
-        for j in range(pointer[place], pointer[place + 1]):
-            if seen[instance[j]] != stamp:
-                seen[instance[j]] = stamp
-                n_hit += 1
+        if instances_count:
+            for j in range(pointer[place], pointer[place + 1]):
+                if seen[instance[j]] != stamp:
+                    seen[instance[j]] = stamp
+                    n_hit += 1
     return n_true, n_hit

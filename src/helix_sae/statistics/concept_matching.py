@@ -139,6 +139,7 @@ def match_concepts(
     regions: Int[np.ndarray, " n_nucleotides"] | None = None,
     thresholds: Sequence[float] = THRESHOLDS,
     top: int = 10,
+    best_only: bool = False,
     n_shifted: int = 3,
     n_shifts: int = 100,
     min_positive: int = 10,
@@ -161,6 +162,9 @@ def match_concepts(
         Shares of the discovery maximum, rising; a feature fires above them.
     top : int
         Features kept for each concept.
+    best_only : bool
+        Keep the first feature of each concept and nothing else, which is all that
+        :func:`compare_with_baselines` looks at.
     n_shifted : int
         So many first features of each concept get a null.
     n_shifts : int
@@ -201,6 +205,8 @@ def match_concepts(
         csr = _checked(site, matrix, concepts)
         found = _match_site(csr, concepts, sides, levels)
         table = _select(site, found, concepts, sides, levels, top)
+        if best_only:
+            table = table[table["rank_for_concept"] == 1].reset_index(drop=True)
         table["average_precision"] = _precisions(csr, table, concepts, sides[1], block_nonzeros)
         tables.append(table.join(_null(csr, table, concepts, sides[1], segments, n_shifted, n_shifts, seed)))
     matches = pd.concat(tables, ignore_index=True)
@@ -449,12 +455,13 @@ def _null(
         for c in np.unique(concept[segments.by_transcript[concept] == by_transcript]):
             lookup = _lookup(concepts, by_concept, int(c))
             seen = np.full(len(concepts.instances.concept), -1, dtype=np.int64)
+            counts = bool(concepts.per_instance[c])
             for pair in np.flatnonzero(concept == c):
                 for index in range(n_shifts):
                     stamp = int(pair) * n_shifts + index
                     moved = (firing[pair], segment, bounds, shifts[index])
-                    n_true, n_hit = shifted_counts(*moved, *lookup, seen, stamp)
-                    found = n_hit if concepts.per_instance[c] else n_true
+                    n_true, n_hit = shifted_counts(*moved, *lookup, seen, stamp, counts)
+                    found = n_hit if counts else n_true
                     fired = np.asarray(len(firing[pair]))
                     null[index, pair] = _scores(fired, n_true, found, side.targets[c])[2]
     observed = table["f1"].to_numpy()[chosen]

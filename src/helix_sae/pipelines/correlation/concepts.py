@@ -96,7 +96,10 @@ def match_features(
             yield kind, codes
 
     readers: list[str] = []
-    matched = {kind: _match(codes, annotations, chosen, split, parameters) for kind, codes in kinds()}
+    matched = {
+        kind: _match(codes, annotations, chosen, split, parameters, best_only=kind != SAE)
+        for kind, codes in kinds()
+    }
     baselines = judge_detectors(compare_with_baselines(matched), readers, alpha=parameters.alpha)
     best = baselines.pivot_table(index="concept", columns="kind", values="f1", sort=False)
     LOGGER.info("best F1 on validation clusters:\n%s", best.to_string(float_format=lambda x: f"{x:.2f}"))
@@ -109,6 +112,7 @@ def _match(
     chosen: Nucleotides,
     split: np.ndarray,
     parameters: CorrelationParameters,
+    best_only: bool,
 ) -> ConceptTables:
     """Match, for each group of concepts, on the sequences in which these concepts can be told."""
     from helix_sae.statistics.concept_matching import ConceptTables, match_concepts
@@ -125,6 +129,7 @@ def _match(
                     concepts_of(annotations, chosen, columns),
                     np.where(pattern, split, "not known"),
                     regions=regions_of(annotations, chosen),
+                    best_only=best_only,
                     n_shifts=parameters.concepts.n_shifts,
                     min_positive=parameters.concepts.min_positive,
                     seed=parameters.seed,
