@@ -23,9 +23,6 @@ INTEROP_VENV := .venv-interop
 # One thread a worker: two workers with a pool of threads each would only fight for the cores.
 SINGLE_THREADED := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
-# Where the output is no terminal, lines of the log would be broken at 80 columns.
-WIDE := test -t 1 || export COLUMNS=$${COLUMNS:-140};
-
 .PHONY: help
 help:
 	@sed -n 's/^\([a-z-]*\):.*## */\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -44,13 +41,10 @@ $(STAMP): $(wildcard requirements-*.lock) pyproject.toml
 
 .PHONY: run
 run: $(STAMP) ## run the default pipeline: sequences, activations, features, their biology and their effects
-	$(WIDE) $(BIN)/kedro run
+	@$(BIN)/helix-sae run
 	@echo
-	@echo "Report:                $(CURDIR)/data/latest/report.html"
-	@echo "Feature atlas:         $(CURDIR)/data/latest/atlas/index.html"
-	@echo "Figures, tables:       $(CURDIR)/data/latest/figures, $(CURDIR)/data/latest/tables"
 	@echo "To look at everything: make viz"
-	@echo "To ask about any mRNA: $(BIN)/helix-sae serve"
+	@echo "For helix-sae and kedro in this shell: source $(BIN)/activate"
 
 .PHONY: test
 test: $(STAMP) ## run the test suite, without its slow part

@@ -40,7 +40,7 @@ def test_anything_else_sees_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_clock_of_a_stage_runs_during_its_own_steps_only() -> None:
-    """Steps of two stages take turns; a stage that waits for another is not said to be slow."""
+    """Steps of two stages take turns; one that waits is not said to be slow, and lines come in order."""
     stream = io.StringIO()
     stages = Stages(rich.console.Console(file=stream), {"a": "First", "b": "Second"})
     steps = {name: node(len, name, f"{name}_out", name=name) for name in ("a1", "b1", "a2")}
@@ -54,6 +54,6 @@ def test_the_clock_of_a_stage_runs_during_its_own_steps_only() -> None:
         time.sleep(seconds)
         stages.end(name)
     assert [line.split() for line in stream.getvalue().splitlines()] == [
-        ["Second", "1", "s"],
         ["First", "0", "s"],
+        ["Second", "1", "s"],
     ]

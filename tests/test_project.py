@@ -24,7 +24,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import helix_sae
-from helix_sae.latest import _FOLDERS, _PLACES, _WHOLE
 
 ENVIRONMENTS = sorted(path.name for path in (Path(__file__).parents[1] / "conf").iterdir() if path.is_dir())
 DEFAULT = ("ingestion", "extraction", "sae_training", "correlation", "causal_acdc", "reporting")
@@ -203,15 +202,6 @@ def test_a_run_may_begin_at_any_node(project: Path) -> None:
     for node in default.nodes:
         for name in data_names(default.from_nodes(node.name).inputs()):
             assert not isinstance(catalog.get(name), MemoryDataset | None), f"{node.name}: {name}"
-
-
-def test_make_run_names_what_a_run_leaves(project: Path) -> None:
-    """The last words of ``make run`` are places where :mod:`helix_sae.latest` puts files."""
-    named = re.findall(
-        r"\$\(CURDIR\)/data/latest/([\w./]+)", (project / "Makefile").read_text(encoding="utf-8")
-    )
-    pages = {_PLACES["run_report"], f"{_WHOLE['feature_atlas']}/index.html"}
-    assert set(named) == pages | set(_FOLDERS.values())
 
 
 def test_an_unknown_pipeline_is_answered_with_the_nearest(project: Path) -> None:

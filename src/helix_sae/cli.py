@@ -34,7 +34,6 @@ def app(debug: bool) -> None:
 def _of_a_file(command: Callable[..., None]) -> Callable[..., None]:
     """What every command that goes from a file to a report is told."""
     told = (
-        click.argument("file"),
         click.option(
             "--sequence", metavar="COLUMN", help="Column of the sequences; guessed where there is one."
         ),
@@ -59,6 +58,7 @@ def _of_a_file(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @app.command()
+@click.argument("file", required=False)
 @_of_a_file
 @click.option(
     "--label", "labels", metavar="COLUMN", multiple=True, help="A further property to relate; repeat."
@@ -75,8 +75,8 @@ def _of_a_file(command: Callable[..., None]) -> Callable[..., None]:
     multiple=True,
     help="Any parameter, e.g. sae_training.seed=1; repeat.",
 )
-def run(file: str, out: str | None, env: str | None, only: str | None, **wishes: Any) -> None:
-    """Go from FILE, a file or a folder of sequences, to a report.
+def run(file: str | None, out: str | None, env: str | None, only: str | None, **wishes: Any) -> None:
+    """Go from FILE, a file or a folder of sequences, to a report; without FILE, from those of the configuration (the demo).
 
     \b
     CSV, TSV, Parquet, JSON, FASTA and GenBank are read, plain or compressed.
@@ -89,6 +89,7 @@ def run(file: str, out: str | None, env: str | None, only: str | None, **wishes:
 
 
 @app.command()
+@click.argument("file")
 @_of_a_file
 @click.option(
     "--autoencoders",

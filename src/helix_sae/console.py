@@ -47,6 +47,7 @@ class Stages:
         self._stage_of: dict[str, str] = {}
         self._left: dict[str, int] = {}
         self._tasks: dict[str, Any] = {}
+        self._unprinted: list[str] = []
 
     def plan(self, pipeline: Pipeline, stages: Mapping[str, Pipeline]) -> None:
         """Note which node belongs to which stage."""
@@ -57,6 +58,7 @@ class Stages:
                 continue
             self._stage_of.update(dict.fromkeys(mine, title))
             self._left[title] = len(mine)
+            self._unprinted.append(title)
             self._tasks[title] = self.progress.add_task(
                 self.titles[title], total=len(mine), start=False, doing=""
             )
@@ -72,7 +74,7 @@ class Stages:
         self.progress.update(self._tasks[stage], doing=node.rpartition(".")[2].replace("_", " "))
 
     def end(self, node: str) -> None:
-        """Count a step; where the output is no terminal, print a line when it was the last of its stage."""
+        """Count a step; where the output is no terminal, print a line when its stage and those before are done."""
         stage = self._stage_of.get(node)
         if stage is None:
             return
@@ -83,7 +85,16 @@ class Stages:
         if self._left[stage] == 0:
             self.progress.update(self._tasks[stage], doing="")
             if not self.console.is_terminal:
-                self.console.print(f"{self.titles[stage]:<34} {task.elapsed:5.0f} s", highlight=False)
+                self._print_done()
+
+    def _print_done(self) -> None:
+        """A line for each stage that is done and was not printed, in order: a later one may end before an earlier."""
+        for stage in list(self._unprinted):
+            if self._left[stage]:
+                return
+            elapsed = self.progress.tasks[self._tasks[stage]].elapsed or 0.0
+            self.console.print(f"{self.titles[stage]:<34} {elapsed:5.0f} s", highlight=False)
+            self._unprinted.remove(stage)
 
     def within(self, text: str) -> None:
         """Show how far a long step is."""

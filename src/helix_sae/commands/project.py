@@ -68,6 +68,31 @@ def run_pipelines(
         cast("Any", session).run(pipeline_names=None if pipelines is None else list(pipelines))
 
 
+def configured_places(project: Path, env: str | None) -> tuple[str, Path]:
+    """What the configuration names: the sequences that a run reads, and the local folder that it writes into.
+
+    A project that came with the package is not written into: a folder here takes its place.
+
+    Raises
+    ------
+    ConfigurationError
+        If it writes to no local folder: ``--out`` then names one.
+    """
+    logging.disable(logging.INFO)
+    from kedro.framework.session import KedroSession  # noqa: PLC0415
+    from kedro.framework.startup import bootstrap_project  # noqa: PLC0415
+
+    bootstrap_project(project)
+    with KedroSession.create(project, env=env) as session:
+        named = cast("Any", session).load_context().config_loader["globals"]
+    logging.disable(logging.NOTSET)
+    root = str(named["data_root"])
+    if "://" in root:
+        raise ConfigurationError(f"The data root is {root}; --out names a folder of this machine.")
+    inside = Path.cwd().resolve().is_relative_to(project.resolve())
+    return str(named["sequences"]), project / root if inside else Path("helix-sae-demo").absolute()
+
+
 def named_cause(error: BaseException) -> HelixSaeError | None:
     """The error of this package that another one was raised from, if there is one: Kedro wraps those of datasets.
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import yaml
 
-from helix_sae.commands.project import find_project, run_pipelines
+from helix_sae.commands.findings import show_findings
+from helix_sae.commands.project import configured_places, find_project, run_pipelines
 from helix_sae.errors import ConfigurationError, DataError
 from helix_sae.pipelines.causal_acdc.parameters import NO_TARGET
 
@@ -62,9 +62,16 @@ class Plan(NamedTuple):
 
 
 def run_file(
-    file: str, wishes: Wishes, *, out: str | None = None, env: str | None = None, only: str | None = None
+    file: str | None,
+    wishes: Wishes,
+    *,
+    out: str | None = None,
+    env: str | None = None,
+    only: str | None = None,
 ) -> Path:
     """Run the pipelines on a file or a folder of sequences, and show what comes of it on the terminal.
+
+    Without a file, what the project's configuration names is run, into its data root: the demo, as it comes.
 
     Returns
     -------
@@ -82,12 +89,16 @@ def run_file(
 
     began = time.monotonic()
     console = Console(soft_wrap=True)
-    project, source = find_project(), existing(file)
-    root = (
-        Path(out).absolute() if out else Path.cwd() / f"helix-sae-{Path(source).name.split('.')[0] or 'run'}"
-    )
-    plan = plan_run(source, wishes)
-    console.print(f"{file} -> {root}", highlight=False)
+    project = find_project()
+    if file is None:
+        plan = plan_configured(wishes)
+        source, root = configured_places(project, env)
+    else:
+        source = existing(file)
+        root = Path(f"helix-sae-{Path(source).name.split('.')[0] or 'run'}").absolute()
+        plan = plan_run(source, wishes)
+    root = Path(out).absolute() if out else root
+    console.print(f"{file or source} -> {root}", highlight=False)
     for note in plan.notes:
         console.print(f"  {note}", highlight=False, markup=False)
     pipelines = ONLY[only] if only else tuple(STAGES)
@@ -149,9 +160,32 @@ def plan_run(source: str, wishes: Wishes) -> Plan:
     _put(given, "causal_acdc.pairs", {"source": "edited" if starts_known else "natural"})
     if not starts_known:
         notes.append(
-            "no start codon is known: designed edits are left out (--coding AUGGGC... names what follows"
-            " every 5'UTR)"
+            "no start codon is known: reading frames and designed edits are left out (--gff3 FILE for whole"
+            " transcripts; --coding AUGGGC... names what follows every 5'UTR)"
         )
+    _settings(given, wishes)
+    return Plan(given, notes)
+
+
+def plan_configured(wishes: Wishes) -> Plan:
+    """The parameters of a run of what the configuration names.
+
+    Raises
+    ------
+    ConfigurationError
+        If something is said of a file and none is named.
+    """
+    if wishes != Wishes(settings=wishes.settings):
+        raise ConfigurationError(
+            "Columns, --coding and --gff3 are of a FILE: name it, as in helix-sae run my_utrs.csv. Without one, "
+            "the sequences of the configuration are run, with --set for any parameter."
+        )
+    given: dict[str, Any] = {}
+    _settings(given, wishes)
+    return Plan(given, [])
+
+
+def _settings(given: dict[str, Any], wishes: Wishes) -> None:
     for setting in wishes.settings:
         key, equals, value = setting.partition("=")
         if not equals or not key.strip():
@@ -159,7 +193,6 @@ def plan_run(source: str, wishes: Wishes) -> Plan:
                 f"--set takes KEY=VALUE, e.g. --set sae_training.seed=1; not {setting!r}."
             )
         _put(given, key.strip(), yaml.safe_load(value))
-    return Plan(given, notes)
 
 
 def _only_number(numbers: Sequence[str], notes: list[str]) -> str | None:
@@ -209,37 +242,3 @@ def _put(given: dict[str, Any], key: str, value: Any) -> None:
         given[last].update(value)
     else:
         given[last] = value
-
-
-def show_findings(console: Any, root: Path, log: Path, seconds: float) -> None:
-    """Print what was found, and where it lies as links."""
-    latest = root / "latest"
-    summary = json.loads((latest / "summary.json").read_text(encoding="utf-8"))
-    console.print()
-    for headline in summary["headlines"]:
-        console.print(f"  • {headline}", highlight=False, markup=False)
-    for warning in summary["warnings"]:
-        console.print(f"  ! {warning}", highlight=False, markup=False)
-    for reason, parts in _left_out(summary).items():
-        console.print(f"  – left out: {', '.join(parts)}. {reason}", highlight=False, markup=False)
-    console.print()
-    places = {
-        "Report": latest / "report.html",
-        "Feature atlas": latest / "atlas" / "index.html",
-        "Figures": latest / "figures",
-        "Tables": latest / "tables",
-        "Log": log,
-    }
-    for name, path in places.items():
-        console.print(f"{name:<14} [link={path.as_uri()}]{path}[/link]", highlight=False)
-    console.print(f"To ask about any mRNA: helix-sae serve --data {root}", highlight=False, markup=False)
-    console.print(f"{seconds / 60:.1f} min", highlight=False)
-
-
-def _left_out(summary: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Why parts of the report are not there, and which."""
-    found: dict[str, list[str]] = {}
-    for part, numbers in summary.items():
-        if isinstance(numbers, Mapping) and not cast("Mapping[str, Any]", numbers).get("run", True):
-            found.setdefault(str(numbers["reason"]), []).append(part)
-    return found

@@ -148,9 +148,15 @@ def _why_none(row: Mapping[str, Any]) -> str:
     """Whether features without a certificate carry a cause, or what could have been seen."""
     if row["n_confirmed"] > 0:
         return f"only features that are not certified: {int(row['n_confirmed'])}"
+    signs = row["sign_agreement"]
+    # Edits of sequences of one's own have no known sign to be right about.
+    known = (
+        ""
+        if pd.isna(signs)
+        else f"the model itself has the sign right in {percent(signs)} of these edits, and "
+    )
     return (
-        f"the model itself has the sign right in {percent(row['sign_agreement'])} of these edits, and "
-        f"{int(row['n_clusters'])} families show an effect from {percent(row['detectable_share'])} of the "
+        f"{known}{int(row['n_clusters'])} families show an effect from {percent(row['detectable_share'])} of the "
         "predicted difference on with a chance of 80 %"
     )
 
