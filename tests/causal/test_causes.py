@@ -102,6 +102,12 @@ def test_each_cause_is_found_at_its_feature_and_the_decoy_nowhere():
     unknown = cause_summary(exp, measured, matrix, found)
     assert unknown["recovered_by_certified"].isna().all()
     assert "not known" in certified_in_words(unknown)[0].text
+    # Edits of sequences of one's own have no known sign.
+    unsigned = summary.reset_index().assign(n_confirmed=0, n_certified=0, sign_agreement=np.nan)
+    none = certified_in_words(unsigned)[0].text
+    assert "0 of 2 true causes" in none
+    assert "sign right" not in none
+    assert "families show an effect from" in none
     both = {"layers.0": np.ones(WIDTH + 1, dtype=bool)}
     whole = certified_in_words(cause_summary(exp, measured, matrix, found, certified=both))
     assert whole[0].text == "Every one of the 2 true causes has a feature that is certified."

@@ -94,7 +94,8 @@ def _of_autoencoders(numbers: Mapping[str, Any]) -> str:
     )
     certain = sum(int(row["n_certified"]) for row in stable)
     again = f"; {certain:,} of them are found again when the training is repeated" if certain else ""
-    return f"What the model computes was taken apart into {n_features:,} features, which tell {span} of it{again}."
+    what = f"What the model computes was taken apart into {n_features:,} features"
+    return f"{what}, which tell {span} of it{again}."
 
 
 def _of_associations(numbers: Mapping[str, Any]) -> str:
@@ -141,7 +142,8 @@ def _of_prediction(numbers: Mapping[str, Any]) -> str:
         return ""
     metric = str(probe.get("metric"))
     score = _SCORES.get(metric, f"{metric} = {{}}").format(fixed(probe.get("validation")))
-    return f"From what the model computes, {property_label(str(probe['target']))} of the others is predicted with {score}."
+    target = property_label(str(probe["target"]))
+    return f"From what the model computes, {target} of the others is predicted with {score}."
 
 
 def _of_effects(numbers: Mapping[str, Any], causes: Mapping[str, Any]) -> str:
@@ -167,7 +169,8 @@ def _of_comparisons(numbers: Mapping[str, Any]) -> str:
     if not needed or not n:
         return ""
     share = percent(reference.get("level"))
-    return f"{int(needed)} of {int(n):,} features together bring about {share} of the difference between two predictions."
+    few = f"{int(needed)} of {int(n):,} features"
+    return f"{few} together bring about {share} of the difference between two predictions."
 
 
 def _rows(numbers: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:

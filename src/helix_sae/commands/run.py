@@ -177,8 +177,8 @@ def plan_configured(wishes: Wishes) -> Plan:
     """
     if wishes != Wishes(settings=wishes.settings):
         raise ConfigurationError(
-            "Columns, --coding and --gff3 are of a FILE: name it, as in helix-sae run my_utrs.csv. Without one, "
-            "the sequences of the configuration are run, with --set for any parameter."
+            "Columns, --coding and --gff3 are of a FILE: name it, as in helix-sae run my_utrs.csv. Without"
+            " one, the sequences of the configuration are run, with --set for any parameter."
         )
     given: dict[str, Any] = {}
     _settings(given, wishes)

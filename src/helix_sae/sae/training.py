@@ -130,9 +130,9 @@ class TrainingResult:
 class EarlyStopping:
     """Stop an SAE when its held-out loss no longer falls, and take it back to where that was lowest.
 
-    The loss is the one that is trained, the full price of activity included: a training that only makes codes
-    sparser goes on. It is measured once the price counts in full, the features that are too many have been let
-    go and the learning rate falls: before, a loss that stands still says nothing of the end.
+    The loss is the one that is trained, the full price of activity included: a training that only makes
+    codes sparser goes on. It is measured once the price counts in full, the features that are too many have
+    been let go and the learning rate falls: before, a loss that stands still says nothing of the end.
 
     Attributes
     ----------
@@ -421,7 +421,7 @@ class _Run:
         for learner in stopped:
             learner.go_back()
             logger.info(
-                "%s of seed %d at %s stops after %d of %d steps: its loss on held-out tokens no longer falls.",
+                "%s of seed %d at %s stops after %d of %d steps: its held-out loss no longer falls.",
                 learner.key.config,
                 learner.key.seed,
                 learner.key.site,

@@ -150,8 +150,8 @@ def shifted_counts(
     """True positives and hit instances of one feature when its firing positions rotate in their segments.
 
     Rotating what fires against the labels is the same as rotating the labels against it. Nucleotide i belongs
-    to the instances ``instance[pointer[i]:pointer[i + 1]]``; ``seen`` and ``stamp`` count each once, where they
-    count.
+    to the instances ``instance[pointer[i]:pointer[i + 1]]``; ``seen`` and ``stamp`` count each once, where
+    they count.
     """
     n_true, n_hit = 0, 0
     for i in range(rows.shape[0]):

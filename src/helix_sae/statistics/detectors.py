@@ -36,7 +36,7 @@ def signed_halves(
     centred = centred - centred[rows].mean(axis=0, dtype=np.float64).astype(np.float32)
     halves = np.concatenate([centred, -centred], axis=1)
     above = halves > 0
-    # Half of all numbers stay: by their flat positions they are found five times as fast as by way of triplets.
+    # Half of all numbers stay: by flat positions they are found several times as fast as by triplets.
     place = np.flatnonzero(above)
     first = np.concatenate([[0], np.cumsum(np.count_nonzero(above, axis=1))])
     columns = (place % halves.shape[1]).astype(np.int32)

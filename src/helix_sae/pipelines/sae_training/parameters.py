@@ -47,8 +47,8 @@ class ScratchParameters(BaseModel):
 class EarlyStoppingParameters(BaseModel):
     """When an autoencoder stops before the end: its loss on held-out tokens no longer falls.
 
-    The price of activity is part of that loss. It is measured once that price counts in full, the features that
-    are too many have been let go and the learning rate falls.
+    The price of activity is part of that loss. It is measured once that price counts in full, the features
+    that are too many have been let go and the learning rate falls.
 
     Attributes
     ----------

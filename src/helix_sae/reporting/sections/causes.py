@@ -148,17 +148,15 @@ def _why_none(row: Mapping[str, Any]) -> str:
     """Whether features without a certificate carry a cause, or what could have been seen."""
     if row["n_confirmed"] > 0:
         return f"only features that are not certified: {int(row['n_confirmed'])}"
-    signs = row["sign_agreement"]
+    signs, seen = row["sign_agreement"], percent(row["detectable_share"])
+    sight = (
+        f"{int(row['n_clusters'])} families show an effect from {seen} of the predicted difference on with a"
+        " chance of 80 %"
+    )
     # Edits of sequences of one's own have no known sign to be right about.
-    known = (
-        ""
-        if pd.isna(signs)
-        else f"the model itself has the sign right in {percent(signs)} of these edits, and "
-    )
-    return (
-        f"{known}{int(row['n_clusters'])} families show an effect from {percent(row['detectable_share'])} of the "
-        "predicted difference on with a chance of 80 %"
-    )
+    if pd.isna(signs):
+        return sight
+    return f"the model itself has the sign right in {percent(signs)} of these edits, and {sight}"
 
 
 def _is_certified_known(causes: pd.DataFrame) -> bool:
