@@ -37,6 +37,7 @@ $(STAMP): $(wildcard requirements-*.lock) pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m helix_sae.statistics.compilation
 	touch $@
 
 .PHONY: run

@@ -18,6 +18,9 @@ LEFT_OUT, REASON = "left_out", "reason"
 """Columns of the table, and keys of the document, that stand for a part that was left out."""
 
 
+NOT_MADE = "has not been made yet"
+"""In the reason of what no run has made, as nobody asked for its pipeline."""
+
 TOLERANT = "tolerant"
 """Tag of nodes that make do without inputs that were never made: each gets a :class:`LeftOut` in its
 place."""

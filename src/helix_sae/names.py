@@ -10,6 +10,9 @@ ERROR = "error"
 POOLED = "pooled"
 """In tables, the configuration of dictionaries that were pooled from the seeds of another one."""
 
+SHIPPED = "shipped"
+"""In tables, the configuration of autoencoders that come with the model and were not trained here."""
+
 _LAYER = re.compile(r"layers\.(\d+)")
 
 

@@ -12,7 +12,7 @@ from kedro.io.core import Version, VersionNotFoundError, get_filepath_str, is_pa
 from kedro.pipeline import Pipeline
 
 from helix_sae.errors import StoreError
-from helix_sae.left_out import TOLERANT, LeftOut
+from helix_sae.left_out import NOT_MADE, TOLERANT, LeftOut
 from helix_sae.lineage import Origin, Record
 from helix_sae.storage import digest_of, read_file, storage_errors
 
@@ -58,7 +58,7 @@ def pin_versions(pipeline: Pipeline, catalog: Catalog) -> dict[str, str]:
         dataset = versioned_dataset(catalog[name])
         if _only_tolerated(name, pipeline) and not _is_there(catalog[name]):
             maker = f"`kedro registry describe` shows which pipeline makes {name}"
-            catalog[name] = MemoryDataset(LeftOut(name, f"{name} has not been made yet ({maker})."))
+            catalog[name] = MemoryDataset(LeftOut(name, f"{name} {NOT_MADE} ({maker})."))
             continue
         if dataset is not None:
             version = _pinned_load(dataset)

@@ -16,6 +16,7 @@ from helix_sae.commands.project import configured_places
 from helix_sae.commands.run import Wishes, existing, plan_configured, plan_run
 from helix_sae.errors import ConfigurationError, DataError
 from helix_sae.latest import _FOLDERS, _PLACES, _WHOLE
+from helix_sae.left_out import NOT_MADE
 
 
 @pytest.fixture
@@ -177,13 +178,22 @@ def test_the_last_screen_is_for_somebody_who_knows_neither_autoencoders_nor_kedr
         ({"effects": {"run": True, "n_tested": 9}}, "no feature was shown to move that prediction."),
     ):
         assert any(sentence.endswith(told) for sentence in plain_findings(some))
+    of_the_model = {
+        "run": True,
+        "chosen": "relu",
+        "sites": [{"config": "shipped", "explained_variance": share} for share in (0.943, 0.97)],
+    }
+    assert plain_findings({"autoencoders": of_the_model}) == [
+        "The features that come with the model tell 94 to 97 % of what it computes of these sequences."
+    ]
     assert plain_findings({"data": {"run": False, "reason": "x"}, "headlines": [], "warnings": []}) == []
 
 
 def test_the_last_screen_says_what_was_found_what_was_left_out_and_where_it_lies(tmp_path: Path) -> None:
     absent = {"run": False, "reason": "No start codon is known."}
     (tmp_path / "latest").mkdir()
-    summary = {**SUMMARY, "effects": absent, "circuit": absent}
+    unasked = {"run": False, "reason": f"x {NOT_MADE} (y)."}
+    summary = {**SUMMARY, "effects": absent, "circuit": absent, "causes": unasked, "comparisons": unasked}
     (tmp_path / "latest" / "summary.json").write_text(json.dumps(summary))
     console = Console(file=io.StringIO(), soft_wrap=True)
     show_findings(console, tmp_path, tmp_path / "log", 61.0)
@@ -192,6 +202,7 @@ def test_the_last_screen_says_what_was_found_what_was_left_out_and_where_it_lies
         "  • Elements that single features mark best: start codon.",
         "  ! Weak.",
         "  – left out: effects, circuit. No start codon is known.",
+        "  – left out: comparisons, causes. Not asked for; helix-sae run FILE, without --only, does all.",
         "1.0 min",
     ):
         assert line in printed.splitlines()

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from helix_sae.left_out import NOT_MADE
+from helix_sae.names import SHIPPED
 from helix_sae.reporting.wording import fixed, listing, percent, words
 
 _MOST_NAMED = 3
@@ -81,17 +83,20 @@ def _of_data(numbers: Mapping[str, Any]) -> str:
 
 def _of_autoencoders(numbers: Mapping[str, Any]) -> str:
     # A row a site, configuration and seed: those that went on are meant.
-    used = [row for row in _rows(numbers, "sites") if row.get("config") == numbers.get("chosen")]
+    rows, stable = _rows(numbers, "sites"), _rows(numbers, "stability")
+    shipped = [row for row in rows if row.get("config") == SHIPPED]
+    used = shipped or [row for row in rows if row.get("config") == numbers.get("chosen")]
     shares = sorted(float(row["explained_variance"]) for row in used if row.get("seed", 0) == 0)
-    stable = _rows(numbers, "stability")
     n_features = sum(int(row["n_features"]) for row in stable)
-    if not shares or not n_features:
+    if not shares or not (shipped or n_features):
         return ""
     span = (
         percent(shares[0])
         if percent(shares[0]) == percent(shares[-1])
         else f"{100 * shares[0]:.0f} to {percent(shares[-1])}"
     )
+    if shipped:
+        return f"The features that come with the model tell {span} of what it computes of these sequences."
     certain = sum(int(row["n_certified"]) for row in stable)
     again = f"; {certain:,} of them are found again when the training is repeated" if certain else ""
     what = f"What the model computes was taken apart into {n_features:,} features"
@@ -182,5 +187,12 @@ def _left_out(summary: Mapping[str, Any]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for part, numbers in summary.items():
         if isinstance(numbers, Mapping) and not cast("Mapping[str, Any]", numbers).get("run", True):
-            found.setdefault(str(numbers["reason"]), []).append(part)
+            reason = str(cast("Mapping[str, Any]", numbers)["reason"])
+            # The parts that nobody asked for have one reason together.
+            reason = (
+                "Not asked for; helix-sae run FILE, without --only, does all."
+                if NOT_MADE in reason
+                else reason
+            )
+            found.setdefault(reason, []).append(part)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -88,7 +89,8 @@ def run_file(
     from helix_sae.console import Stages, show_stages  # noqa: PLC0415
 
     began = time.monotonic()
-    console = Console(soft_wrap=True)
+    # Not as rich has it: Jupyter asks for colours, and pipes would be taken for terminals.
+    console = Console(soft_wrap=True, force_terminal=sys.stdout.isatty())
     project = find_project()
     if file is None:
         plan = plan_configured(wishes)

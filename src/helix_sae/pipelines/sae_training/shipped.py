@@ -11,6 +11,7 @@ import pandas as pd
 
 from helix_sae.errors import AnalysisError
 from helix_sae.left_out import LeftOut
+from helix_sae.names import SHIPPED
 from helix_sae.pipelines.sae_training.judge import judge_held_out
 from helix_sae.pipelines.sae_training.parameters import SaeTrainingParameters
 
@@ -22,9 +23,6 @@ else:
     Activations = SparseAutoencoder = Any
 
 LOGGER = logging.getLogger(__name__)
-
-CONFIG = "shipped"
-"""What stands for the name of a configuration in the tables."""
 
 
 def fitting(
@@ -72,7 +70,7 @@ def adopt(
     from helix_sae.sae.fit import share_outside
 
     LOGGER.warning("%s The autoencoders that come with the model are used.", reason)
-    metrics = judge_held_out(saes, holdout, CONFIG)
+    metrics = judge_held_out(saes, holdout, SHIPPED)
     metrics["outside_range"] = [
         share_outside(sae, [batch[site] for batch in holdout]) for site, sae in saes.items()
     ]
