@@ -105,11 +105,17 @@ def run_file(
         console.print(f"  {note}", highlight=False, markup=False)
     pipelines = ONLY[only] if only else tuple(STAGES)
     log = root / "logs" / f"{datetime.now():%Y-%m-%dT%H.%M.%S}.log"
-    stages = Stages(console, {name: STAGES[name] for name in pipelines})
+    titles = STAGES | ({"sae_training": "Applying autoencoders"} if _applies(plan) else {})
+    stages = Stages(console, {name: titles[name] for name in pipelines})
     with show_stages(stages):
         run_pipelines(project, env, {**plan.parameters, "data_root": str(root)}, pipelines, log)
     show_findings(console, root, log, time.monotonic() - began)
     return root / "latest"
+
+
+def _applies(plan: Plan) -> bool:
+    """Whether the autoencoders that come with the model are asked for, so that none is trained."""
+    return plan.parameters.get("sae_training", {}).get("dictionaries") == "shipped"
 
 
 def plan_run(source: str, wishes: Wishes) -> Plan:
