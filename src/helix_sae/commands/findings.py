@@ -13,6 +13,16 @@ from helix_sae.reporting.wording import fixed, listing, percent, words
 
 _MOST_NAMED = 3
 
+_NOT_ASKED = "Not asked for; helix-sae run FILE, without --only, does all."
+
+_WELL = 0.5
+"""F1 from which a feature is said to mark an element."""
+
+_SCORES = {
+    "r2": "R² = {} (1 is perfect, 0 no better than the mean)",
+    "auc": "an AUC of {} (1 is perfect, 0.5 a guess)",
+}
+
 
 def show_findings(console: Any, root: Path, log: Path, seconds: float) -> None:
     """Print what was found, and where it lies as links."""
@@ -86,15 +96,13 @@ def _of_autoencoders(numbers: Mapping[str, Any]) -> str:
     rows, stable = _rows(numbers, "sites"), _rows(numbers, "stability")
     shipped = [row for row in rows if row.get("config") == SHIPPED]
     used = shipped or [row for row in rows if row.get("config") == numbers.get("chosen")]
-    shares = sorted(float(row["explained_variance"]) for row in used if row.get("seed", 0) == 0)
+    told = (row.get("explained_variance") for row in used if row.get("seed", 0) == 0)
+    shares = sorted(float(share) for share in told if share is not None)
     n_features = sum(int(row["n_features"]) for row in stable)
     if not shares or not (shipped or n_features):
         return ""
-    span = (
-        percent(shares[0])
-        if percent(shares[0]) == percent(shares[-1])
-        else f"{100 * shares[0]:.0f} to {percent(shares[-1])}"
-    )
+    low, high = percent(shares[0]), percent(shares[-1])
+    span = high if low == high else f"{low.removesuffix(' %')} to {high}"
     if shipped:
         return f"The features that come with the model tell {span} of what it computes of these sequences."
     certain = sum(int(row["n_certified"]) for row in stable)
@@ -112,9 +120,8 @@ def _of_associations(numbers: Mapping[str, Any]) -> str:
     )
     if not n:
         return "No feature goes clearly along with a property of the sequences."
-    named = list(
-        dict.fromkeys(property_label(str(row["property"])) for row in _rows(numbers, "top_replicated"))
-    )
+    properties = [property_label(str(row["property"])) for row in _rows(numbers, "top_replicated")]
+    named = list(dict.fromkeys(properties))
     clearest = f" The clearest: {listing(named[:_MOST_NAMED])}." if named else ""
     return (
         f"{n:,} links between a feature and a property of the sequences were found, of which"
@@ -124,19 +131,10 @@ def _of_associations(numbers: Mapping[str, Any]) -> str:
 
 def _of_concepts(numbers: Mapping[str, Any]) -> str:
     best = _rows(numbers, "best")
-    found = [words(row["concept"]) for row in best if float(row["f1"]) >= _WELL]
+    found = [words(row["concept"]) for row in best if (row["f1"] or 0.0) >= _WELL]
     if not found:
         return "No single feature marks a known element of the sequences well."
     return f"Elements that single features mark best: {listing(found[:_MOST_NAMED])}."
-
-
-_WELL = 0.5
-"""F1 from which a feature is said to mark an element."""
-
-_SCORES = {
-    "r2": "R² = {} (1 is perfect, 0 no better than the mean)",
-    "auc": "an AUC of {} (1 is perfect, 0.5 a guess)",
-}
 
 
 def _of_prediction(numbers: Mapping[str, Any]) -> str:
@@ -160,11 +158,8 @@ def _of_effects(numbers: Mapping[str, Any], causes: Mapping[str, Any]) -> str:
         found, tested, when = int(numbers.get("n_confirmed", 0)), int(numbers.get("n_tested", 0)), ""
     if not tested:
         return ""
-    what = (
-        f"{found} of {tested} features tested {'moves' if found == 1 else 'move'}"
-        if found
-        else "no feature was shown to move"
-    )
+    what = f"{found} of {tested} features tested {'moves' if found == 1 else 'move'}"
+    what = what if found else "no feature was shown to move"
     return f"Changing one feature at a time inside the running model, {what} that prediction{when}."
 
 
@@ -174,8 +169,8 @@ def _of_comparisons(numbers: Mapping[str, Any]) -> str:
     if not needed or not n:
         return ""
     share = percent(reference.get("level"))
-    few = f"{int(needed)} of {int(n):,} features"
-    return f"{few} together bring about {share} of the difference between two predictions."
+    few = f"{int(needed)} of {int(n):,} features {'brings' if needed == 1 else 'together bring'} about"
+    return f"{few} {share} of the difference between two predictions."
 
 
 def _rows(numbers: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:
@@ -189,10 +184,5 @@ def _left_out(summary: Mapping[str, Any]) -> dict[str, list[str]]:
         if isinstance(numbers, Mapping) and not cast("Mapping[str, Any]", numbers).get("run", True):
             reason = str(cast("Mapping[str, Any]", numbers)["reason"])
             # The parts that nobody asked for have one reason together.
-            reason = (
-                "Not asked for; helix-sae run FILE, without --only, does all."
-                if NOT_MADE in reason
-                else reason
-            )
-            found.setdefault(reason, []).append(part)
+            found.setdefault(_NOT_ASKED if NOT_MADE in reason else reason, []).append(part)
     return found
