@@ -158,7 +158,8 @@ SUMMARY = {
 
 def test_the_last_screen_is_for_somebody_who_knows_neither_autoencoders_nor_kedro() -> None:
     assert plain_findings(SUMMARY) == [
-        "300 sequences were read, of 290 families. What is found on 220 of them is checked on the 80 others.",
+        "300 sequences were read, of 290 families. What is found on 220 of the sequences is checked on the other"
+        " 80.",
         "What the model computes was taken apart into 100 features, which tell 95 to 98 % of it; 89 of them are"
         " found again when the training is repeated.",
         "1,305 links between a feature and a property of the sequences were found, of which 63 % held on the"

@@ -85,10 +85,8 @@ def _of_data(numbers: Mapping[str, Any]) -> str:
     read = f"{numbers['n_records']:,} sequences were read, of {numbers['n_clusters']:,} families."
     if not {"discovery", "validation"} <= split.keys():
         return read
-    return (
-        f"{read} What is found on {split['discovery']:,} of them is checked on the {split['validation']:,}"
-        " others."
-    )
+    found, checked = split["discovery"], split["validation"]
+    return f"{read} What is found on {found:,} of the sequences is checked on the other {checked:,}."
 
 
 def _of_autoencoders(numbers: Mapping[str, Any]) -> str:

@@ -60,7 +60,7 @@ def prepare_study(
             raise AnalysisError(f"The split holds no sequence named {name!r}; its parts are {set(parts)}.")
     prepared, warnings = prepare_properties(table, names, kinds, rows=discovery, min_labels=min_labels)
     if not prepared:
-        raise AnalysisError(f"No property can be tested:\n{warnings.to_string(index=False)}")
+        raise AnalysisError(_none_testable(warnings))
     present = [name for name in confounders if name in table.columns]
     lacking = [
         (c, "no_such_confounder", "not in the table; not held fixed") for c in confounders if c not in present
@@ -80,6 +80,17 @@ def prepare_study(
         columns[site] = sort_columns(matrix)
         alive[site] = alive_features(columns[site], discovery, min_active)
     return Study(columns, alive, prepared, covariates, exclusions, clusters, discovery, validation, warnings)
+
+
+def _none_testable(warnings: pd.DataFrame) -> str:
+    """Why no property can be tested: each reason once, with an example."""
+    reasons: list[str] = []
+    for reason, part in warnings.groupby("warning", sort=False):
+        n, first = part["property"].nunique(), part.iloc[0]
+        example = f"{first['property']}: {first['detail']}"
+        reasons.append(f"{str(reason).replace('_', ' ')} ({n}, such as {example})")
+    told = "; ".join(reasons) or "the table has none"
+    return f"No property can be tested: {told}. Give more sequences with labels."
 
 
 def _usable_covariates(
