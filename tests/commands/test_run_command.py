@@ -32,10 +32,22 @@ def test_guesses_are_said(table: str) -> None:
     plan = plan_run(table, Wishes())
     assert plan.parameters["ingestion"]["columns"] == {"sequence": "utr", "te": "te"}
     assert plan.parameters["causal_acdc"]["target"] == "te"
+    assert "probe" not in plan.parameters["causal_acdc"]
     assert plan.parameters["causal_acdc"]["pairs"]["source"] == "natural"
     assert any("'utr'" in note for note in plan.notes)
     assert any("'te'" in note for note in plan.notes)
     assert any("--coding" in note for note in plan.notes)
+
+
+def test_of_classes_the_commonest_is_explained(tmp_path: Path) -> None:
+    file = tmp_path / "places.csv"
+    places = ["nucleus", "cytoplasm", "nucleus", "", "membrane", "cytoplasm"]
+    file.write_text("utr,place\n" + "".join(f"ACGUACGUACGU{'ACGUCG'[i]},{p}\n" for i, p in enumerate(places)))
+    plan = plan_run(str(file), Wishes(target="place"))
+    assert plan.parameters["causal_acdc"]["probe"] == {"kind": "logistic", "positive_class": "cytoplasm"}
+    assert any("'cytoplasm', the commonest, is explained against the rest" in note for note in plan.notes)
+    named = Wishes(target="place", settings=("causal_acdc.probe.positive_class=nucleus",))
+    assert plan_run(str(file), named).parameters["causal_acdc"]["probe"]["positive_class"] == "nucleus"
 
 
 def test_a_known_start_allows_designed_edits(table: str) -> None:

@@ -212,7 +212,9 @@ def test_bad_input_is_told_apart(study):
         associate(codes, table, split[:10])
     with pytest.raises(AnalysisError, match="'validation'"):
         associate(codes, table, ["discovery"] * N)
-    with pytest.raises(AnalysisError, match=r"No property can be tested: [\w ]+ \(\d+, such as \w+: [^\n]*\)\. Give more"):
+    with pytest.raises(
+        AnalysisError, match=r"No property can be tested: [\w ]+ \(\d+, such as \w+: [^\n]*\)\. Give more"
+    ):
         associate(codes, table, split, properties=["structural_constant"])
     with pytest.raises(ConfigurationError, match="alpha"):
         associate(codes, table, split, alpha=0)

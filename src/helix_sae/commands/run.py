@@ -130,7 +130,7 @@ def plan_run(source: str, wishes: Wishes) -> Plan:
     """
     from helix_sae.datasets.raw import SequenceFilesDataset  # noqa: PLC0415 - brings pandas
     from helix_sae.mrna.columns import CORE_COLUMNS  # noqa: PLC0415
-    from helix_sae.mrna.guesses import number_columns, sequence_column  # noqa: PLC0415
+    from helix_sae.mrna.guesses import commonest_class, number_columns, sequence_column  # noqa: PLC0415
 
     raw = SequenceFilesDataset(filepath=source, gff3=_absolute(wishes.gff3)).load()
     records = [record.values for record in raw.records]
@@ -156,6 +156,13 @@ def plan_run(source: str, wishes: Wishes) -> Plan:
     if wishes.coding is not None:
         _put(given, "ingestion.reporter", {"five_prime": "", "coding": wishes.coding})
     _put(given, "causal_acdc.target", target or NO_TARGET)
+    explained = None if target is None else commonest_class(records, target)
+    if explained is not None:
+        _put(given, "causal_acdc.probe", {"kind": "logistic", "positive_class": explained})
+        notes.append(
+            f"{target} holds classes: {explained!r}, the commonest, is explained against the rest"
+            " (--set causal_acdc.probe.positive_class=CLASS names another)"
+        )
     lengths = [len(str(record.get(sequence or "sequence", ""))) for record in records]
     if lengths and min(lengths) > _SHORT:
         _put(given, "causal_acdc.pairs", {"max_length": None})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
@@ -64,6 +65,23 @@ def number_columns(records: Sequence[Mapping[str, object]], taken: Collection[st
         for name in present
         if name not in taken and not name.startswith(_COMPUTED) and _are_measurements(_values(records, name))
     )
+
+
+def commonest_class(records: Sequence[Mapping[str, object]], name: str) -> str | None:
+    """The class that most records have where a column holds classes, the first by name of several; None for numbers.
+
+    Parameters
+    ----------
+    records : sequence of mapping
+        Column to value.
+    name : str
+        The column.
+    """
+    values = [value for record in records if not is_missing(value := record.get(name))]
+    if not values or all(as_number(value) is not None for value in values):
+        return None
+    counted = Counter(str(value).strip() for value in values)
+    return min(counted, key=lambda value: (-counted[value], value))
 
 
 def listed(names: Collection[str], at_most: int = 30) -> str:
