@@ -44,7 +44,11 @@ def test_of_classes_the_commonest_is_explained(tmp_path: Path) -> None:
     places = ["nucleus", "cytoplasm", "nucleus", "", "membrane", "cytoplasm"]
     file.write_text("utr,place\n" + "".join(f"ACGUACGUACGU{'ACGUCG'[i]},{p}\n" for i, p in enumerate(places)))
     plan = plan_run(str(file), Wishes(target="place"))
-    assert plan.parameters["causal_acdc"]["probe"] == {"kind": "logistic", "positive_class": "cytoplasm"}
+    assert plan.parameters["causal_acdc"]["probe"] == {
+        "kind": "logistic",
+        "positive_class": "cytoplasm",
+        "floor": 0.65,
+    }
     assert any("'cytoplasm', the commonest, is explained against the rest" in note for note in plan.notes)
     named = Wishes(target="place", settings=("causal_acdc.probe.positive_class=nucleus",))
     assert plan_run(str(file), named).parameters["causal_acdc"]["probe"]["positive_class"] == "nucleus"

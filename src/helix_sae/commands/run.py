@@ -32,6 +32,9 @@ ONLY = {
 }
 
 
+_LEAST_AUC = 0.65
+"""As far above a guess as the floor of conf/base for numbers, an R² of 0.3, is above the mean."""
+
 _SHORT = 200
 """Nucleotides up to which interventions are quick: conf/base keeps to sequences that are no longer."""
 
@@ -158,7 +161,9 @@ def plan_run(source: str, wishes: Wishes) -> Plan:
     _put(given, "causal_acdc.target", target or NO_TARGET)
     explained = None if target is None else commonest_class(records, target)
     if explained is not None:
-        _put(given, "causal_acdc.probe", {"kind": "logistic", "positive_class": explained})
+        _put(
+            given, "causal_acdc.probe", {"kind": "logistic", "positive_class": explained, "floor": _LEAST_AUC}
+        )
         notes.append(
             f"{target} holds classes: {explained!r}, the commonest, is explained against the rest"
             " (--set causal_acdc.probe.positive_class=CLASS names another)"
