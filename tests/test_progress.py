@@ -9,7 +9,7 @@ import pytest
 import rich.console
 from kedro.pipeline import Pipeline, node
 
-from helix_sae.console import Stages
+from helix_sae.console import ConsoleHooks, Stages, show_stages
 from helix_sae.progress import progress_bar
 
 
@@ -57,3 +57,19 @@ def test_the_clock_of_a_stage_runs_during_its_own_steps_only() -> None:
         ["First", "0", "s"],
         ["Second", "1", "s"],
     ]
+
+
+def test_a_step_ends_with_the_last_of_its_outputs() -> None:
+    """Activations are made while they are saved, which is no time of nobody's."""
+    stream = io.StringIO()
+    stages = Stages(rich.console.Console(file=stream), {"a": "First"})
+    step = node(lambda x: (x, x), "x", ["y", "z"], name="a1")
+    stages.plan(Pipeline([step]), {"a": Pipeline([step])})
+    hooks = ConsoleHooks()
+    with show_stages(stages):
+        hooks.before_node_run(step)
+        hooks.after_dataset_saved("y", step)
+        assert not stream.getvalue()
+        time.sleep(0.6)
+        hooks.after_dataset_saved("z", step)
+    assert stream.getvalue().split() == ["First", "1", "s"]

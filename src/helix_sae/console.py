@@ -127,7 +127,13 @@ def shown_stages() -> Stages | None:
 
 
 class ConsoleHooks:
-    """Tell the stages on the terminal what runs; says nothing where there are none."""
+    """Tell the stages on the terminal what runs; says nothing where there are none.
+
+    A step ends when the last of its outputs is saved: activations and codes are made while they are.
+    """
+
+    def __init__(self) -> None:
+        self._unsaved: dict[str, set[str]] = {}
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline) -> None:
@@ -141,10 +147,14 @@ class ConsoleHooks:
     def before_node_run(self, node: Node) -> None:
         """A step begins."""
         if (stages := shown_stages()) is not None:
+            self._unsaved[node.name] = set(node.outputs)
             stages.begin(node.name)
 
     @hook_impl
-    def after_node_run(self, node: Node) -> None:
-        """A step is done."""
-        if (stages := shown_stages()) is not None:
-            stages.end(node.name)
+    def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
+        """One of its outputs is saved; with the last one it is done."""
+        if (stages := shown_stages()) is not None and node.name in self._unsaved:
+            self._unsaved[node.name].discard(dataset_name)
+            if not self._unsaved[node.name]:
+                del self._unsaved[node.name]
+                stages.end(node.name)
