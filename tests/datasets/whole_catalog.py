@@ -30,6 +30,7 @@ READ_ONLY = {
     "raw_sequences": "the user's",
     "probe_records": "the user's",
     "concept_intervals": "the user's",
+    "feature_labels": "the user's",
     "model": "a reference",
     "simulated_demo": "in memory",
 }
@@ -74,6 +75,7 @@ def example(name: str, config: dict[str, Any]) -> Any:
         "SequenceCodesDataset": codes,
         "SaeCheckpointsDataset": autoencoders,
         "ActivationsDataset": activations,
+        "TokenCodesDataset": token_codes,
         "SequenceFilesDataset": lambda: [{"sequence": "ACGT" * 20}] * ROWS,
         "CheckpointDataset": model,
     }[kind]()
@@ -145,6 +147,20 @@ def activations() -> Any:
     return stream_activations(plan)
 
 
+def token_codes() -> Any:
+    import torch
+    from activation_toys import SITES, WIDTH
+
+    from helix_sae.codes import CodesPlan
+    from helix_sae.sae import TopKConfig
+    from helix_sae.sae.registry import random_autoencoder
+    from helix_sae.sae.scaling import InputScaling
+
+    config = TopKConfig(k=2, expansion_factor=3).resolve(WIDTH)
+    sae = random_autoencoder(config, InputScaling(torch.zeros(WIDTH), 1.0), 0)
+    return CodesPlan(activations(), dict.fromkeys(SITES, sae))
+
+
 @cache
 def model() -> Any:
     from helix_sae.models.registry import handle_for, open_model
@@ -157,6 +173,9 @@ def read(loaded: Any) -> None:
     if hasattr(loaded, "check_finite"):
         loaded.check_finite()
         loaded.all_rows()
+    for codes in loaded.values() if hasattr(loaded, "store") else ():
+        codes.pooled()
+        assert codes.codes.shape == codes.shape
 
 
 def files(root: Path) -> set[Path]:

@@ -20,7 +20,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 import whole_catalog
-from activation_toys import toy_plan, toy_table
+from activation_toys import SITES, WIDTH, toy_plan, toy_table
 from anndata import AnnData
 from kedro.config import OmegaConfigLoader
 from kedro.framework.hooks.manager import _create_hook_manager
@@ -36,6 +36,7 @@ from scipy import sparse
 
 from helix_sae import settings
 from helix_sae.activations import stream_activations
+from helix_sae.codes import CodesPlan, StoredCodes
 from helix_sae.hooks import ProjectHooks
 from helix_sae.sae import TopKConfig
 from helix_sae.sae.registry import random_autoencoder
@@ -202,11 +203,15 @@ def says(value: Any) -> Made | None:
     """The text that a value carries, read; None where it carries none."""
     if isinstance(value, pd.DataFrame):
         return parse(str(value["made_from"].iloc[0])) if "made_from" in value else None
+    if isinstance(value, StoredCodes):
+        return parse(value.store.sequence_ids[0].rpartition(" ")[0])
     if isinstance(value, str):
         return parse(value.partition("made from ")[2].partition("<")[0])
     if isinstance(value, Mapping):
         if "made_from" in value:
             return parse(value["made_from"])
+        if "index.html" in value:
+            return says(value["index.html"].decode())
         return says(next(iter(value.values()))) if value else None
     if isinstance(value, go.Figure):
         return says(value.layout.title.text)
@@ -241,6 +246,12 @@ def _activations(name: str, text: str) -> Any:
     return stream_activations(toy_plan(table))
 
 
+def _token_codes(name: str, text: str) -> Any:
+    config = TopKConfig(k=2, expansion_factor=1).resolve(WIDTH)
+    sae = random_autoencoder(config, InputScaling(torch.zeros(WIDTH), 1.0), 0)
+    return CodesPlan(_activations(name, text), dict.fromkeys(SITES, sae))
+
+
 def _codes(name: str, text: str) -> Any:
     codes = AnnData(sparse.random_array((3, 4), density=0.5, format="csr", random_state=0).astype(np.float32))
     codes.obs_names = [f"{text} {i}" for i in range(3)]
@@ -271,5 +282,7 @@ MAKERS: dict[str, Callable[[str, str], Any]] = {
     "SequenceCodesDataset": _codes,
     "SaeCheckpointsDataset": _autoencoders,
     "ActivationsDataset": _activations,
+    "TokenCodesDataset": _token_codes,
+    "PagesDataset": lambda name, text: {"index.html": f"<p>made from {text}</p>".encode()},
     "": _document,
 }

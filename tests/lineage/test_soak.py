@@ -261,10 +261,15 @@ class CatalogSoak(Soak):
         self.world.run(version, names, pins, only_missing, parameters)
 
     def collect_garbage(self) -> None:
-        acts = self.world.paths["activations"]
-        if list(acts.glob("*/*/manifest.json")):
-            remove_garbage(str(acts), find_garbage(str(acts), 0), keep_s=self.random.choice([0, 3600]))
+        for store in self.stores():
+            garbage = find_garbage(store, 0)
+            remove_garbage(store, garbage, keep_s=self.random.choice([0, 3600]))
             self.counts["collections"] += 1
+
+    def stores(self) -> list[str]:
+        """Stores of shards that have a version: of activations, and of codes of every token."""
+        places = [self.world.paths[name] for name in ("activations", "sparse_codes")]
+        return [str(place) for place in places if list(place.glob("*/*/manifest.json"))]
 
     def whole(self, name: str) -> list[tuple[str, Any]]:
         """Versions with their record, and what each says that it was made from; oldest first."""
@@ -306,9 +311,8 @@ class CatalogSoak(Soak):
                         assert made is None or self.fits(made, self.known.get((source, origin["version"])))
                 self.checked.add((name, version))
                 self.counts["artefacts checked"] += 1
-        acts = self.world.paths["activations"]
-        if list(acts.glob("*/*/manifest.json")):
-            problems = list(verify_store(str(acts)))
+        for store in self.stores():
+            problems = list(verify_store(store))
             assert set(problems) <= {None}
             self.counts["shards checked"] += len(problems)
 
@@ -318,19 +322,16 @@ class CatalogSoak(Soak):
         return source is None or all(made.get(name) == values for name, values in source.items())
 
 
-CATALOG_RUNS = int(os.environ.get("HELIX_SAE_SOAK_RUNS", "40"))
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_random_runs_of_the_projects_own_pipelines_and_catalog(tmp_path: Path) -> None:
     soak = CatalogSoak(tmp_path, SEED)
     soak.usual = 5.0
-    while soak.counts["runs"] < CATALOG_RUNS:
+    while soak.counts["runs"] < RUNS:
         soak.one_step()
     print(f"seed {SEED}: {dict(soak.counts)}")
-    assert soak.counts["kills"] > CATALOG_RUNS // 20
-    assert soak.counts["artefacts checked"] > 10 * CATALOG_RUNS
+    assert soak.counts["kills"] > RUNS // 20
+    assert soak.counts["artefacts checked"] > 10 * RUNS
 
 
 @pytest.mark.slow
