@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from kedro.io.core import Version
+from kedro.io.core import DatasetError, Version
 
 from helix_sae.datasets.tables import ParquetTableDataset
 
@@ -59,3 +59,14 @@ def test_tables_come_back_as_they_were(tmp_path: Path) -> None:
     table = everything().drop(columns="positions")
     dataset.save(table)
     pd.testing.assert_frame_equal(dataset.load(), table)
+
+
+def test_an_optional_table_that_is_not_there_has_no_columns(tmp_path: Path) -> None:
+    path = str(tmp_path / "designed_pairs.parquet")
+    optional = ParquetTableDataset(filepath=path, optional=True)
+    assert optional.exists()
+    assert optional.load().columns.empty
+    with pytest.raises(DatasetError):
+        ParquetTableDataset(filepath=path).load()
+    optional.save(pd.DataFrame({"source": ["ACGU"]}))
+    assert optional.load()["source"].tolist() == ["ACGU"]

@@ -177,6 +177,16 @@ def test_pairs_that_cannot_be_used_are_named_and_counted(table):
         read_out.pair(whole, designs, parameters(pairs={**wide, "min_target_diff": 1e6}))
 
 
+@pytest.mark.parametrize("max_length", [None, 200])
+def test_natural_pairs_need_no_designed_ones(table, max_length):
+    """Where nobody put the demo, as on a cluster of one's own, there is no table of designed pairs."""
+    wanted = {"max_edit_distance": 7, "max_length": max_length}
+    pairs, _ = read_out.pair(table, pd.DataFrame(), parameters(pairs=wanted))
+    assert len(pairs)
+    with pytest.raises(AnalysisError, match="There are no designed pairs"):
+        read_out.pair(table, pd.DataFrame(), parameters(pairs={**wanted, "source": "designed"}))
+
+
 def test_edits_of_a_user_s_own_sequences_with_motifs(table):
     coding = table.assign(
         sequence="ACGAUGUUUAUUUAGG" + table["sequence"] + "AUGGCGAAA", cds_start=pd.array([40] * N, "Int64")

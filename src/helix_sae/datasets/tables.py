@@ -29,7 +29,10 @@ class _TableDataset(FileDataset[pd.DataFrame, pd.DataFrame]):
 
 
 class ParquetTableDataset(_TableDataset):
-    """A table in Parquet; arguments are those of pandas' ``to_parquet`` and ``read_parquet``.
+    """A table in Parquet; arguments are those of pandas' ``to_parquet`` and ``read_parquet``, and
+
+    optional : bool
+        Whether a file that is not there is read as a table without columns.
 
     Examples
     --------
@@ -40,6 +43,17 @@ class ParquetTableDataset(_TableDataset):
           filepath: data/03_primary/mrna_table.parquet
           versioned: true
     """
+
+    def __init__(self, *, optional: bool = False, **file: Any) -> None:
+        super().__init__(**file)
+        self._optional = optional
+
+    def load(self) -> pd.DataFrame:
+        """Read the table; one without columns where there is none and that is allowed."""
+        return pd.DataFrame() if self._optional and not super()._exists() else super().load()
+
+    def _exists(self) -> bool:
+        return self._optional or super()._exists()
 
     def _encode(self, data: pd.DataFrame) -> bytes:
         stream = io.BytesIO()

@@ -179,7 +179,9 @@ def pair(
     if longest is not None:
         short = table["sequence"].str.len() <= longest
         LOGGER.info("pairs of sequences up to %d nt: %d of %d records", longest, int(short.sum()), len(table))
-        table, designs = table[short].reset_index(drop=True), designs[designs["source"].str.len() <= longest]
+        table = table[short].reset_index(drop=True)
+        if len(designs):
+            designs = designs[designs["source"].str.len() <= longest]
     pairs = _pairs(table, designs, parameters)
     LOGGER.info("%d pairs; left out: %s", len(pairs.table), pairs.counts().to_dict() or "none")
     return pairs.table, pairs.exclusions
@@ -297,6 +299,11 @@ def _designed(table: pd.DataFrame, designs: pd.DataFrame, parameters: CausalPara
         )
         if designs.empty:
             raise AnalysisError(_why_no_edits(table))
+    if designs.empty:
+        raise AnalysisError(
+            "There are no designed pairs; they go with the demo records. Set causal_acdc.pairs.source to "
+            "edited, natural or named."
+        )
     cluster = "cluster" if "cluster" in designs.columns else "family"
     split_of = table.drop_duplicates("cluster").set_index("cluster")["split"]
     kept = designs[designs[cluster].isin(split_of.index)].reset_index(drop=True)
