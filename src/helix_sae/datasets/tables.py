@@ -29,7 +29,7 @@ class _TableDataset(FileDataset[pd.DataFrame, pd.DataFrame]):
 
 
 class ParquetTableDataset(_TableDataset):
-    """A table in Parquet; arguments are those of pandas' ``to_parquet`` and ``read_parquet``, and
+    """A table in Parquet; arguments are those of pandas' ``to_parquet`` and ``read_parquet``, and one more.
 
     optional : bool
         Whether a file that is not there is read as a table without columns.
