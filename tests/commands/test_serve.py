@@ -118,6 +118,7 @@ def test_a_run_is_opened_with_all_that_belongs_to_it(run_root: Path) -> None:
     assert name == "functional_mrl"
     # One in forty of the errors lies beyond either end.
     assert read_out.interval(5.0) == pytest.approx((5 - 0.97, 5 + 0.97), abs=0.02)
+    assert session.own_record("b")[0].cds_end == 12
     told = {one.name: one.best_concept for one in of_features(session).features}
     assert told["L0.mixer.3"] == "<b>"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     pages = tmp_path_factory.mktemp("latest")
     (pages / "atlas").mkdir()
     (pages / "atlas" / "index.html").write_text("<title>Atlas</title><p>atlas</p>", encoding="utf-8")
-    with serving(shipped_session(), run_pages=pages) as one:
+    session = shipped_session()
+    table = pd.DataFrame(
+        {
+            "sequence_id": ["first", HOSTILE],
+            "sequence": [SEQUENCE.replace("|", "").replace("T", "U"), "ACGAUGGCC"],
+        }
+    ).assign(cds_start=[SEQUENCE.index("|"), None], cds_end=None, functional_mrl=[6.25, None])
+    known = pd.DataFrame({"name": list(session.by_name)})
+    with serving(dataclasses.replace(session, table=table, about=known), run_pages=pages) as one:
         yield one
 
 
 class Visitor:
     """Somebody at the page, and all that the browser complains of."""
 
-    def __init__(self, browser: Any, url: str, **options: Any) -> None:
+    def __init__(self, browser: Any, url: str, says: str = "Ready", **options: Any) -> None:
         self.page = browser.new_page(**options)
         self.page.set_default_timeout(120_000)
         self.told: list[str] = []
@@ -44,7 +53,7 @@ class Visitor:
         self.page.on("pageerror", lambda error: self.told.append(str(error)))
         self.page.on("dialog", lambda dialog: self.told.append(f"dialog {dialog.message}"))
         self.page.goto(url)
-        self.says("Ready")
+        self.says(says)
 
     def says(self, text: str) -> None:
         self.page.wait_for_function(
@@ -118,6 +127,56 @@ def test_a_visit(browser: Any, server: Server) -> None:
     again.page.close()
 
 
+def test_records_of_the_run_are_read_whole(browser: Any, server: Server) -> None:
+    """By name, by a link of the atlas, and by another link in the same tab."""
+    visitor = Visitor(browser, f"{server.url}/#record=first&feature=L0.mixer.3", says="Read first")
+    page = visitor.page
+    assert page.text_content("#measured") == "Measured: functional_mrl 6.250."
+    assert page.get_attribute("#view button[aria-pressed=true]", "title") is not None
+    assert page.input_value("#feature") == "L0.mixer.3"
+    assert page.locator("#view .names").get_by_text("L0.mixer.3").count() == 1
+    page.fill("#own-name", "IMG")
+    page.wait_for_function("() => document.querySelectorAll('#own-names option').length === 1")
+    page.fill("#own-name", page.locator("#own-names option").get_attribute("value"))
+    page.click("#own button[type=submit]")
+    visitor.says(f"Read {HOSTILE}")
+    assert page.locator("main img").count() == 0
+    assert "record=%3Cimg" in page.url
+    page.evaluate("location.hash = '#record=first'")
+    visitor.says("Read first")
+    visitor.read("ACGAUGGCC")
+    assert page.locator("#measured").is_hidden()
+    assert "record=" not in page.url
+    assert visitor.told == []
+    page.close()
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_what_tells_high_from_low_among_pasted_sequences(browser: Any, server: Server, told: bool) -> None:
+    """Halves by the numbers of the FASTA lines; by the prediction where one is missing."""
+    visitor = Visitor(browser, server.url)
+    page = visitor.page
+    numbers = [3, 9, 1, 8, 2, 7]
+    lines = [f">s{i} {n if told or i else ''}\n{'GCAC' * (5 + i)}AUGGCC\n" for i, n in enumerate(numbers)]
+    visitor.read("".join(lines))
+    page.click("#halves")
+    by = "the numbers of the FASTA lines" if told else "the prediction of functional_mrl"
+    page.wait_for_function("text => document.getElementById('status').textContent.includes(text)", arg=by)
+    here, there = (page.input_value(side) for side in ("#here", "#there"))
+    assert here.count(">") == there.count(">") == 3
+    if told:
+        assert [line.split()[0] for line in here.splitlines()[::2]] == [">s1", ">s3", ">s5"]
+    values = [[float(line.split()[1]) for line in side.splitlines()[::2]] for side in (here, there)]
+    assert min(values[0]) >= max(values[1])
+    assert page.locator("#contrast-result tbody tr a").first.get_attribute("href").startswith("/atlas/index")
+    page.fill("#text", "ACGAUGGCC")
+    page.click("#halves")
+    page.wait_for_selector("#status.bad")
+    assert "at least 6 sequences" in page.text_content("#status")
+    assert visitor.told == []
+    page.close()
+
+
 def test_names_that_are_markup_stay_text(browser: Any, server: Server) -> None:
     visitor = Visitor(browser, server.url)
     visitor.read(f">{HOSTILE}\nACGAUGGCC\n>second\nACGUACGUACGU\n")
@@ -175,12 +234,22 @@ def test_the_atlas_works_under_the_policy_of_the_server(browser: Any, tmp_path: 
         file = tmp_path / "atlas" / place
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
-    with serving(shipped_session(8), run_pages=tmp_path) as one:
+    codes_of = next(iter(codes.values())).table
+    session = dataclasses.replace(shipped_session(8), table=codes_of)
+    with serving(session, run_pages=tmp_path) as one:
         page = browser.new_page()
         told: list[str] = []
         page.on("console", lambda message: told.append(message.text))
         page.goto(f"{one.url}/atlas/index.html#L0.mixer.3")
         page.wait_for_selector("article.feature", timeout=60_000)
+        record = page.locator("table.windows td.id a").first.text_content()
+        page.get_by_role("link", name="See it on a sequence").click()
+        page.wait_for_function(
+            "text => document.getElementById('status').textContent.startsWith(text)", arg=f"Read {record}"
+        )
+        assert page.input_value("#feature") == "L0.mixer.3"
+        page.go_back()
+        page.wait_for_selector("article.feature")
         assert told == []
         page.close()
 

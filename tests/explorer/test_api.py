@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import json
 import socket
 import threading
 import time
+import urllib.parse
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from explorer_toys import UTR, random_record
 from served import Server, serving
 
 from helix_sae.explorer import Session, Setting, contrast, edit, intervene, make_record, saturation, strongest
+from helix_sae.explorer.answers import of_features
 from helix_sae.explorer.limits import Limits, RateLimiter
 
 SEQUENCE = {"sequence": UTR, "cds_start": 24}
@@ -69,6 +73,51 @@ def test_answers_are_the_librarys(server: Server, session: Session) -> None:
     sent = [[{"sequence": r.sequence, "cds_start": r.cds_start} for r in side] for side in sets]
     rows = server.ask("/api/contrast", {"here": sent[0], "there": sent[1], "most": 3}).json["rows"]
     assert [r["name"] for r in rows] == list(contrast(session, *sets).table["name"][:3])
+
+
+def test_records_of_the_run_are_found_by_name_and_read_whole(session: Session) -> None:
+    table = pd.DataFrame(
+        {
+            "sequence_id": ["one", HOSTILE, "(other"],
+            "sequence": [UTR, "ACGU", "GGG"],
+            "cds_start": pd.array([24, None, None], dtype="Int64"),
+            "cds_end": pd.array([None, None, None], dtype="Int64"),
+            "functional_mrl": [6.5, float("nan"), 1.0],
+        }
+    )
+    with serving(dataclasses.replace(session, table=table)) as one:
+        assert one.ask("/api/about").json["n_records"] == 3
+        assert one.ask("/api/records").json["names"] == ["one", HOSTILE, "(other"]
+        assert one.ask("/api/records?holds=(OTH").json["names"] == ["(other"]
+        told = one.ask("/api/record?name=one").json
+        assert told["measured"] == {"functional_mrl": 6.5}
+        assert (told["record"]["sequence"], told["record"]["cds_start"]) == (UTR, 24)
+        hostile = one.ask(f"/api/record?name={urllib.parse.quote(HOSTILE)}").json
+        assert (hostile["record"]["name"], hostile["record"]["cds_start"]) == (HOSTILE, None)
+        assert hostile["measured"] == {}
+        for name in ("../../etc/passwd", "on", ""):
+            missing = one.ask(f"/api/record?name={urllib.parse.quote(name)}")
+            assert (missing.status, "There is no record" in missing.json["error"]) == (400, True)
+    with serving(session) as one:
+        assert one.ask("/api/records?holds=o").json["names"] == []
+        assert one.ask("/api/record?name=one").status == 400
+
+
+def test_read_outs_of_many_sequences_are_those_of_each(server: Server, session: Session) -> None:
+    rng = np.random.default_rng(3)
+    records = [random_record(rng, 30 + i) for i in range(3)]
+    sent = [{"sequence": one.sequence, "cds_start": one.cds_start} for one in records]
+    told = server.ask("/api/values", {"sequences": sent}).json["values"]
+    each = [session.values(session.read(one)) for one in records]
+    assert told == {name: pytest.approx([values[name] for values in each]) for name in session.read_outs}
+    assert server.ask("/api/values", {"sequences": []}).status == 422
+    assert server.ask("/api/values", {"sequences": sent[:1] * 201}).status == 413
+
+
+def test_only_features_of_the_atlas_have_a_card(session: Session) -> None:
+    known = pd.DataFrame({"name": ["L0.mixer.3"]})
+    told = of_features(dataclasses.replace(session, about=known)).features
+    assert [one.name for one in told if one.card] == ["L0.mixer.3"]
 
 
 def test_pasted_fasta_keeps_hostile_names_as_text(server: Server) -> None:
@@ -165,7 +214,7 @@ def test_every_answer_has_the_strict_policy_and_no_path_leaves_the_folders(
 ) -> None:
     pages = tmp_path / "latest"
     (pages / "atlas").mkdir(parents=True)
-    (pages / "atlas" / "index.html").write_text("<p>atlas</p>")
+    (pages / "atlas" / "index.html").write_text('<html lang="en"><p>atlas</p>')
     (pages / "report.html").write_text("<p>report</p>")
     (tmp_path / "secret.txt").write_text("secret")
     (pages / "atlas" / "link.txt").symlink_to(tmp_path / "secret.txt")
@@ -174,7 +223,8 @@ def test_every_answer_has_the_strict_policy_and_no_path_leaves_the_folders(
             policy = one.ask(path).headers["content-security-policy"]
             assert "'unsafe-inline'" not in policy
             assert "default-src 'none'" in policy
-        assert one.ask("/atlas/").body == b"<p>atlas</p>"
+        for path in ("/atlas/", "/atlas/index.html"):  # told that the model can be asked
+            assert one.ask(path).body == b'<html data-explorer="/" lang="en"><p>atlas</p>'
         assert one.ask("/report.html").body == b"<p>report</p>"
         assert one.ask("/api/about").json["atlas"] is True
         for path in (

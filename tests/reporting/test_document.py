@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from helix_sae.reporting.document import (
     Section,
@@ -17,6 +18,7 @@ from helix_sae.reporting.document import (
     Tile,
     is_empty,
     not_run,
+    picture,
     plain,
     run_summary,
     truth,
@@ -135,3 +137,13 @@ def test_the_summary_holds_headlines_warnings_and_numbers():
         "second": {"run": False, "reason": "Was not run."},
     }
     json.dumps(summary, allow_nan=False)
+
+
+def test_a_picture_knows_what_is_written_in_it():
+    figure = Figure()
+    axes = figure.add_subplot()
+    axes.set_yticks([0, 1], ["L0.mixer.3 ✓", "L2.mixer.4"])
+    axes.annotate("L4.mixer.5", (0, 0))
+    words = picture("f", "title", "caption", figure).words
+    assert {"L0.mixer.3", "L2.mixer.4", "L4.mixer.5"} <= set(words)
+    assert len(words) == len(set(words))

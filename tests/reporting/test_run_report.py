@@ -110,6 +110,20 @@ def test_the_page_holds_everything_once_or_where_it_is_repeated():
     ] == ["tile", "tile weak"]
 
 
+def test_features_that_a_figure_names_are_linked_below_it():
+    (first, second) = sections()
+    figure = ReportFigure(
+        "figure-9", "effects", "a caption.", PIXEL, 6.0, ("L0.mixer.3", "effect", "L0.mixer.4")
+    )
+    named = first._replace(blocks=[figure])
+    cards = {"L0.mixer.3": "atlas/index.html#L0.mixer.3"}
+    html = render_report([named, second], title="t", subtitle="s", cards=cards)
+    page = self_contained(html, beside=[*cards.values()])
+    assert [a["href"] for a in page.all("a")] == ["#first", "#second", "atlas/index.html#L0.mixer.3"]
+    assert "a caption. Cards: L0.mixer.3" in " ".join(page.text.split())
+    assert "L0.mixer.4" not in page.text
+
+
 def test_nothing_that_is_hostile_gets_out_of_its_place():
     page = self_contained(report(HOSTILE))
     assert page.title == HOSTILE

@@ -7,7 +7,7 @@ import secrets
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from helix_sae.commands.sharing import load_folder
 from helix_sae.datasets.structures import load_structure
 from helix_sae.errors import ConfigurationError, StoreError
 from helix_sae.explorer import CalibratedReadOut, Record, Session, calibrated, heads_of, reference_of
+from helix_sae.explorer.records import record_of
 from helix_sae.left_out import left_out_of
 from helix_sae.models.registry import handle_for, open_model
 from helix_sae.mrna.readers import read_sequences
@@ -102,6 +103,7 @@ def open_run(run: Run, runs: Sequence[Run], root: str) -> Served:
         handle.codon_markers,
         pd.DataFrame() if about is None else about,
         f"run {run.name}",
+        table,
     )
     return Served(session, _pages(parts, root))
 
@@ -116,7 +118,13 @@ def open_shipped(project: Path | None = None) -> Served:
     lengths = table["sequence"].str.len().to_numpy()
     reference = reference_of(model, saes, _sample(table), handle.codon_markers, lengths)
     session = Session(
-        model, saes, heads_of(model), reference, handle.codon_markers, title="helix_mini, as shipped"
+        model,
+        saes,
+        heads_of(model),
+        reference,
+        handle.codon_markers,
+        title="helix_mini, as shipped",
+        table=table,
     )
     return Served(session, None)
 
@@ -237,12 +245,7 @@ def _table(parts: Mapping[str, Artefact], name: str) -> pd.DataFrame | None:
 def _sample(table: pd.DataFrame) -> list[Record]:
     """Some sequences of a table, the same each time."""
     drawn = np.random.default_rng(0).permutation(len(table))[:_SAMPLE]
-    return [_record(row) for row in table.iloc[np.sort(drawn)].to_dict("records")]
-
-
-def _record(row: Mapping[Any, Any]) -> Record:
-    start, end = (None if pd.isna(row[name]) else int(row[name]) for name in ("cds_start", "cds_end"))
-    return Record(str(row["sequence_id"]), str(row["sequence"]), start, end, "told")
+    return [record_of(row) for row in table.iloc[np.sort(drawn)].to_dict("records")]
 
 
 def _pages(parts: Mapping[str, Artefact], root: str) -> Path | None:

@@ -131,7 +131,7 @@ def of_features(session: Session) -> schemas.FeaturesAnswer:
         for number in range(session.dictionaries[site].d_sae):
             feature = Feature(site, number)
             row = {**by_seed.get(number, {}), **told.get(feature.name, {})}
-            found.append(_feature(session, feature, row))
+            found.append(_feature(session, feature, row, feature.name in told))
     return schemas.FeaturesAnswer(features=found)
 
 
@@ -175,9 +175,12 @@ def _null(null: Null | None, read_out: str, effect: float) -> schemas.NullAnswer
     )
 
 
-def _feature(session: Session, feature: Feature, row: dict[str, Any]) -> schemas.FeatureAnswer:
+def _feature(
+    session: Session, feature: Feature, row: dict[str, Any], has_card: bool
+) -> schemas.FeatureAnswer:
     return schemas.FeatureAnswer(
         name=feature.name,
+        card=has_card,
         site=feature.site,
         feature=feature.number,
         density=float(session.reference.density[feature.site][feature.number]),

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
@@ -32,6 +32,7 @@ SITE = Path(__file__).with_name("site")
 # The look of report and atlas.
 _HOUSE_STYLE = Path(__file__).parents[1] / "reporting" / "templates" / "style.css"
 _OF_A_RUN = ("atlas", "figures", "tables")
+_MOST_NAMES = 50
 _STATUS = ((TooMuchError, 413), (TooOftenError, 503))
 
 
@@ -59,12 +60,15 @@ class Api:
         for path, method, function in (
             ("/api/about", "GET", self.about),
             ("/api/features", "GET", self.features),
+            ("/api/records", "GET", self.records),
+            ("/api/record", "GET", self.record),
             ("/api/paste", "POST", self.paste),
             ("/api/read", "POST", self.read),
             ("/api/fold", "POST", self.fold),
             ("/api/edit", "POST", self.edit),
             ("/api/saturation", "POST", self.saturation),
             ("/api/intervene", "POST", self.intervene),
+            ("/api/values", "POST", self.values),
             ("/api/contrast", "POST", self.contrast),
         ):
             app.add_api_route(path, function, methods=[method], responses=refused)
@@ -81,6 +85,7 @@ class Api:
             n_features=len(session.by_name),
             read_outs=list(session.read_outs),
             n_reference=session.reference.n_sequences,
+            n_records=len(session.table),
             folds=viennarna_available(),
             atlas=pages is not None and (pages / "atlas" / "index.html").is_file(),
             report=pages is not None and (pages / "report.html").is_file(),
@@ -90,6 +95,15 @@ class Api:
     async def features(self) -> schemas.FeaturesAnswer:
         """Every feature, with what is known of it."""
         return self._features
+
+    async def records(self, holds: schemas.Name = "") -> schemas.OwnRecordsAnswer:
+        """Names of records of the run."""
+        return schemas.OwnRecordsAnswer(names=self.session.names_holding(holds, _MOST_NAMES))
+
+    async def record(self, name: schemas.Name) -> schemas.OwnRecordAnswer:
+        """A record of the run, whole."""
+        record, measured = self.session.own_record(name)
+        return schemas.OwnRecordAnswer(record=answers.of_record(record), measured=measured)
 
     async def paste(self, question: schemas.PasteQuestion) -> schemas.PasteAnswer:
         """Read a sequence or FASTA, and find or mark the start codon."""
@@ -168,6 +182,21 @@ class Api:
             ),
         )
 
+    async def values(self, request: Request, question: schemas.ValuesQuestion) -> schemas.ValuesAnswer:
+        """Read-outs of many sequences."""
+        records = [_read(one) for one in question.sequences]
+        self.limits.check(*records)
+
+        def work(check: Check) -> schemas.ValuesAnswer:
+            found: dict[str, list[float]] = {name: [] for name in self.session.read_outs}
+            for record in records:
+                check()
+                for name, value in self.session.values(self.session.read(record)).items():
+                    found[name].append(value)
+            return schemas.ValuesAnswer(values=found)
+
+        return await self.worker.run(request, work)
+
     async def contrast(self, request: Request, question: schemas.ContrastQuestion) -> schemas.ContrastAnswer:
         """Features that are active in one set of sequences and silent in another, with a test."""
         here, there = ([_read(one) for one in side] for side in (question.here, question.there))
@@ -228,6 +257,7 @@ def create_app(
     for kind in (HelixSaeError, RequestValidationError, ClientGoneError, HTTPException, Exception):
         app.add_exception_handler(kind, _told)
     if run_pages is not None:
+        _add_atlas(app, run_pages / "atlas" / "index.html")
         for name in _OF_A_RUN:
             if (run_pages / name).is_dir():
                 app.mount(f"/{name}", StaticFiles(directory=run_pages / name, html=True))
@@ -239,6 +269,19 @@ def create_app(
     app.add_api_route("/", lambda: FileResponse(SITE / "index.html"), include_in_schema=False)
     app.add_middleware(Guard, limits=limits, token=token, hosts=hosts)
     return app
+
+
+def _add_atlas(app: FastAPI, index: Path) -> None:
+    """The page of the atlas, told that the explorer is there: its cards then link to it."""
+    if not index.is_file():
+        return
+
+    def page() -> Response:
+        text = index.read_text(encoding="utf-8")
+        return HTMLResponse(text.replace("<html ", '<html data-explorer="/" ', 1))
+
+    for path in ("/atlas/", "/atlas/index.html"):
+        app.add_api_route(path, page, include_in_schema=False)
 
 
 def _read(question: schemas.SequenceQuestion) -> Record:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import re
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
+import pandas as pd
 from Bio.SeqIO.FastaIO import SimpleFastaParser
 
 from helix_sae.errors import DataError
@@ -86,6 +88,12 @@ def make_record(
             " correct the start codon, or leave it open."
         )
     return Record(name, clean, start, None if start is None else stop_after(clean, start), start_from)
+
+
+def record_of(row: Mapping[Any, Any]) -> Record:
+    """A row of the table of sequences."""
+    start, end = (None if pd.isna(row[name]) else int(row[name]) for name in ("cds_start", "cds_end"))
+    return Record(str(row["sequence_id"]), str(row["sequence"]), start, end, "told")
 
 
 def pasted_records(text: str, *, rule: StartRule = "marked") -> list[Record]:

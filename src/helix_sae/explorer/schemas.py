@@ -73,6 +73,12 @@ class InterventionQuestion(Question):
     seed: int = Field(0, ge=0, le=2**31, description="of the random directions")
 
 
+class ValuesQuestion(Question):
+    """Sequences whose read-outs are wanted, and nothing else of them."""
+
+    sequences: list[SequenceQuestion] = Field(min_length=1, max_length=1000)
+
+
 class ContrastQuestion(Question):
     """Two sets of sequences."""
 
@@ -101,6 +107,25 @@ class RecordAnswer(Answer):
     cds_start: int | None
     cds_end: int | None
     start_from: Literal["told", "marked", "found", "unknown"]
+
+
+class OwnRecordsAnswer(Answer):
+    """Names of records of the run, the first ones that hold the text."""
+
+    names: list[str]
+
+
+class OwnRecordAnswer(Answer):
+    """A record of the run, and what was measured of it."""
+
+    record: RecordAnswer
+    measured: dict[str, float]
+
+
+class ValuesAnswer(Answer):
+    """What every read-out says of each sequence, in their order."""
+
+    values: dict[str, list[float]]
 
 
 class PasteAnswer(Answer):
@@ -260,9 +285,10 @@ class ContrastAnswer(Answer):
 
 
 class FeatureAnswer(Answer):
-    """What is known of a feature; what nothing is known of is null."""
+    """What is known of a feature; what nothing is known of is null. ``card``: the atlas of the run has it."""
 
     name: str
+    card: bool
     site: str
     feature: int
     density: float
@@ -291,6 +317,7 @@ class AboutAnswer(Answer):
     n_features: int
     read_outs: list[str]
     n_reference: int
+    n_records: int
     folds: bool
     atlas: bool
     report: bool

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from helix_sae.errors import ConfigurationError, DataError
 from helix_sae.explorer.read_outs import CalibratedReadOut, read_all
-from helix_sae.explorer.records import Record
+from helix_sae.explorer.records import Record, record_of
 from helix_sae.models.contract import Model, record
 from helix_sae.mrna.tokens import CodonMarkers, TokenizedSequence
 from helix_sae.names import feature_name
@@ -134,6 +135,9 @@ class Session:
         What a run found out about each feature (the table ``features``), if there is one.
     title : str
         What stands behind: a run, or the shipped model.
+    table : DataFrame
+        The sequences of the run (``sequence_id, sequence, cds_start, cds_end`` and measured properties,
+        ``functional_...``), so that each can be looked at whole; may be empty.
 
     Raises
     ------
@@ -150,6 +154,7 @@ class Session:
     codon_markers: CodonMarkers = "cds"
     about: pd.DataFrame = field(default_factory=pd.DataFrame)
     title: str = "a model"
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def __post_init__(self) -> None:
         if not self.dictionaries:
@@ -182,6 +187,34 @@ class Session:
                 f"There is no feature {name[:80]!r}; names are like {next(iter(self.by_name))}, of {sites}."
             )
         return found
+
+    @cached_property
+    def _names(self) -> pd.Series:
+        """Of the records of the run."""
+        return self.table["sequence_id"].astype(str) if len(self.table) else pd.Series(dtype=str)
+
+    def names_holding(self, text: str, most: int) -> list[str]:
+        """Names of records of the run that hold a text, in either case; the first ones."""
+        found = self._names.str.contains(text, case=False, regex=False)
+        return self._names[found.astype(bool)].head(most).tolist()
+
+    def own_record(self, name: str) -> tuple[Record, dict[str, float]]:
+        """A record of the run by its name, and what was measured of it, by property.
+
+        Raises
+        ------
+        DataError
+            If there is none.
+        """
+        rows = self.table[(self._names == name).to_numpy()] if len(self.table) else self.table
+        if not len(rows):
+            raise DataError(f"There is no record {name[:80]!r} in what is served here.")
+        row = rows.iloc[0].to_dict()
+        measured = {str(key): value for key, value in row.items() if str(key).startswith("functional_")}
+        known = {
+            key: float(v) for key, v in measured.items() if isinstance(v, int | float) and math.isfinite(v)
+        }
+        return record_of(row), known
 
     def read_out(self, name: str | None = None) -> tuple[str, CalibratedReadOut]:
         """A read-out by its name; the first one without.

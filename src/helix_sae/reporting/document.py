@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, cast
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from helix_sae.reporting.drawings import Whisker, png_uri
 
@@ -76,6 +77,9 @@ class ReportFigure(NamedTuple):
         ``data:image/png;base64,...``
     width : float
         In inches as drawn; the page shows it at about this size.
+    words : tuple of str
+        What is written in it, once each: a picture cannot be clicked, so the features among them are linked
+        below it.
     """
 
     name: str
@@ -83,6 +87,7 @@ class ReportFigure(NamedTuple):
     caption: str
     uri: str
     width: float
+    words: tuple[str, ...] = ()
 
 
 class Prose(NamedTuple):
@@ -128,7 +133,10 @@ def not_run(key: str, title: str, reason: str) -> Section:
 
 def picture(name: str, title: str, caption: str, figure: Figure) -> ReportFigure:
     """Embed a figure."""
-    return ReportFigure(name, title, caption, png_uri(figure), float(figure.get_figwidth()))
+    uri = png_uri(figure)  # draws it: before, ticks have no labels
+    written = (part.get_text() for part in figure.findobj(Text))
+    words = tuple(dict.fromkeys(word for text in written for word in text.split()))
+    return ReportFigure(name, title, caption, uri, float(figure.get_figwidth()), words)
 
 
 def is_empty(table: pd.DataFrame | None) -> bool:

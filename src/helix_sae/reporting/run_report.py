@@ -38,7 +38,7 @@ def render_report(
         subtitle=subtitle,
         atlas=atlas,
         cards=cards,
-        sections=_numbered(sections),
+        sections=_numbered(sections, cards or {}),
         headlines=[s for section in sections for s in section.statements if s.headline],
         tiles=[tile for section in sections for tile in section.tiles],
         warnings=[(section.title, w) for section in sections for w in section.warnings],
@@ -80,8 +80,8 @@ def render_text(sections: Sequence[Section], places: Mapping[str, str] | None = 
     return "\n".join(lines) + "\n"
 
 
-def _numbered(sections: Sequence[Section]) -> list[dict[str, Any]]:
-    """Sections for the template, with figures and tables counted through."""
+def _numbered(sections: Sequence[Section], cards: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Sections for the template, with figures and tables counted through, and the features that figures name."""
     n_figures = n_tables = 0
     shown: list[dict[str, Any]] = []
     for section in sections:
@@ -89,7 +89,8 @@ def _numbered(sections: Sequence[Section]) -> list[dict[str, Any]]:
         for block in section.blocks:
             if isinstance(block, ReportFigure):
                 n_figures += 1
-                blocks.append({"kind": "figure", "number": n_figures, "figure": block})
+                named = [word for word in block.words if word in cards]
+                blocks.append({"kind": "figure", "number": n_figures, "figure": block, "named": named})
             elif isinstance(block, ReportTable):
                 n_tables += 1
                 blocks.append({"kind": "table", "number": n_tables, "table": block, "cells": _cells(block)})

@@ -32,7 +32,7 @@
   /** @type {Map<string, Column>} */
   const columns = new Map(data.columns.map((column) => [column.key, column]));
   const nameColumn = columns.get("name");
-  const names = nameColumn ? nameColumn.codes.map((code) => nameColumn.words[code]) : [];
+  const names = (nameColumn?.codes ?? []).map((code) => nameColumn?.words?.[code] ?? "");
   const anchorOf = (/** @type {string} */ name) => name.replace(/[^\p{L}\p{N}_.-]/gu, "_");
   const anchors = names.map(anchorOf);
   const rowOf = new Map(anchors.map((anchor, row) => [anchor, row]));
@@ -41,6 +41,8 @@
   const ROW = 30;
   const MISSING = "–";
   const SVG = "http://www.w3.org/2000/svg";
+  /** Where the model can be asked; only helix-sae serve says so. */
+  const explorer = document.documentElement.dataset.explorer ?? "";
 
   // Small helpers -----------------------------------------------------------------------------------------------------
 
@@ -94,7 +96,17 @@
   function text(column, row) {
     if (column.values) return formatted(column.values[row], column);
     const code = column.codes ? column.codes[row] : -1;
-    return code < 0 ? MISSING : column.words[code];
+    return code < 0 ? MISSING : (column.words?.[code] ?? MISSING);
+  }
+
+  /**
+   * What opens a record whole, with a feature drawn under it, where the model is behind the page; else its name.
+   * @param {string} record @param {string} feature @param {string} [label]
+   */
+  function onSequence(record, feature, label = record) {
+    if (!explorer) return label;
+    const wanted = new URLSearchParams({ record, ...(feature ? { feature } : {}) });
+    return el("a", { href: `${explorer}#${wanted}` }, label);
   }
 
   // The address ---------------------------------------------------------------------------------------------------------
@@ -471,7 +483,10 @@
   function effectDrawn(row) {
     const [estimate, low, high] = ["effect", "effect_low", "effect_high"].map((key) => columns.get(key)?.values || []);
     if (estimate[row] === null || estimate[row] === undefined) return "";
-    axis ??= [estimate, low, high].reduce((/** @type {[number, number]} */ ends, values) => values.reduce((/** @type {[number, number]} */ [a, b], v) => [Math.min(a, v ?? 0), Math.max(b, v ?? 0)], ends), [0, 0]);
+    if (axis === null) {
+      axis = [0, 0];
+      for (const values of [estimate, low, high]) for (const v of values) axis = [Math.min(axis[0], v ?? 0), Math.max(axis[1], v ?? 0)];
+    }
     const [least, most] = axis;
     const at = (/** @type {number|null} */ v) => 2 + (96 * ((v ?? estimate[row] ?? 0) - least)) / (most - least || 1);
     const confirmed = columns.get("effect_confirmed");
@@ -630,7 +645,7 @@
       const titles = [first, "Sequence", "Activation", "Position", ...(data.hasTarget ? [target] : []), "Record"];
       const head = titles.map((title) => el("th", { scope: "col", class: title === "Sequence" || title === "Record" ? "" : "n" }, title));
       const filled = lines.map((/** @type {any[]} */ [label, missing, letters, shades, tracks, peak, place, value, record]) =>
-        el("tr", {}, el("td", { class: "n soft" }, label), windowElement(missing, letters, shades, tracks), el("td", { class: "n" }, peak), el("td", { class: "n" }, place), data.hasTarget ? el("td", { class: "n" }, value) : null, el("td", { class: "id", title: record }, record)));
+        el("tr", {}, el("td", { class: "n soft" }, label), windowElement(missing, letters, shades, tracks), el("td", { class: "n" }, peak), el("td", { class: "n" }, place), data.hasTarget ? el("td", { class: "n" }, value) : null, el("td", { class: "id", title: record }, onSequence(record, name))));
       return scrolling(`${caption} ${name}`, el("table", { class: "windows" }, el("caption", {}, caption), el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...filled)));
     },
   };
@@ -640,10 +655,13 @@
     const name = names[row];
     const drawn = (/** @type {any[][]} */ blocks) => blocks.map(([kind, ...parts]) => BLOCKS[kind](name, ...parts));
     const close = opener(state.open.filter((anchor) => anchor !== anchors[row]), "Close", { "aria-label": `Close ${name}` });
+    // The record of the first window is the one on which the feature is strongest.
+    const strongest = card.below.find(([kind]) => kind === "windows")?.[3]?.[0]?.at(-1);
+    const asked = explorer && strongest ? onSequence(strongest, name, "See it on a sequence") : null;
     return el(
       "article",
       { class: "feature", id: anchors[row] },
-      el("header", {}, el("div", { class: "eyebrow" }, `Feature ${row + 1} of ${n}`), close),
+      el("header", {}, el("div", { class: "eyebrow" }, `Feature ${row + 1} of ${n}`), asked, close),
       el("h2", { tabindex: "-1" }, name),
       card.lead ? el("p", { class: "lead" }, card.lead) : null,
       el("div", { class: "columns" }, el("div", {}, labelElement(row), ...drawn(card.left)), el("div", {}, ...drawn(card.right))),
@@ -662,8 +680,9 @@
    */
   function colouring(column, size) {
     const none = "#c5cbd2";
-    if (column.values) {
-      const known = column.values.filter((v) => v !== null);
+    const { values, codes, words } = column;
+    if (values) {
+      const known = values.filter((v) => v !== null);
       const least = known.reduce((a, b) => Math.min(a, b), Infinity);
       const most = known.reduce((a, b) => Math.max(a, b), -Infinity);
       const reach = Math.max(Math.abs(least), Math.abs(most)) || 1;
@@ -675,14 +694,16 @@
       };
       const ends = known.length ? (isSigned ? [-reach, 0, reach] : [least, (least + most) / 2, most]) : [];
       const key = ends.map((v) => /** @type {[string, string]} */ ([shade(v), formatted(v, /** @type {Column} */ (column))]));
-      return { colour: (i) => (column.values[i] === null ? none : shade(column.values[i])), key: [...key, [none, "missing"]] };
+      return { colour: (i) => { const v = values[i]; return v === null ? none : shade(v); }, key: [...key, [none, "missing"]] };
     }
+    if (!codes || !words) return { colour: () => none, key: [] };
+    /** @type {Map<number, number>} */
     const counts = new Map();
-    for (let i = 0; i < size; i++) if (column.codes[i] >= 0) counts.set(column.codes[i], (counts.get(column.codes[i]) || 0) + 1);
+    for (let i = 0; i < size; i++) if (codes[i] >= 0) counts.set(codes[i], (counts.get(codes[i]) || 0) + 1);
     const common = [...counts].sort((a, b) => b[1] - a[1]).slice(0, GROUPS.length).map(([code]) => code);
     const place = new Map(common.map((code, i) => [code, GROUPS[i]]));
     const rest = counts.size > common.length ? [/** @type {[string, string]} */ ([none, "others, or missing"])] : [];
-    return { colour: (i) => place.get(column.codes[i]) ?? none, key: [...common.map((code, i) => /** @type {[string, string]} */ ([GROUPS[i], column.words[code]])), ...rest] };
+    return { colour: (i) => place.get(codes[i]) ?? none, key: [...common.map((code, i) => /** @type {[string, string]} */ ([GROUPS[i], words[code]])), ...rest] };
   }
 
   /**
@@ -781,14 +802,15 @@
   function buildFeatureMap() {
     const site = columns.get("site");
     if (!data.places || !site?.words || !site.codes) return;
-    const places = data.places;
-    const sites = choice("Site", site.words.map((word, code) => [String(code), word]));
+    const { places } = data;
+    const { words: siteWords, codes: siteCodes } = site;
+    const sites = choice("Site", siteWords.map((word, code) => [String(code), word]));
     const by = choice("Coloured by", data.columns.filter((column) => column.kind !== "whisker" && column.kind !== "name").map((column) => [column.key, column.title]));
     by.select.value = columns.has("best_concept") ? "best_concept" : "density";
     let followed = "";
     const map = pointMap("Map of the features of a site; the index above lists them", {
       point: (row) => go({ open: [anchors[row]] }, ""),
-      box: (box) => go({ box: box.join("_"), filters: new Map(state.filters).set("site", site.words[Number(sites.select.value)]) }, ""),
+      box: (box) => go({ box: box.join("_"), filters: new Map(state.filters).set("site", siteWords[Number(sites.select.value)]) }, ""),
       say: (row) => [names[row], ...["label", "suggested", "best_concept", by.select.value].map((key) => columns.get(key)).filter((column) => column !== undefined).map((column) => text(column, row))].filter((part) => part !== MISSING).join(" · "),
     });
     const all = folded("Map of features", el("div", { class: "choices" }, sites.shown, by.shown), el("p", { class: "small" }, "Features of like decoder directions lie together; only neighbourhood counts, not distance or axes. A click opens a card, a frame drawn with the pointer filters the index, and what the index leaves out is faint."), ...map.parts);
@@ -797,13 +819,13 @@
       const opened = state.open[0] ?? "";
       // The site of a card that was just opened, or of the filter.
       const row = opened ? (rowOf.get(opened) ?? 0) : -1;
-      const filter = site.words.indexOf(state.filters.get("site") ?? "");
-      const wanted = row >= 0 ? site.codes[row] : filter;
+      const filter = siteWords.indexOf(state.filters.get("site") ?? "");
+      const wanted = row >= 0 ? siteCodes[row] : filter;
       const turned = `${opened} ${filter}`;
       if (turned !== followed && wanted >= 0) sites.select.value = String(wanted);
       followed = turned;
       const code = Number(sites.select.value);
-      const points = names.map((_, row) => row).filter((row) => site.codes[row] === code);
+      const points = names.map((_, row) => row).filter((row) => siteCodes[row] === code);
       const column = columns.get(by.select.value);
       if (!column) return;
       const shown = new Set(rows);
@@ -846,7 +868,7 @@
       point: (i) => {
         chosen = i;
         const features = found.strongest[i].flatMap((name, k) => [k ? ", " : "", rowOf.has(anchorOf(name)) ? opener([anchorOf(name)], name) : name]);
-        details.replaceChildren(el("b", {}, found.ids[i]), ": strongest, for their own maximum, are ", ...features);
+        details.replaceChildren(el("b", {}, onSequence(found.ids[i], state.open.length ? names[rowOf.get(state.open[0]) ?? 0] : "")), ": strongest, for their own maximum, are ", ...features);
         draw();
       },
       say: (i) => found.ids[i],

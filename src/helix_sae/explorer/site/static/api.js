@@ -8,7 +8,7 @@
  * @returns {Promise<any>}
  */
 export async function ask(path, question) {
-  const kind = path.split("/").pop() ?? path;
+  const [kind] = path.split("?");
   underWay.get(kind)?.abort();
   const control = new AbortController();
   underWay.set(kind, control);

@@ -7,6 +7,7 @@ import * as panels from "./panels.js";
 
 const EXAMPLE = "GGGACAUCGUAGAGAGUCGUACUUAAUGCCGAUUUAGGCGAUCGACGUCACCAUGGGCGAAGAAUUCAACGGUUAA";
 const LONGEST_LINK = 2000;
+const LEAST_DIVIDED = 6;
 const START = { told: "as told", marked: "as marked", unknown: "unknown" };
 
 /** What the page shows. */
@@ -17,10 +18,21 @@ const state = {
   /** @type {any} */ read: null,
   /** @type {string[]} features that were asked for */ drawn: [],
   /** @type {[number, number][]} */ pairs: [],
+  own: "", // name of the record of the run that is shown
   chosen: "",
 };
 
-const card = (/** @type {string} */ name) => `/atlas/index.html#${encodeURIComponent(name)}`;
+/** Where the card of a feature is; null where it has none. @param {string} name */
+const card = (name) =>
+  state.about.atlas && state.features.get(name)?.card
+    ? `/atlas/index.html#${encodeURIComponent(name)}`
+    : null;
+
+/** A feature's name, as a link to its card if it has one. @param {string} name */
+function linked(name) {
+  const place = card(name);
+  return place ? el("a", { href: place }, name) : name;
+}
 
 /** @returns {panels.Page} */
 const page = () => ({
@@ -28,10 +40,10 @@ const page = () => ({
   choices: {
     pressed: state.chosen,
     choose,
-    card: state.about.atlas ? card : null,
+    card,
     told: (name) => state.features.get(name),
   },
-  linked: (name) => (state.about.atlas ? el("a", { href: card(name) }, name) : name),
+  linked,
   change,
 });
 
@@ -71,6 +83,7 @@ async function open() {
   if (about.report) at("links").append(el("a", { href: "/report.html" }, "Report of the run"));
   at("links").append(el("a", { href: "/api/openapi.json" }, "The API, for scripts"));
   at("fold").hidden = !about.folds;
+  at("own").hidden = about.n_records === 0;
   at("watched").append(
     ...about.read_outs.map((/** @type {string} */ name) => el("option", { value: name }, name)),
     el("option", { value: "" }, "the chosen feature"),
@@ -80,28 +93,31 @@ async function open() {
   at("features").append(
     ...features.map((/** @type {any} */ one) => el("option", { value: one.name }, one.best_concept ?? "")),
   );
-  await follow(new URLSearchParams(location.hash.slice(1)));
+  await saying("Ready", async () => "Ready");
+  await follow();
 }
 
-/** Show what a link says. @param {URLSearchParams} link */
-async function follow(link) {
+/** Show what the address says. */
+async function follow() {
+  const link = new URLSearchParams(location.hash.slice(1));
   at("text").value = link.get("sequence") ?? EXAMPLE;
   if (link.get("start")) at("start").value = link.get("start");
   const feature = link.get("feature") ?? "";
   if (state.features.has(feature)) {
     state.drawn = [feature];
+    state.read = null;
     choose(feature);
   }
-  await saying("Ready", async () => "Ready");
-  if (link.has("sequence")) await paste();
+  if (link.has("record")) await openOwn(link.get("record") ?? "");
+  else if (link.has("sequence") || feature) await paste();
 }
 
 /** Keep what is shown in the address. */
 function remember() {
   const { record } = state.read;
-  if (record.sequence.length > LONGEST_LINK) return;
+  if (!state.own && record.sequence.length > LONGEST_LINK) return;
   const start = record.cds_start === null ? "none" : "marked";
-  const link = new URLSearchParams({ sequence: marked(record), start });
+  const link = new URLSearchParams(state.own ? { record: state.own } : { sequence: marked(record), start });
   if (state.chosen) link.set("feature", state.chosen);
   history.replaceState(null, "", `#${link}`);
 }
@@ -135,10 +151,33 @@ function show() {
 async function paste() {
   await saying("Reading…", async () => {
     state.records = await pasted(at("text").value, at("start").value);
+    state.own = "";
+    at("measured").hidden = true;
     at("several").hidden = state.records.length < 2;
     at("record").replaceChildren(...state.records.map((one, i) => el("option", { value: i }, one.name)));
     return read(state.records[0]);
   });
+}
+
+/** Show a record of the run. @param {string} name */
+async function openOwn(name) {
+  await saying("Reading…", async () => {
+    const { record, measured } = await ask(`/api/record?name=${encodeURIComponent(name)}`);
+    state.own = name;
+    at("own-name").value = name;
+    at("text").value = marked(record);
+    at("several").hidden = true;
+    const known = Object.entries(measured).map(([what, value]) => `${what} ${number(value)}`);
+    at("measured").hidden = known.length === 0;
+    at("measured").textContent = `Measured: ${known.join(", ")}.`;
+    return read(record);
+  });
+}
+
+/** Offer the names of records that hold what is typed. */
+async function offerNames() {
+  const { names } = await ask(`/api/records?holds=${encodeURIComponent(at("own-name").value)}`);
+  at("own-names").replaceChildren(...names.map((/** @type {string} */ name) => el("option", { value: name })));
 }
 
 /** @param {any} record */
@@ -223,14 +262,53 @@ async function runOn() {
 }
 
 async function search() {
-  await saying("Searching…", async () => {
-    const start = at("start").value;
-    const here = (await pasted(at("here").value, start)).map(sent);
-    const there = (await pasted(at("there").value, start)).map(sent);
-    const answer = await ask("/api/contrast", { here, there });
-    at("contrast-result").replaceChildren(...panels.contrast(answer, page()));
-    return `Tested ${answer.n_tested} features`;
+  await saying("Searching…", contrasted);
+}
+
+/** Search between the two fields. */
+async function contrasted() {
+  const start = at("start").value;
+  const here = (await pasted(at("here").value, start)).map(sent);
+  const there = (await pasted(at("there").value, start)).map(sent);
+  const answer = await ask("/api/contrast", { here, there });
+  at("contrast-result").replaceChildren(...panels.contrast(answer, page()));
+  return `Tested ${answer.n_tested} features`;
+}
+
+/** Divide what is pasted into halves, high and low, and search for the features that tell them apart. */
+async function compareHalves() {
+  await saying("Dividing…", async () => {
+    const records = await pasted(at("text").value, at("start").value);
+    if (records.length < LEAST_DIVIDED) {
+      throw new Error(`Paste at least ${LEAST_DIVIDED} sequences as FASTA into the first field.`);
+    }
+    const { values, from } = await valuesOf(records);
+    const order = [...values.keys()].sort((a, b) => values[b] - values[a]);
+    const half = Math.ceil(order.length / 2);
+    const fasta = (/** @type {number[]} */ some) =>
+      some.map((i) => `>${records[i].name} ${values[i]}\n${marked(records[i])}\n`).join("");
+    at("here").value = fasta(order.slice(0, half));
+    at("there").value = fasta(order.slice(half));
+    const tied = values[order[half - 1]] === values[order[half]] ? "; the halves share a value" : "";
+    return `${await contrasted()} between the halves by ${from}${tied}`;
   });
+}
+
+/**
+ * The numbers that end the lines of FASTA, or what the first read-out predicts.
+ * @param {any[]} records
+ * @returns {Promise<{values: number[], from: string}>}
+ */
+async function valuesOf(records) {
+  const lines = at("text").value.match(/^>.*$/gm) ?? [];
+  const told = lines.map((/** @type {string} */ line) => Number(/\s(\S+)\s*$/.exec(line)?.[1] ?? NaN));
+  if (told.length === records.length && told.every(Number.isFinite)) {
+    return { values: told, from: "the numbers of the FASTA lines" };
+  }
+  const [name] = state.about.read_outs;
+  if (!name) throw new Error("This model has no read-out: end each FASTA line with a number.");
+  const answer = await ask("/api/values", { sequences: records.map(sent) });
+  return { values: answer.values[name], from: `the prediction of ${name}` };
 }
 
 async function addTrack() {
@@ -267,6 +345,10 @@ on("edit", "submit", compare);
 on("saturation", "submit", substitute);
 on("intervene", "submit", runOn);
 on("contrast", "submit", search);
+on("halves", "click", compareHalves);
+on("own", "submit", () => openOwn(at("own-name").value.trim()));
+on("own-name", "input", () => offerNames().catch(() => {})); // an answer that a newer one overtook
+on("own-name", "focus", () => offerNames().catch(() => {}));
 on("record", "change", () => saying("Reading…", () => read(state.records[Number(at("record").value)])));
 on("zoom", "input", () => state.read && show());
 on("add-track", "click", addTrack);
@@ -280,4 +362,5 @@ on("to", "change", () => {
   at("source-of").hidden = at("to").value !== "sequence";
 });
 on("feature", "change", () => choose(at("feature").value.trim()));
+addEventListener("hashchange", () => follow());
 open().catch(complain);

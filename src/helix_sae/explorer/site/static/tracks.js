@@ -29,7 +29,7 @@ const TOP = 1.5;
  * @typedef {object} Choices
  * @property {string} pressed the feature that is chosen
  * @property {(name: string) => void} choose
- * @property {((name: string) => string) | null} card where the card of a feature is
+ * @property {(name: string) => string | null} card where the card of a feature is, if it has one
  * @property {(name: string) => any} told what is known of a feature, as the API has it
  */
 
@@ -153,8 +153,9 @@ function nameOf({ name }, { pressed, choose, card, told }) {
     title: [...inWords(known), "press to choose it for the map and the intervention"].join("; "),
     click: () => choose(name),
   }, name);
+  const place = card(name);
   return el("span", {}, button, " ",
-    card ? el("a", { href: card(name), "aria-label": `card of ${name}` }, "card") : "",
+    place ? el("a", { href: place, "aria-label": `card of ${name}` }, "card") : "",
     known?.certified === "yes" ? "" : " †");
 }
 
