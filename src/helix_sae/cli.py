@@ -207,6 +207,8 @@ def serve(run: str, root: str, port: int, host: str) -> None:
     logging.disable(logging.INFO)  # Kedro says on import where its log is set up
     from helix_sae.commands.serve import open_served, serve_at  # noqa: PLC0415 - brings torch
 
+    # On the other stream: who starts it from a script reads the address from the first line.
+    click.echo("Opening the model and a sample of the sequences…", err=True)
     served = open_served(run, root)
     serve_at(served, host, port, click.echo)
 

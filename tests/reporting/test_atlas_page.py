@@ -33,7 +33,7 @@ def known() -> pd.DataFrame:
     effect = [None if i == CODON else (i - 10) / 10 for i in range(N)]
     return table.assign(
         certified=["yes" if i % 2 else "no" for i in range(N)],
-        best_concept=["upstream_start" if i == UAUG else HOSTILE if i == GC else None for i in range(N)],
+        best_concept=[{UAUG: "upstream_start", GC: HOSTILE, CODON: "codon_pos_1"}.get(i) for i in range(N)],
         effect=effect,
         effect_low=[None if e is None else e - 0.1 for e in effect],
         effect_high=[None if e is None else e + 0.1 for e in effect],
@@ -124,6 +124,8 @@ def test_search_looks_into_all_columns_and_is_plain_text(page: Any):
     page.fill("#search", "<SCRIPT>alert")
     assert name(GC) in rows(page)
     assert HOSTILE.split()[0] in column(page, "Best concept")[0]
+    page.fill("#search", "reading frame")  # what stands for it is "codon pos"
+    assert rows(page) == [name(CODON)]
     page.fill("#search", "nothing has this")
     assert rows(page) == []
 

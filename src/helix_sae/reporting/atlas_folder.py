@@ -23,7 +23,7 @@ from helix_sae.reporting import drawings, pages
 from helix_sae.reporting.atlas import LOGO_FLANK, FeaturePage
 from helix_sae.reporting.cards import card
 from helix_sae.reporting.document import Statement
-from helix_sae.reporting.index import index_columns, property_columns
+from helix_sae.reporting.index import GLOSSES, index_columns, property_columns
 from helix_sae.reporting.maps import SequenceMap, shades
 
 INDEX = "index.html"
@@ -120,6 +120,7 @@ def page(
         "glyphs": drawings.glyphs(),
         "labels": [] if labels is None else labels.astype(str).to_numpy().tolist(),
         "rules": _rules(table),
+        "glosses": list(GLOSSES.items()),
         "places": None if places is None else places.T.tolist(),
         "hasSequences": has_sequences,
     }

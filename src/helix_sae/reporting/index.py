@@ -143,6 +143,17 @@ COLUMNS: tuple[IndexColumn, ...] = (
 )
 """In the order of the page; those without any value are left out of it."""
 
+GLOSSES = {
+    "uaug": "upstream start codon AUG",
+    "uorf": "upstream open reading frame ORF",
+    "mrl": "mean ribosome load",
+    "utr": "untranslated region",
+    "cds": "coding sequence",
+    "kozak": "start codon context",
+    "codon pos": "reading frame",
+}
+"""What a search also finds a text by, if it holds this: few look for an abbreviation that they have not seen yet."""
+
 _ALWAYS = ("name", "label")
 """Columns that are there without a value: labels may be given in the page."""
 

@@ -27,7 +27,7 @@
 
   /** @param {string} id @returns {HTMLElement} */
   const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
-  /** @type {{columns: Column[], first: number[], chunk: number, flank: number, logoFlank: number, hasTarget: boolean, glyphs: Record<string, string>, labels: string[][], rules: {words: string[], codes: number[]}, places: [number[], number[]]|null, hasSequences: boolean}} */
+  /** @type {{columns: Column[], first: number[], chunk: number, flank: number, logoFlank: number, hasTarget: boolean, glyphs: Record<string, string>, labels: string[][], rules: {words: string[], codes: number[]}, glosses: [string, string][], places: [number[], number[]]|null, hasSequences: boolean}} */
   const data = JSON.parse(byId("atlas-data").textContent || "{}");
   /** @type {Map<string, Column>} */
   const columns = new Map(data.columns.map((column) => [column.key, column]));
@@ -293,12 +293,28 @@
     return made;
   }
 
+  /** What a search looks into, for each word of a column. @type {Map<string[], string[]>} */
+  const sought = new Map();
+
+  /** The words in small letters, each with what it stands for. @param {string[]} words */
+  function searchable(words) {
+    let made = sought.get(words);
+    if (!made) {
+      made = words.map((word) => {
+        const small = word.toLowerCase();
+        return data.glosses.reduce((whole, [short, long]) => (small.includes(short) ? `${whole} ${long.toLowerCase()}` : whole), small);
+      });
+      sought.set(words, made);
+    }
+    return made;
+  }
+
   /** Leave those rows in that hold the word somewhere. @param {Uint8Array} kept @param {string} word */
   function searched(kept, word) {
     const found = new Uint8Array(n);
     for (const column of data.columns) {
       if (!column.words || !column.codes) continue;
-      const hits = column.words.map((one) => one.toLowerCase().includes(word));
+      const hits = searchable(column.words).map((one) => one.includes(word));
       if (!hits.includes(true)) continue;
       for (let row = 0; row < n; row++) if (column.codes[row] >= 0 && hits[column.codes[row]]) found[row] = 1;
     }
