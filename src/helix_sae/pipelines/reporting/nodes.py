@@ -397,8 +397,8 @@ def _corpora(codes: Mapping[str, SiteCodes], activations: Activations, table: pd
     missing = [name for name in names if name not in by_name.index]
     if missing:
         raise DataError(
-            f"{len(missing)} sequences of the codes, {missing[0]!r} among them, are not in the mRNA table: they are of "
-            "different runs. Run `extraction` again, or pin both with --load-versions."
+            f"{len(missing)} sequences of the codes, {missing[0]!r} among them, are not in the mRNA table: "
+            "they are of different runs. Run `extraction` again, or pin both with --load-versions."
         )
     rows, made = by_name.loc[names].reset_index(drop=True), dict[str, Any]()
     for site, of_site in codes.items():
