@@ -126,6 +126,21 @@ def test_a_run_is_opened_with_all_that_belongs_to_it(run_root: Path) -> None:
     assert open_served(V[:7], str(run_root)).pages is None
 
 
+def test_pages_that_were_drawn_again_are_those_of_the_run(run_root: Path, tmp_path: Path) -> None:
+    """Report and atlas of a later run of the reporting alone, as for labels; but not those of other autoencoders."""
+    root = tmp_path / "again"
+    shutil.copytree(run_root, root)
+    (root / "latest" / "report.html").write_text("drawn again", encoding="utf-8")
+    folder = root / "08_reporting" / "run_report.html" / V.replace("-01T", "-02T")
+    folder.mkdir()
+    (folder / "run_report.html").write_text("drawn again", encoding="utf-8")
+    record: dict[str, Any] = {"dataset": "run_report", "version": folder.name}
+    for trained, pages in ((V, root / "latest"), ("2026-01-01T01.00.00.000Z", None)):
+        record["lineage"] = {"sae_checkpoints": {"version": trained}}
+        (folder / "provenance.json").write_text(json.dumps(record), encoding="utf-8")
+        assert open_served(root=str(root)).pages == pages
+
+
 def test_where_no_read_out_was_made_the_heads_of_the_model_read(run_root: Path, tmp_path: Path) -> None:
     """A file without labels has no probe: what stands in its place says that it was left out."""
     root = tmp_path / "unlabelled"

@@ -105,7 +105,7 @@ def open_run(run: Run, runs: Sequence[Run], root: str) -> Served:
         f"run {run.name}",
         table,
     )
-    return Served(session, _pages(parts, root))
+    return Served(session, _pages(parts, runs, root))
 
 
 def open_shipped(project: Path | None = None) -> Served:
@@ -248,10 +248,19 @@ def _sample(table: pd.DataFrame) -> list[Record]:
     return [record_of(row) for row in table.iloc[np.sort(drawn)].to_dict("records")]
 
 
-def _pages(parts: Mapping[str, Artefact], root: str) -> Path | None:
-    """The plain copies of the newest report, where they are this run's."""
+def _pages(parts: Mapping[str, Artefact], runs: Sequence[Run], root: str) -> Path | None:
+    """The plain copies of the newest report, where they are of these autoencoders.
+
+    They are this run's, or those of a later one that only drew report and atlas again, as for labels.
+    """
     latest = Path(root) / "latest"
     copy = latest / "report.html"
-    if _REPORT not in parts or not copy.is_file():
+    if not copy.is_file():
         return None
-    return latest if copy.read_bytes() == _within(parts[_REPORT]).read_bytes() else None
+    shown = copy.read_bytes()
+    for run in reversed(runs):
+        report = next((artefact for artefact in run.artefacts if artefact.name == _REPORT), None)
+        if report is not None and _within(report).read_bytes() == shown:
+            of_report = _parts(run, runs).get(_SAES)
+            return latest if of_report is not None and of_report.version == parts[_SAES].version else None
+    return None
