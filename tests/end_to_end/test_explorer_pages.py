@@ -135,6 +135,23 @@ def test_records_of_the_run_are_read_whole(browser: Any, server: Server) -> None
     assert page.get_attribute("#view button[aria-pressed=true]", "title") is not None
     assert page.input_value("#feature") == "L0.mixer.3"
     assert page.locator("#view .names").get_by_text("L0.mixer.3").count() == 1
+    scrolls = page.evaluate(
+        "(() => { const d = document.querySelector('#view .drawing'); return d.scrollWidth > d.clientWidth; })()"
+    )
+    assert not scrolls  # the whole of a short record is seen
+    page.set_viewport_size(PHONE)
+    page.locator("#view .names button").last.click()
+    seen = page.evaluate(
+        """() => {
+          const drawing = document.querySelector("#view .drawing").getBoundingClientRect();
+          const row = [...document.querySelectorAll("#view .drawing svg > g")].filter(g => g.querySelector(".bar")).at(-1);
+          const bars = [...row.querySelectorAll(".bar")].map(bar => bar.getBoundingClientRect());
+          const tallest = bars.sort((a, b) => b.height - a.height)[0];
+          return tallest.left >= drawing.left - 1 && tallest.right <= drawing.right + 1;
+        }"""
+    )
+    assert seen, "where the chosen feature is strongest is in sight"
+    page.set_viewport_size(SCREEN)
     page.fill("#own-name", "IMG")
     page.wait_for_function("() => document.querySelectorAll('#own-names option').length === 1")
     page.fill("#own-name", page.locator("#own-names option").get_attribute("value"))

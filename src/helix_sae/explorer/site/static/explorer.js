@@ -146,6 +146,12 @@ function choose(name) {
 
 function show() {
   at("view").replaceChildren(...panels.sequence(state.read, state.pairs, page()));
+  // Where the chosen feature is strongest comes into the middle.
+  const values = state.read.tracks.find((/** @type {any} */ one) => one.name === state.chosen)?.values ?? [0];
+  const most = Math.max(...values);
+  const drawing = at("view").querySelector(".drawing");
+  const share = (values.indexOf(most) + 0.5) / values.length;
+  if (most > 0) drawing.scrollLeft = share * drawing.scrollWidth - drawing.clientWidth / 2;
 }
 
 async function paste() {

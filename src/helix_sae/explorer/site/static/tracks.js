@@ -60,10 +60,10 @@ export function view(record, concepts, tracks, pairs, { zoom, choices }, label) 
   row("position", ROW, ticks(n, width));
   if (width >= 6) row("", ROW, letters(record.sequence, width));
   row("regions", ROW, regions(record, width));
+  for (const track of tracks) row(nameOf(track, choices), HIGH, bars(track, width));
   for (const [name, spans] of Object.entries(concepts)) {
     if (!REGIONS.has(name)) row(name.replaceAll("_", " "), ROW, spans.map((one) => span(name, one, width)));
   }
-  for (const track of tracks) row(nameOf(track, choices), HIGH, bars(track, width));
   svg.setAttribute("width", String(Math.ceil(n * width)));
   svg.setAttribute("height", String(y));
   return el("div", { class: "tracks" }, names, scrolling(label, svg));
