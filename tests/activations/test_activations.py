@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -468,3 +469,20 @@ def test_memory_file_system_holds_the_same_layout(tmp_path: Path) -> None:
     fs = fsspec.filesystem("memory")
     found = {path.removeprefix("/layout/a/"): fs.cat_file(path) for path in fs.find("/layout/a")}
     assert found == files_of(tmp_path / "a")
+
+
+def test_parts_of_a_remote_store_leave_no_copies_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker goes through all shards of a corpus, and its disk need not hold them."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    plan = toy_plan(toy_table(), shard_tokens=200)
+    save_version("memory://parts/a", "v", plan)
+    stored = ActivationsDataset(filepath="memory://parts/a", version=Version("v", None)).load()
+    works = stored.works()
+    assert len(works) > 3
+    for work, computed in zip(works, stream_activations(plan).works(), strict=True):
+        part, exact = work(SITES), computed(SITES)
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+        for site in SITES:
+            np.testing.assert_array_equal(part.activations[site], exact.activations[site])

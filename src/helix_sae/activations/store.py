@@ -126,7 +126,10 @@ class StoredPart:
 
     def __call__(self, sites: Sequence[str]) -> Part:
         """Read the part."""
-        return Activations(_opened(*self.store)).part(self.number, sites)
+        store = _opened(*self.store)
+        part = Activations(store).part(self.number, sites)
+        store.release(self.number)  # it is read once, and a worker's copies of all would fill its disk
+        return part
 
 
 @lru_cache(maxsize=2)

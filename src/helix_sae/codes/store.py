@@ -130,8 +130,9 @@ class StoredSiteCodes:
     def columns(self, features: Sequence[int]) -> scipy.sparse.csc_array:
         """Codes of some features on every token (n_tokens, n_features), in one pass over the shards."""
         chosen = np.asarray(features, dtype=np.int64)
-        parts = [scipy.sparse.csr_array(part.codes[:, chosen]) for part in self.parts()]
-        return scipy.sparse.csc_array(scipy.sparse.vstack(parts, format="csr"))
+        # By columns from the start: rows of few entries would need a pointer each.
+        parts = [scipy.sparse.csc_array(part.codes[:, chosen]) for part in self.parts()]
+        return scipy.sparse.csc_array(scipy.sparse.vstack(parts, format="csc"))
 
     def pooled(self) -> PooledCodes:
         """Mean and maximum over each sequence, and what the features' statistics are made of."""

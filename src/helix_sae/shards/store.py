@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -124,9 +125,22 @@ class ShardStore:
             return path
         if self._copies is None:
             self._copies = elsewhere()
-        copy = f"{self._copies.name}/{path.rsplit('/', 1)[-1]}"
+        copy = _copy_in(self._copies.name, path)
         if not os.path.exists(copy):
             with storage_errors(path, "copied to this machine"):
                 self.fs.get_file(path, f"{copy}.part")
                 os.replace(f"{copy}.part", copy)
         return copy
+
+    def release(self, number: int) -> None:
+        """Give up a shard that is not needed again, with its copy on this machine; rows read from it stay."""
+        shard = self._opened.pop(number, None)
+        if shard is not None:
+            self._mapped -= shard.n_bytes
+        if self._copies is not None:
+            with suppress(FileNotFoundError):
+                os.remove(_copy_in(self._copies.name, f"{self.name}/{self.entries[number]['file']}"))
+
+
+def _copy_in(folder: str, path: str) -> str:
+    return f"{folder}/{path.rsplit('/', 1)[-1]}"
