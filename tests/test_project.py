@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,20 @@ def test_every_entry_has_its_layer_and_data_flow_downwards(project: Path, enviro
         for name in data_names(set(node.inputs)):
             for made in data_names(set(node.outputs)):
                 assert rank.get(name, 0) <= rank.get(made, 99), f"{node.name}: {name} -> {made}"
+    for pipeline in registry.values():
+        list(TopologicalSorter(before_of_layers(pipeline, layer)).static_order())  # else a CycleError
+
+
+def before_of_layers(pipeline: Pipeline, layer: dict[str, str]) -> dict[str, set[str]]:
+    """Layers before each layer where pipelines are closed boxes, each between what it reads and what it makes."""
+    before: dict[str, set[str]] = {}
+    for box in {node.namespace for node in pipeline.nodes}:
+        inside = pipeline.only_nodes_with_namespaces([box])
+        read = {layer[name] for name in data_names(inside.inputs()) if name in layer}
+        for name in data_names(inside.all_outputs()):
+            if name in layer:
+                before.setdefault(layer[name], set()).update(read - {layer[name]})
+    return before
 
 
 def test_every_pipeline_is_a_box(project: Path) -> None:

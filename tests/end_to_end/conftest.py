@@ -9,12 +9,12 @@ import pytest
 from filelock import FileLock
 from kedro_runs import FinishedRun, run_kedro
 
-COMMANDS = (("run", "--pipelines=simulation,pretraining"), ("run",))
+COMMANDS = (("run", "--pipelines=simulation,pretraining"), ("run",), ("run", "--pipelines=sae_sweep"))
 
 
 @pytest.fixture(scope="session")
 def finished_run(project_path: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> FinishedRun:
-    """Simulated records and a tiny model, then the default pipeline. Workers of pytest-xdist share one run."""
+    """Simulated records and a tiny model, the default pipeline, and a sweep. Workers of pytest-xdist share one run."""
     shared = tmp_path_factory.getbasetemp()
     shared = shared if worker_id == "master" else shared.parent
     root = shared / "finished-run"

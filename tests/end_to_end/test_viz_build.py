@@ -57,6 +57,7 @@ def nodes(finished_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -
     assert "Success" in said, said
     assert "could not be previewed" not in said, said
     assert "did not have preview type" not in said, said
+    assert "Layers visualisation is disabled" not in " ".join(said.split()), said
     build = project / "build"
     assert (build / "index.html").is_file()
     shown: dict[str, dict[str, Any]] = {}

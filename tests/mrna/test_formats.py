@@ -498,10 +498,15 @@ CASES: dict[tuple[str, str], Case | list[Case]] = {
         gff3="x.gff3",
         read=column("cds_start", 2),
     ),
-    ("GFF3", "sequences that the FASTA file does not hold"): Case(
+    ("GFF3", "sequences of which the FASTA file holds none"): Case(
         gff3(feature("CDS", 3, 11).replace("a\t", "chr1\t")),
         gff3="x.gff3",
         refused=r"1 of 1 annotated sequences are not in .*'chr1'",
+    ),
+    ("GFF3", "sequences of which the FASTA file holds some, a selection of transcripts"): Case(
+        gff3(feature("CDS", 3, 11), feature("CDS", 3, 11).replace("a\t", "chr1\t")),
+        gff3="x.gff3",
+        said=r"1 of 2 annotated sequences are not in .*'chr1'",
     ),
     ("GFF3", "sequences without a coding region"): Case(
         gff3(feature("CDS", 3, 11)), gff3="x.gff3", said="no coding region of 1 of 2 sequences"

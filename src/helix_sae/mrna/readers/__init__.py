@@ -155,11 +155,13 @@ def _with_coding_regions(raw: RawRecords, gff3: str, options: dict[str, Any]) ->
     absent = sorted(annotated - {str(record.values["sequence_id"]) for record in raw.records})
     if absent:
         fasta = raw.records[0].file if raw.records else "the FASTA file"
-        raise DataError(
-            f"{gff3}: {len(absent)} of {len(annotated)} annotated sequences are not in {fasta}; the first:"
-            f" {absent[:5]}. The first column has to hold the first word of a FASTA title, and coordinates"
-            " those of that transcript."
-        )
+        told = f"{gff3}: {len(absent)} of {len(annotated)} annotated sequences are not in {fasta}; the first:"
+        if len(absent) == len(annotated):
+            raise DataError(
+                f"{told} {absent[:5]}. The first column has to hold the first word of a FASTA title, and"
+                " coordinates those of that transcript."
+            )
+        _log.warning("%s %s. They are not read.", told, absent[:5])  # the FASTA file may be a selection
     result = RawRecords([], list(raw.rejected))
     without = 0
     for record in raw.records:
