@@ -27,8 +27,8 @@ def suggestions(
     """What the evidence suggests to call each feature: the first rule that holds.
 
     1. It is confirmed to carry a cause by itself (the strongest that is no decoy).
-    2. It matches a concept with an F1 of at least :data:`LEAST_F1`, beyond the best other detector of that
-    concept. 3. Its strongest association with a property was found again on validation families.
+    2. It matches a concept with an F1 of at least :data:`LEAST_F1`, beyond the best other detector of it.
+    3. Its strongest association with a property was found again on validation families.
 
     Parameters
     ----------
