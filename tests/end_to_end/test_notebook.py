@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -25,6 +26,9 @@ OWN = "03_own_data.ipynb"
 LARGEST = 500_000
 """Bytes of a notebook with its outputs."""
 
+ABSOLUTE = re.compile(r"(?<![\w.<:/])/[\w.-]+/")
+"""How an absolute path begins, on whatever machine."""
+
 
 def read(project: Path, name: str) -> nbformat.NotebookNode:
     return nbformat.read(project / "notebooks" / name, as_version=4)
@@ -45,8 +49,19 @@ def test_what_is_stored_is_whole_and_small_and_names_no_machine(project_path: Pa
     assert all(stored[1:]), "it is read where nothing runs, too"
     assert (project_path / "notebooks" / name).stat().st_size < LARGEST
     said = json.dumps([cell.outputs for cell in cells])
-    for place in ("/tmp/", "/home/", "/root/", "/work/", "file:/", "Traceback"):
+    for place in ("/tmp/", "/home/", "/root/", "file:/", "Traceback"):
         assert place not in said
+    outputs = [output for cell in cells for output in cell.outputs]
+    texts = [output.get("text", "") for output in outputs]
+    for output in outputs:
+        shown = output.get("data", {}).items()
+        texts += [json.dumps(value) for kind, value in shown if not kind.startswith("image/")]
+    assert [found for text in texts for found in ABSOLUTE.findall(text)] == []
+
+
+def test_a_path_of_a_machine_is_noticed() -> None:
+    assert ABSOLUTE.findall("see /check/main/data and '/srv/x/y'") == ["/check/", "/srv/"]
+    assert ABSOLUTE.findall("data/latest/report.html, 3/4, <td>a</td>, https://a.org/b/c") == []
 
 
 @pytest.mark.slow
